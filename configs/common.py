@@ -1,0 +1,57 @@
+"""Presets that several experiments share: one function per data set, recipe."""
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def context_scenes() -> dict:
+  """The embedded data set. Flips only: a crop could cut the cue away."""
+  return dict(
+      name="context_scenes",
+      data_dir="data",
+      train_split="train",
+      eval_split="val",
+      crop_size=(128, 128),
+      scale_range=(1.0, 1.0),
+      rotation=0.0,
+      flip=True,
+      mean=(127.0, 127.0, 127.0),
+      std=(60.0, 60.0, 60.0),
+      num_workers=0,
+  )
+
+
+def camvid(crop_size: tuple[int, int], scale_range: tuple[float, float]) -> dict:
+  """CamVid, 480x360, 11 classes; evaluated on its test split."""
+  return dict(
+      name="camvid",
+      data_dir="data",
+      train_split="train",
+      eval_split="test",
+      crop_size=crop_size,
+      scale_range=scale_range,
+      rotation=10.0,
+      flip=True,
+      mean=IMAGENET_MEAN,
+      std=IMAGENET_STD,
+      num_workers=0,
+  )
+
+
+def cross_entropy(weight: float = 1.0) -> dict:
+  """Pixel-wise cross-entropy, the mean over labelled pixels."""
+  return dict(loss="softmax_cross_entropy", weight=weight)
+
+
+def se_loss(weight: float = 0.2) -> dict:
+  """EncNet's SE-loss; 0.2 in the authors' code."""
+  return dict(loss="presence_bce", weight=weight)
+
+
+def smoke(config) -> None:
+  """Shrinks an experiment to a run of seconds that still does everything."""
+  config.total_steps = 4
+  config.batch_size = 8
+  config.log_every = 2
+  config.checkpoint_every = 2
+  config.eval_every = 4

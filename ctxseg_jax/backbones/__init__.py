@@ -1,0 +1,9 @@
+"""Backbones, by the name used in configs."""
+
+from ctxseg_jax.backbones import resnet
+from ctxseg_jax.backbones import shallow
+
+BACKBONES = {
+    "resnet": resnet.ResNet,
+    "shallow": shallow.ShallowNet,
+}

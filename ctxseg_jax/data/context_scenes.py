@@ -1,0 +1,404 @@
+"""Context scenes: generated images whose local appearance hides the class.
+
+Every image belongs to one of four scenes (field, road, table, sea). Only a
+patterned band along one side tells which. Objects of the same look carry a
+different label in every scene: the same disc is a boulder, a wheel, a plate or
+a buoy. A window of 81x81 pixels around an object holds no pixel of the band, so
+a predictor that sees no further cannot pass `window_bound()`, and what a context
+head adds can be read off against a known figure.
+
+Two guarantees, both tested:
+
+1. Nothing depends on the scene but the ink of the band and the labels: an
+   index drawn under two scenes has the same pixels outside the band.
+2. The Chebyshev distance of any object pixel to the band is over `GAP`.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import os
+
+import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from ctxseg_jax.data import images
+from ctxseg_jax.data import spec as spec_lib
+
+TRAIN_SEED = 1
+VAL_SEED = 2
+
+SIZE = 128  # Pixels along a side of the image.
+BAND = 16  # Width of the band.
+GAP = 40  # Between objects and the band; the blind window is 2 * GAP + 1.
+NUM_SCENES = 4
+NUM_LOOKS = 3
+CLASS_NAMES = (
+    "background",
+    # The band, by scene.
+    "soil",
+    "asphalt",
+    "cloth",
+    "water",
+    # Discs with a dark rim, by scene.
+    "boulder",
+    "wheel",
+    "plate",
+    "buoy",
+    # Striped bars, by scene.
+    "fence",
+    "barrier",
+    "ruler",
+    "pier",
+    # Checkered squares, by scene.
+    "plot",
+    "grate",
+    "napkin",
+    "raft",
+)
+# Hue by scene (green, red, purple, blue), shade by look: what belongs to one
+# scene looks alike, and so does an image whose scene was read wrongly.
+PALETTE = (
+    (48, 48, 48),
+    (38, 92, 40),
+    (112, 38, 26),
+    (82, 42, 112),
+    (22, 54, 116),
+    (96, 196, 72),
+    (228, 72, 52),
+    (196, 112, 232),
+    (58, 142, 242),
+    (190, 232, 124),
+    (252, 166, 62),
+    (248, 184, 214),
+    (132, 220, 248),
+    (18, 142, 84),
+    (172, 62, 92),
+    (144, 82, 196),
+    (36, 90, 196),
+)
+
+_DISC, _BAR, _SQUARE = range(NUM_LOOKS)
+_FIELD, _ROAD, _TABLE, _SEA = range(NUM_SCENES)
+_MARGIN = 3  # Free pixels between two objects.
+_ATTEMPTS = 60  # To place an object before it is left out.
+_Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """One drawn image.
+
+  Attributes:
+    image: uint8 RGB, [SIZE, SIZE, 3].
+    label: uint8 train ids, [SIZE, SIZE].
+    scene: Which of the four scenes.
+    look: int8, [SIZE, SIZE]: the look of the object at a pixel, -1 elsewhere.
+    band: Rows and columns of the band, (y0, y1, x0, x1), ends excluded.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  scene: int
+  look: np.ndarray
+  band: tuple[int, int, int, int]
+
+
+def band_class(scene: int) -> int:
+  """Returns the train id of a scene's band."""
+  return 1 + scene
+
+
+def object_class(look: int, scene: int) -> int:
+  """Returns the train id of an object."""
+  return 1 + NUM_SCENES + NUM_SCENES * look + scene
+
+
+def draw(seed: int, index: int, scene: int | None = None) -> Scene:
+  """Draws one image; a pure function of its arguments.
+
+  The order of the random draws is part of the dataset: changing it changes
+  every image.
+
+  Args:
+    seed: Which stream of images; `TRAIN_SEED` and `VAL_SEED` are the splits.
+    index: Position in the stream.
+    scene: Overrides the scene and nothing else; None takes the drawn one.
+
+  Returns:
+    The image with its label, and what it was made of.
+  """
+  rng = np.random.default_rng((seed, index))
+  # The scene is the first draw and is drawn even if overridden, so that every
+  # later draw is the same under all four.
+  own_scene = int(rng.integers(NUM_SCENES))
+  scene = own_scene if scene is None else scene
+  ground = rng.uniform(90, 165, 3).astype(np.float32)
+  image = ground + _smooth_noise(rng) * 14
+  label = np.zeros((SIZE, SIZE), np.uint8)
+  look = np.full((SIZE, SIZE), -1, np.int8)
+  band = _band_box(side=int(rng.integers(4)))
+  phase = rng.integers(0, 6)
+
+  extra = int(rng.integers(1, 4))
+  looks = [*range(NUM_LOOKS), *rng.integers(0, NUM_LOOKS, size=extra)]
+  placed = []
+  for kind in looks:
+    _place_object(rng, int(kind), scene, band, placed, image, label, look)
+
+  y0, y1, x0, x1 = band
+  inside = (slice(y0, y1), slice(x0, x1))
+  ink, paper = rng.uniform(15, 60), rng.uniform(195, 240)
+  # From the middle column, so that a left-right flip keeps every pattern.
+  inked = _pattern(scene, _Y[inside] + phase, _X[inside] - (SIZE - 1) / 2)
+  image[inside] = np.where(inked[..., None], ink, paper)
+  label[inside] = band_class(scene)
+
+  image += rng.normal(size=image.shape).astype(np.float32) * 9
+  image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+  return Scene(image, label, scene, look, band)
+
+
+def cue_swap(seed: int, index: int) -> list[Scene]:
+  """Draws one index under every scene: only band ink and labels differ."""
+  return [draw(seed, index, scene=scene) for scene in range(NUM_SCENES)]
+
+
+def window_bound() -> float:
+  """Returns the best mIoU a predictor limited to the blind window can expect.
+
+  On an object pixel the window looks the same in every scene, so the best left
+  to do is to guess among the classes of its look. Background and bands can be
+  told locally and count as solved.
+  """
+  scenes = np.full(NUM_SCENES, 1 / NUM_SCENES)  # Scenes are drawn uniformly.
+  ious = [1.0] * (1 + NUM_SCENES)
+  for _ in range(NUM_LOOKS):
+    ious.extend(guess_ious(scenes))
+  return float(np.mean(ious))
+
+
+def guess_ious(priors: Sequence[float] | np.ndarray) -> np.ndarray:
+  """Returns the IoUs of the best blind guess among classes of one look.
+
+  With class j true on a share p_j of the area and guessed on a share q_j of it
+  independently, IoU_j = p_j q_j / (p_j + q_j - p_j q_j). Each term is concave
+  in q_j, and the slopes are equal where q_j is proportional to p_j / (1 - p_j).
+
+  Args:
+    priors: Share p_j of each class, positive, summing to 1.
+
+  Returns:
+    The IoU of each class at the guess with the largest sum of IoUs.
+  """
+  priors = np.asarray(priors, np.float64)
+  if priors.size == 1:
+    return np.ones(1)
+  guess = priors / (1 - priors)
+  guess /= guess.sum()
+  hits = priors * guess
+  return hits / (priors + guess - hits)
+
+
+def contact_sheet(indices: Sequence[int], seed: int = VAL_SEED) -> np.ndarray:
+  """Returns a uint8 RGB sheet: a row per index, its four scenes and labels."""
+  palette = np.array(PALETTE, np.uint8)
+  rows = []
+  for index in indices:
+    scenes = cue_swap(seed, index)
+    tiles = [s.image for s in scenes] + [palette[s.label] for s in scenes]
+    rows.append(_join(tiles, axis=1))
+  return _join(rows, axis=0)
+
+
+def write_contact_sheet(
+    path: str | os.PathLike, indices: Sequence[int] = (0, 1, 2)
+) -> None:
+  """Writes a contact sheet as PNG; `docs/context_scenes.png` is the default."""
+  # 256 colours: the noise of the ground would take three times the space.
+  Image.fromarray(contact_sheet(indices)).quantize(256).save(path, "PNG")
+
+
+class ContextScenes(tfds.core.GeneratorBasedBuilder):
+  """Writes the two splits as PNG images and labels."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  # Nothing is downloaded. Looking for checksums would take importlib_resources,
+  # which tfds uses there without depending on it.
+  url_infos = None
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=self,
+        description=__doc__,
+        features=tfds.features.FeaturesDict({
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.LabeledImage(
+                labels=list(CLASS_NAMES),
+                shape=(None, None, 1),
+                encoding_format="png",
+            ),
+            "name": tfds.features.Text(),
+        }),
+        disable_shuffling=True,
+        metadata=tfds.core.MetadataDict(label_pixels={}),
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {
+        "train": self._generate_examples("train", TRAIN_SEED),
+        "val": self._generate_examples("val", VAL_SEED),
+    }
+
+  def _generate_examples(
+      self, split: str, seed: int
+  ) -> Iterator[tuple[int, dict]]:
+    pixels = np.zeros(256, np.int64)
+    for index in range(SPEC.split_sizes[split]):
+      scene = draw(seed, index)
+      pixels += np.bincount(scene.label.ravel(), minlength=256)
+      yield index, {
+          "image": images.encode_png(scene.image),
+          "label": images.encode_png(scene.label),
+          "name": f"{split}_{index:04d}",
+      }
+    self.info.metadata["label_pixels"][split] = pixels.tolist()
+
+
+SPEC = spec_lib.DatasetSpec(
+    name="context_scenes",
+    class_names=CLASS_NAMES,
+    palette=PALETTE,
+    label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
+    mean=(130.2, 129.6, 130.0),
+    split_sizes={"train": 2048, "val": 256},
+    builder=ContextScenes,
+    needs_source=False,
+    references={
+        f"best possible mIoU of an {2 * GAP + 1}x{2 * GAP + 1} window":
+            window_bound(),
+    },
+)
+
+
+def _smooth_noise(rng: np.random.Generator, nodes: int = 6) -> np.ndarray:
+  # Bilinear from a coarse grid whose corner nodes lie on the corner pixels.
+  grid = rng.normal(size=(nodes, nodes, 3)).astype(np.float32)
+  position = np.linspace(0, nodes - 1, SIZE, dtype=np.float32)
+  low = np.minimum(position.astype(np.int64), nodes - 2)
+  part = position - low
+  part_y, part_x = part[:, None, None], part[None, :, None]
+  rows = grid[low] * (1 - part_y) + grid[low + 1] * part_y
+  return rows[:, low] * (1 - part_x) + rows[:, low + 1] * part_x
+
+
+def _band_box(side: int) -> tuple[int, int, int, int]:
+  return [
+      (0, BAND, 0, SIZE),
+      (SIZE - BAND, SIZE, 0, SIZE),
+      (0, SIZE, 0, BAND),
+      (0, SIZE, SIZE - BAND, SIZE),
+  ][side]
+
+
+def _pattern(scene: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+  """Returns where the band of a scene has ink."""
+  if scene == _FIELD:  # Furrows at 45 degrees, mirrored about the middle.
+    return (y + np.abs(x)) % 7 < 3.5
+  if scene == _ROAD:  # Upright lanes.
+    return np.abs((x + 3) % 6 - 3) < 1.5
+  if scene == _TABLE:  # A weave of both directions.
+    across = np.abs((x + 3) % 6 - 3) < 1.2
+    return across | (np.abs((y + 3) % 6 - 3) < 1.2)
+  return (y + np.sin(x * 2 * np.pi / 12)) % 6 < 3  # Waves.
+
+
+def _place_object(
+    rng: np.random.Generator,
+    kind: int,
+    scene: int,
+    band: tuple[int, int, int, int],
+    placed: list[tuple[int, int, int, int]],
+    image: np.ndarray,
+    label: np.ndarray,
+    look: np.ndarray,
+) -> None:
+  """Draws shades, shape and position of an object and paints it in place."""
+  dark = rng.uniform(30, 110) + rng.uniform(-12, 12, 3)
+  light = rng.uniform(175, 240) + rng.uniform(-12, 12, 3)
+  upright = False
+  if kind == _DISC:
+    half_y = half_x = rng.uniform(8, 13)
+  elif kind == _BAR:
+    half_y, half_x = rng.uniform(13, 19), rng.uniform(5, 7.5)
+    upright = bool(rng.integers(2))
+    if not upright:
+      half_y, half_x = half_x, half_y
+  else:
+    half_y = half_x = rng.uniform(8, 12)
+  reach_y, reach_x = int(np.ceil(half_y)), int(np.ceil(half_x))
+
+  center = _find_place(rng, reach_y, reach_x, band, placed)
+  if center is None:
+    return
+  center_y, center_x = center
+  inside = (
+      slice(center_y - reach_y, center_y + reach_y + 1),
+      slice(center_x - reach_x, center_x + reach_x + 1),
+  )
+  y, x = _Y[inside] - center_y, _X[inside] - center_x
+  if kind == _DISC:
+    radius = np.hypot(y, x)
+    mask, is_dark = radius <= half_y, radius > half_y - 2.5
+  else:
+    mask = (np.abs(y) <= half_y) & (np.abs(x) <= half_x)
+    if kind == _BAR:
+      is_dark = ((y if upright else x) + 64) % 8 < 4
+    else:
+      is_dark = ((y + 60) // 4 + (x + 60) // 4) % 2 < 1
+  color = np.where(is_dark[..., None], dark, light)
+  image[inside] = np.where(mask[..., None], color, image[inside])
+  look[inside][mask] = kind
+  label[inside][mask] = object_class(kind, scene)
+
+
+def _find_place(
+    rng: np.random.Generator,
+    reach_y: int,
+    reach_x: int,
+    band: tuple[int, int, int, int],
+    placed: list[tuple[int, int, int, int]],
+) -> tuple[int, int] | None:
+  """Draws a centre away from band and objects, and notes the box."""
+  band_y0, band_y1, band_x0, band_x1 = band
+  for _ in range(_ATTEMPTS):
+    center_y = int(rng.integers(reach_y + 1, SIZE - reach_y - 1))
+    center_x = int(rng.integers(reach_x + 1, SIZE - reach_x - 1))
+    y0, y1 = center_y - reach_y, center_y + reach_y
+    x0, x1 = center_x - reach_x, center_x + reach_x
+    distance = max(
+        band_y0 - y1, y0 - (band_y1 - 1), band_x0 - x1, x0 - (band_x1 - 1)
+    )
+    if distance <= GAP:
+      continue
+    if any(
+        y0 <= bottom + _MARGIN
+        and top - _MARGIN <= y1
+        and x0 <= right + _MARGIN
+        and left - _MARGIN <= x1
+        for top, bottom, left, right in placed
+    ):
+      continue
+    placed.append((y0, y1, x0, x1))
+    return center_y, center_x
+  return None
+
+
+def _join(tiles: Sequence[np.ndarray], axis: int, gap: int = 4) -> np.ndarray:
+  shape = list(tiles[0].shape)
+  shape[axis] = gap
+  white = np.full(shape, 255, np.uint8)
+  pieces = [piece for tile in tiles for piece in (tile, white)]
+  return np.concatenate(pieces[:-1], axis=axis)

@@ -1,0 +1,186 @@
+"""Encoded images and labels to arrays, with one rule for every odd file.
+
+Images may be JPEG or PNG and come out as RGB: gray and palette images are
+converted, 16-bit ones reduced to 8, an alpha channel is dropped. Labels are PNG
+of one 8-bit channel, gray or palette, and come out as the raw indices. The EXIF
+orientation is ignored everywhere, since masks do not carry one.
+"""
+
+import io
+import os
+import pathlib
+import struct
+import warnings
+import zlib
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ctxseg_jax import errors
+
+# A file of kilobytes can declare gigabytes of pixels.
+MAX_PIXELS = 64_000_000
+
+# What Pillow's readers raise on damaged files of these two formats.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode_image(
+    data: bytes | os.PathLike | str,
+    name: str | None = None,
+    *,
+    verify: bool = True,
+) -> np.ndarray:
+  """Decodes a JPEG or PNG image.
+
+  Args:
+    data: The encoded bytes, or the path of a file.
+    name: What to call the image in messages; a path names itself.
+    verify: Whether to find out first if the file is whole, which OpenCV does
+      not tell: it fills the rest of a truncated JPEG with gray. Costs a second
+      decode; for bytes that were verified when the dataset was prepared, skip
+      it.
+
+  Returns:
+    uint8 RGB, [H, W, 3].
+
+  Raises:
+    UserError: The file is unreadable, damaged, too large or of another format.
+  """
+  data, name = _read(data, name)
+  if verify:
+    verify_image(data, name)
+  flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+  bgr = None
+  if data:  # OpenCV raises on an empty buffer instead of returning None.
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+  if bgr is None:
+    raise errors.UserError(
+        f"{name}: cannot be decoded as an image; expected a whole JPEG or PNG "
+        "file. Replace the file."
+    )
+  return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def verify_image(data: bytes, name: str) -> tuple[int, int]:
+  """Decodes an image in full to find out whether it is whole.
+
+  Args:
+    data: The encoded bytes.
+    name: What to call the image in messages.
+
+  Returns:
+    Its height and width.
+
+  Raises:
+    UserError: As `decode_image`.
+  """
+  with _open(data, name, formats=("JPEG", "PNG")) as image:
+    _load(image, name)
+    return image.height, image.width
+
+
+def decode_label(
+    data: bytes | os.PathLike | str, name: str | None = None
+) -> np.ndarray:
+  """Decodes a PNG label to its raw indices.
+
+  Args:
+    data: The encoded bytes, or the path of a file.
+    name: What to call the label in messages; a path names itself.
+
+  Returns:
+    uint8, [H, W]: the gray values, or the indices of a palette image (not its
+    colours).
+
+  Raises:
+    UserError: The file is unreadable or damaged, has several channels, or
+      another depth than 8 bit.
+  """
+  data, name = _read(data, name)
+  # JPEG is refused because its losses change class ids.
+  with _open(data, name, formats=("PNG",)) as image:
+    if image.mode not in ("L", "P"):
+      raise errors.UserError(
+          f"{name}: label of mode {image.mode}; expected one 8-bit channel of "
+          "class ids (gray or palette). Convert colour or 16-bit masks to class "
+          "ids first."
+      )
+    _load(image, name)
+    return np.array(image)
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+  """Returns height and width from the header alone."""
+  with _open(data, name, formats=("JPEG", "PNG")) as image:
+    return image.height, image.width
+
+
+def encode_png(array: np.ndarray) -> bytes:
+  """Encodes uint8 [H, W] as gray or [H, W, 3] as RGB."""
+  if array.ndim == 3:
+    array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
+  done, data = cv2.imencode(".png", array)
+  if not done:
+    raise ValueError(f"Cannot encode {array.dtype} {array.shape} as PNG.")
+  return data.tobytes()
+
+
+def _read(
+    data: bytes | os.PathLike | str, name: str | None
+) -> tuple[bytes, str]:
+  if isinstance(data, bytes):
+    return data, name or "image"
+  try:
+    return pathlib.Path(data).read_bytes(), name or str(data)
+  except OSError as error:
+    raise errors.UserError(
+        f"{name or data}: cannot be read ({error.strerror}); expected an image "
+        "file. Check the path and its permissions."
+    ) from error
+
+
+def _open(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
+  try:
+    with warnings.catch_warnings():
+      # Pillow warns from 89 MP on; the limit below is ours and an error.
+      warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+      image = Image.open(io.BytesIO(data), formats=formats)
+  except _DAMAGE as error:
+    raise _damaged(name, formats, error) from error
+  if image.width * image.height > MAX_PIXELS:
+    raise errors.UserError(
+        f"{name}: {image.height}x{image.width} pixels; expected at most "
+        f"{MAX_PIXELS // 1_000_000} megapixels. Split or shrink the image."
+    )
+  return image
+
+
+def _load(image: Image.Image, name: str) -> None:
+  try:
+    image.load()
+  except _DAMAGE as error:
+    raise _damaged(name, (image.format,), error) from error
+
+
+def _damaged(
+    name: str, formats: tuple[str, ...], error: Exception
+) -> errors.UserError:
+  reason = " ".join(str(error).split())
+  if isinstance(error, Image.UnidentifiedImageError):
+    reason = "not such a file"  # Pillow's own text prints a BytesIO object.
+  return errors.UserError(
+      f"{name}: cannot be decoded ({reason}); expected a whole "
+      f"{' or '.join(formats)} file. Replace the file."
+  )

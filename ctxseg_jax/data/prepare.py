@@ -1,0 +1,257 @@
+r"""Packs a dataset into array_record files, checking every pair on the way.
+
+  python -m ctxseg_jax.data.prepare --dataset camvid --source DIR --data_dir DIR
+
+The dataset appears in `data_dir` under its name when it is complete, and not at
+all when something is wrong. Running the command again does nothing.
+"""
+
+# Flags are argparse's: this module is imported by the pipeline, and absl's are
+# global, so that they would become flags of every command.
+import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import fcntl
+import io
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from typing import NoReturn
+
+import tensorflow_datasets as tfds
+
+from ctxseg_jax import data
+from ctxseg_jax import errors
+from ctxseg_jax.data import spec as spec_lib
+
+
+def dataset_dir(
+    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
+) -> pathlib.Path:
+  """Returns the folder of the prepared dataset, whether or not it exists."""
+  data_dir = pathlib.Path(data_dir).expanduser()
+  return data_dir / spec.name / str(spec.builder.VERSION)
+
+
+def is_prepared(
+    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
+) -> bool:
+  """Returns whether the dataset is there; it is complete if it is."""
+  return (dataset_dir(spec, data_dir) / "dataset_info.json").is_file()
+
+
+def prepare_command(spec: spec_lib.DatasetSpec, data_dir: str) -> str:
+  """Returns the command that prepares a dataset, to be shown to the user."""
+  source = " --source DIR" if spec.needs_source else ""
+  return (
+      f"python -m ctxseg_jax.data.prepare --dataset {spec.name}{source} "
+      f"--data_dir {data_dir}"
+  )
+
+
+def ensure_prepared(
+    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
+) -> pathlib.Path:
+  """Makes sure a dataset is there, generating it if that takes no source.
+
+  Args:
+    spec: The dataset.
+    data_dir: Folder of all prepared datasets.
+
+  Returns:
+    The folder of the prepared dataset.
+
+  Raises:
+    UserError: It is not there and a folder of the user's is needed.
+  """
+  if not is_prepared(spec, data_dir):
+    if spec.needs_source:
+      raise errors.UserError(
+          f"{dataset_dir(spec, data_dir)}: {spec.name} is not prepared; run: "
+          f"{prepare_command(spec, str(data_dir))}"
+      )
+    print(
+        f"Generating {spec.name} in {data_dir}, once.",
+        file=sys.stderr,
+        flush=True,
+    )
+    prepare(spec, data_dir)
+  return dataset_dir(spec, data_dir)
+
+
+def prepare(
+    spec: spec_lib.DatasetSpec,
+    data_dir: str | os.PathLike,
+    *,
+    source: str | os.PathLike | None = None,
+    any_size: bool = False,
+) -> bool:
+  """Writes a dataset, unless it is there.
+
+  Args:
+    spec: The dataset.
+    data_dir: Folder of all prepared datasets.
+    source: The user's folder, for a dataset that needs one.
+    any_size: Whether to accept a source of another size than the published.
+
+  Returns:
+    Whether it was written now; False if it was there.
+
+  Raises:
+    UserError: The source is missing or faulty, or `data_dir` cannot be written.
+  """
+  if is_prepared(spec, data_dir):
+    return False
+  kwargs = {}
+  if spec.needs_source:
+    _check_source(spec, source, data_dir)
+    kwargs["any_size"] = any_size
+  elif source is not None or any_size:
+    raise errors.UserError(
+        f"--source, --any_size: {spec.name} is generated and takes neither; "
+        f"run: {prepare_command(spec, str(data_dir))}"
+    )
+  config = tfds.download.DownloadConfig(manual_dir=source)
+  try:
+    with _lock(spec, data_dir):
+      # Another process may have written it while this one waited.
+      if is_prepared(spec, data_dir):
+        return False
+      _remove_leftovers(spec, data_dir)
+      builder = spec.builder(
+          data_dir=str(pathlib.Path(data_dir).expanduser()),
+          file_format="array_record",
+          **kwargs,
+      )
+      if not sys.stderr.isatty():
+        tfds.disable_progress_bar()  # A bar in a log file is noise.
+      with (
+          tempfile.TemporaryDirectory() as downloads,  # tfds insists on one.
+          contextlib.redirect_stdout(io.StringIO()),  # It announces itself.
+      ):
+        builder.download_and_prepare(
+            download_dir=downloads, download_config=config
+        )
+  except OSError as error:
+    raise errors.UserError(
+        f"{data_dir}: {spec.name} cannot be written ({error}); expected a "
+        "writable folder with enough space. Nothing was kept: mend it and run "
+        "the command again."
+    ) from error
+  return True
+
+
+def summary(spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike) -> str:
+  """Returns a table of what a prepared dataset holds."""
+  folder = dataset_dir(spec, data_dir)
+  info = tfds.builder_from_directory(str(folder)).info
+  lines = ["split     examples  classes  ignored"]
+  for split, pixels in info.metadata["label_pixels"].items():
+    examples = info.splits[split].num_examples
+    present = sum(count > 0 for count in pixels[: spec.num_classes])
+    ignored = pixels[spec.ignore_label] / sum(pixels)
+    lines.append(
+        f"{split:8}  {examples:8}  {f'{present}/{spec.num_classes}':>7}  "
+        f"{ignored:7.2%}"
+    )
+  lines.append(f"{spec.name} in {folder}")
+  return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit code."""
+  try:
+    args = _parse(argv)
+    if args.dataset not in data.DATASETS:
+      raise errors.UserError(
+          f"--dataset: unknown name {args.dataset!r}; known: "
+          f"{', '.join(sorted(data.DATASETS))}."
+      )
+    spec = data.DATASETS[args.dataset]
+    written = prepare(
+        spec, args.data_dir, source=args.source, any_size=args.any_size
+    )
+    if not written:
+      print(f"{spec.name} is already prepared; nothing was done.")
+    print(summary(spec, args.data_dir))
+  except errors.UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+  return 0
+
+
+class _Parser(argparse.ArgumentParser):
+  """Tells bad flags like any other error of the user's."""
+
+  def error(self, message: str) -> NoReturn:
+    raise errors.UserError(f"{message}. --help lists the flags.")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = _Parser(
+      prog="python -m ctxseg_jax.data.prepare",
+      description="Packs a dataset into array_record files.",
+      allow_abbrev=False,
+  )
+  parser.add_argument(
+      "--dataset", required=True, help=", ".join(sorted(data.DATASETS))
+  )
+  parser.add_argument(
+      "--source", help="Your folder of the dataset, if it needs one."
+  )
+  parser.add_argument(
+      "--data_dir", required=True, help="Folder of all prepared datasets."
+  )
+  parser.add_argument(
+      "--any_size",
+      action="store_true",
+      help="Accept other numbers of pairs than the published ones.",
+  )
+  return parser.parse_args(argv)
+
+
+def _check_source(
+    spec: spec_lib.DatasetSpec,
+    source: str | os.PathLike | None,
+    data_dir: str | os.PathLike,
+) -> None:
+  if source is None:
+    raise errors.UserError(
+        f"--source: missing; expected a folder of {spec.name} that holds "
+        f"{spec.layouts}. Run: {prepare_command(spec, str(data_dir))}"
+    )
+  if not os.path.isdir(source) or not os.listdir(source):
+    state = "empty folder" if os.path.isdir(source) else "no such folder"
+    raise errors.UserError(
+        f"{source}: {state}; expected {spec.layouts}. Pass the folder of "
+        f"{spec.name} as --source."
+    )
+
+
+@contextlib.contextmanager
+def _lock(
+    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
+) -> Iterator[None]:
+  """Lets one process at a time prepare a dataset; the kernel frees it."""
+  data_dir = pathlib.Path(data_dir).expanduser()
+  data_dir.mkdir(parents=True, exist_ok=True)
+  with open(data_dir / f".{spec.name}.lock", "w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _remove_leftovers(
+    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
+) -> None:
+  # tfds writes to a folder of this name and renames it at the end. One that
+  # is there while we hold the lock belongs to a process that was killed.
+  folder = dataset_dir(spec, data_dir)
+  for path in folder.parent.glob(f"incomplete.*_{folder.name}"):
+    shutil.rmtree(path)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,82 @@
+"""What the library has to know about a dataset, in one frozen value."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+  """Facts about a dataset. None of them is a choice, so none is config.
+
+  Attributes:
+    name: The name in `DATASETS`, on the command line and on disk.
+    class_names: One name per train id.
+    palette: One RGB colour per train id, for label images and overlays.
+    label_map: [256] uint8, raw id -> train id or `ignore_label`. It is applied
+      once, when the dataset is prepared: labels on disk are train ids.
+    mean: Mean RGB of the training images, 0-255; the colour of padding.
+    split_sizes: Number of examples of each published split.
+    builder: The `tfds.core.GeneratorBasedBuilder` that writes the dataset.
+    needs_source: Whether preparing it takes a folder of the user's; if not,
+      it is generated when first used.
+    layouts: The folder layouts that can be prepared, for error messages.
+    references: Known figures to print beside a result, by their description.
+    ignore_label: The label of pixels that are neither trained nor scored.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  palette: tuple[tuple[int, int, int], ...]
+  label_map: np.ndarray
+  mean: tuple[float, float, float]
+  split_sizes: Mapping[str, int]
+  builder: Any
+  needs_source: bool
+  layouts: str = ""
+  references: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  ignore_label: int = 255
+
+  def __post_init__(self):
+    if len(set(self.class_names)) != len(self.class_names):
+      raise ValueError(f"{self.name}: a class name occurs twice.")
+    if len(self.palette) != self.num_classes:
+      raise ValueError(
+          f"{self.name}: {len(self.palette)} colours for {self.num_classes} "
+          "classes."
+      )
+    if len(set(self.palette)) != len(self.palette):
+      raise ValueError(f"{self.name}: two classes share a colour.")
+    if np.shape(self.palette) != (self.num_classes, 3) or not all(
+        0 <= value <= 255 for color in self.palette for value in color
+    ):
+      raise ValueError(f"{self.name}: colours are three values of 0-255.")
+    if self.label_map.shape != (256,) or self.label_map.dtype != np.uint8:
+      raise ValueError(
+          f"{self.name}: label_map must be uint8 [256], is "
+          f"{self.label_map.dtype} {self.label_map.shape}."
+      )
+    # A map that skips a class or names one too many is a mistake in the table.
+    targets = set(self.label_map.tolist()) - {self.ignore_label}
+    if targets != set(range(self.num_classes)):
+      raise ValueError(
+          f"{self.name}: label_map reaches {sorted(targets)}, not the "
+          f"{self.num_classes} classes."
+      )
+    if len(self.mean) != 3 or not all(0 <= v <= 255 for v in self.mean):
+      raise ValueError(f"{self.name}: mean {self.mean} is not RGB of 0-255.")
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes, without the ignored one."""
+    return len(self.class_names)
+
+
+def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
+  """Returns the [256] uint8 table of a mapping; other ids are ignored."""
+  table = np.full(256, ignore_label, np.uint8)
+  for raw, train in raw_to_train.items():
+    table[raw] = train
+  return table

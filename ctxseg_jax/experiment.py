@@ -1,0 +1,188 @@
+"""From a config, or a finished work dir, to the objects it describes."""
+
+from collections.abc import Mapping
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from ctxseg_jax import checkpoint
+from ctxseg_jax import errors
+from ctxseg_jax import inference
+from ctxseg_jax import model as model_lib
+from ctxseg_jax import settings
+from ctxseg_jax import step as step_lib
+from ctxseg_jax import workdir as workdir_lib
+from ctxseg_jax.data import DATASETS
+from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data import transforms
+
+_KEYS = ("seed", "batch_size", "total_steps", "data", "model", "loss", "optim")
+_PERIODS = ("log_every", "checkpoint_every", "eval_every", "max_to_keep")
+_DATA_KEYS = ("name", "data_dir", "train_split", "eval_split", "mean", "std")
+_AUGMENTATION_KEYS = ("crop_size", "scale_range", "rotation", "flip")
+_EVAL_KEYS = tuple(f.name for f in dataclasses.fields(inference.Settings))
+
+# A resume may change these: they move no number of the training.
+FREE_KEYS = ("data.data_dir", "data.num_workers", "eval", *_PERIODS)
+
+
+def check(config: Mapping[str, Any]) -> None:
+  """Refuses keys that nothing reads, before anything is built.
+
+  Raises:
+    UserError: Names the key and the nearest known one.
+  """
+  settings.check_keys(config, (*_PERIODS, "eval"), "", required=_KEYS)
+  settings.check_keys(
+      config["data"],
+      (*_AUGMENTATION_KEYS, "num_workers"),
+      "data",
+      required=_DATA_KEYS,
+  )
+  settings.check_keys(
+      config.get("eval", {}),
+      (*_EVAL_KEYS, "protocol", "num_pictures"),
+      "eval",
+  )
+  for key in ("batch_size", "total_steps", *_PERIODS):
+    value = config.get(key, 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+      raise errors.UserError(
+          f"config: {key}: expected a positive integer, got {value!r}"
+      )
+  for key in ("mean", "std"):
+    value = config["data"][key]
+    if len(value) != 3 or (key == "std" and min(value) <= 0):
+      raise errors.UserError(
+          f"config: data.{key}: expected three numbers, one per RGB channel"
+          f" (0 to 255{', above 0' if key == 'std' else ''}), got {value!r}"
+      )
+
+
+def dataset(config: Mapping[str, Any]) -> spec_lib.DatasetSpec:
+  """Returns the specification of the config's data set."""
+  name = config["data"]["name"]
+  return settings.lookup(DATASETS, name, "config: data.name")
+
+
+def augmentation(
+    config: Mapping[str, Any], spec: spec_lib.DatasetSpec
+) -> transforms.Augmentation:
+  """Returns what is done to each training example."""
+  data = config["data"]
+  return settings.build(
+      transforms.Augmentation,
+      {key: data[key] for key in _AUGMENTATION_KEYS if key in data},
+      "data",
+      pad_color=tuple(data["mean"]),
+      ignore_label=spec.ignore_label,
+  )
+
+
+def build_model(
+    config: Mapping[str, Any], spec: spec_lib.DatasetSpec
+) -> model_lib.SegmentationModel:
+  """Returns the network, its batch norms reduced over the mesh."""
+  return model_lib.build(
+      config["model"], spec.num_classes, bn_axis_name=step_lib.AXIS
+  )
+
+
+def make_mesh() -> jax.sharding.Mesh:
+  """Returns the mesh of all devices of all processes, with one axis."""
+  return jax.sharding.Mesh(np.array(jax.devices()), (step_lib.AXIS,))
+
+
+def inference_settings(
+    config: Mapping[str, Any], **changes: Any
+) -> inference.Settings:
+  """Returns how the config wants class maps made.
+
+  Args:
+    config: The config.
+    **changes: Fields of `inference.Settings` to use instead.
+  """
+  section = {k: v for k, v in config.get("eval", {}).items() if k in _EVAL_KEYS}
+  for key in ("scales", "crop_size", "stride"):
+    if section.get(key) is not None:
+      section[key] = tuple(section[key])
+  return settings.build(inference.Settings, section | changes, "eval")
+
+
+def build_predictor(
+    config: Mapping[str, Any],
+    model: model_lib.SegmentationModel,
+    mesh: jax.sharding.Mesh,
+    how: inference.Settings,
+) -> inference.Predictor:
+  """Returns the predictor of a model with the config's normalisation."""
+  return inference.Predictor(
+      model,
+      mesh,
+      mean=config["data"]["mean"],
+      std=config["data"]["std"],
+      settings=how,
+      align_corners=model.align_corners,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A trained network and what it takes to use it.
+
+  Attributes:
+    config: The resolved config, plain dicts.
+    spec: The data set it was trained on.
+    mesh: All devices.
+    model: The network.
+    variables: Its variables, replicated over the mesh.
+    step: The training step they are from.
+  """
+
+  config: dict[str, Any]
+  spec: spec_lib.DatasetSpec
+  mesh: jax.sharding.Mesh
+  model: model_lib.SegmentationModel
+  variables: Any
+  step: int
+
+  def predictor(self, how: inference.Settings) -> inference.Predictor:
+    """Returns a predictor of the network."""
+    return build_predictor(self.config, self.model, self.mesh, how)
+
+
+def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
+  """Loads a trained network from a work dir.
+
+  Args:
+    workdir: A work dir of `train.py`.
+    which: "best" (the highest mIoU so far), "last", or a step that is kept.
+
+  Raises:
+    UserError: No work dir, no such checkpoint, or it is damaged.
+  """
+  path = pathlib.Path(workdir)
+  config = workdir_lib.read_config(path)
+  check(config)
+  spec = dataset(config)
+  mesh = make_mesh()
+  model = build_model(config, spec)
+  if which == "best":
+    state, _, step = checkpoint.load(path / "best")
+  elif which == "last":
+    state, _, step = checkpoint.load(path / "checkpoints")
+  elif which.isdigit():
+    state, _, step = checkpoint.load(path / "checkpoints", step=int(which))
+  else:
+    raise errors.UserError(
+        f"--checkpoint: expected 'best', 'last' or a step, got {which!r}"
+    )
+  variables = {"params": state["params"], **state["model_state"]}
+  variables = jax.device_put(variables, NamedSharding(mesh, P()))
+  return Trained(config, spec, mesh, model, variables, int(step))

@@ -1,0 +1,291 @@
+"""Context Encoding head (EncNet).
+
+Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
+2018, https://arxiv.org/abs/1803.08904. Where the paper and the authors' code
+(zhanghang1989/PyTorch-Encoding) differ we follow the code, which the published
+weights belong to; the paper's readings are options.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax.layers import batch_norm
+from ctxseg_jax.layers import Classifier
+from ctxseg_jax.layers import ConvBNAct
+
+
+def encode(
+    x: jax.Array, codewords: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Sums the residuals to each codeword, weighted by soft assignment.
+
+  Paper: Eq. (1), with the sign inside `scale` (the paper's -s_k), as in the
+  code. The distances are expanded, |x|^2 - 2 x.d + |d|^2, and the residuals
+  summed as A^T x - (sum A) d, so that nothing of size [B, N, K, C] exists.
+
+  Args:
+    x: Pixel features, [B, N, C]; matrix products run in their dtype and
+      accumulate in float32.
+    codewords: [K, C], float32.
+    scale: Smoothing factors, [K], float32.
+
+  Returns:
+    The encoding [B, K, C], a sum over the N pixels, and the assignments
+    [B, N, K] (rows sum to 1), both float32.
+  """
+  f32 = jnp.float32
+  # The expanded distance cancels where x is near d: float32 must be full
+  # float32, which GPUs and TPUs only do when asked.
+  kw = dict(preferred_element_type=f32, precision=jax.lax.Precision.HIGHEST)
+  x_sq = jnp.sum(jnp.square(x.astype(f32)), axis=-1, keepdims=True)
+  d_sq = jnp.sum(jnp.square(codewords), axis=-1)
+  xd = jnp.einsum("bnc,kc->bnk", x, codewords.astype(x.dtype), **kw)
+  logits = scale * (x_sq - 2.0 * xd + d_sq)
+  assignments = jax.nn.softmax(logits, axis=-1)
+  weights = assignments.astype(x.dtype)
+  weighted = jnp.einsum("bnk,bnc->bkc", weights, x, **kw)
+  mass = jnp.sum(weights.astype(f32), axis=1)
+  return weighted - mass[..., None] * codewords, assignments
+
+
+def effective_codewords(assignments: jax.Array) -> jax.Array:
+  """Returns exp(entropy) of the mean assignment: how many codewords serve.
+
+  At the paper's C = 512 it starts near 1 (the codeword whose scale is nearest
+  to 0 takes almost every pixel); that is a property of the layer, not a bug.
+
+  Args:
+    assignments: [B, N, K].
+  """
+  share = jnp.mean(assignments, axis=(0, 1))
+  return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))
+
+
+class ContextEncoding(nn.Module):
+  """Encodes a feature map into one vector of global statistics.
+
+  Attributes:
+    num_codewords: Number of codewords K (paper: 32).
+    project: Convolve 1x1 before encoding, as the code does since June 2018;
+      the paper's first release did not.
+    pooling: "mean" over the codewords (the code) or "sum" (the paper).
+    scale_features: Divide the features by sqrt(C / 2) before encoding, so that
+      their squared norm starts near 1 and the assignments soft. Not in the
+      paper; learns faster on small data.
+    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    dtype: Compute dtype; distances and the encoding are float32.
+  """
+
+  num_codewords: int = 32
+  project: bool = True
+  pooling: str = "mean"
+  scale_features: bool = False
+  bn_axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to the encoded semantics e, float32 [B, C].
+
+    Raises:
+      ValueError: Unknown `pooling`.
+    """
+    if self.pooling not in ("mean", "sum"):
+      raise ValueError(
+          f"Unknown pooling {self.pooling!r}; known: ['mean', 'sum']."
+      )
+    b, h, w, c = x.shape
+    if self.project:
+      x = ConvBNAct(
+          c,
+          1,
+          bn_axis_name=self.bn_axis_name,
+          dtype=self.dtype,
+          name="project",
+      )(x, train=train)
+    if self.scale_features:
+      x = x / jnp.asarray((c / 2) ** 0.5, x.dtype)
+    bound = (self.num_codewords * c) ** -0.5
+    codewords = self.param(
+        "codewords", _uniform(-bound, bound), (self.num_codewords, c)
+    )
+    scale = self.param("scale", _uniform(-1.0, 0.0), (self.num_codewords,))
+    encoding, assignments = encode(x.reshape(b, h * w, c), codewords, scale)
+    self.sow(
+        "diagnostics", "effective_codewords", effective_codewords(assignments)
+    )
+    # Batch norm with the codewords as channels: statistics over B and C.
+    encoding = batch_norm(
+        train=train,
+        axis_name=self.bn_axis_name,
+        dtype=jnp.float32,
+        name="bn",
+        axis=1,
+    )(encoding)
+    encoding = nn.relu(encoding)
+    pool = jnp.mean if self.pooling == "mean" else jnp.sum
+    return pool(encoding, axis=1)
+
+
+def _uniform(low, high):
+  def init(key, shape):
+    return jax.random.uniform(key, shape, jnp.float32, low, high)
+
+  return init
+
+
+class EncNetHead(nn.Module):
+  """Scales channels by the encoded context and predicts which classes occur.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width C (paper: 512).
+    num_codewords: Number of codewords K (paper: 32).
+    gate: How the scaling factors g act on the features F: "relu" for
+      ReLU(F + F g) (the code), "residual" for F + F g (its first release),
+      "multiply" for F g (the paper).
+    pooling: "mean" over codewords (the code) or "sum" (the paper).
+    project: See `ContextEncoding`.
+    scale_features: See `ContextEncoding`.
+    lateral: Fuse stages 2 and 3 into F (PASCAL-Context and COCO in the code).
+    se_loss: Whether to output `"se_logits"`, for the SE-loss.
+    dropout_rate: Dropout before the classifier.
+    channel_dropout: Drop channels instead of elements.
+    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    dtype: Compute dtype; distances, encoding, gate and logits are float32.
+  """
+
+  num_classes: int
+  channels: int = 512
+  num_codewords: int = 32
+  gate: str = "relu"
+  pooling: str = "mean"
+  project: bool = True
+  scale_features: bool = False
+  lateral: bool = False
+  se_loss: bool = True
+  dropout_rate: float = 0.1
+  channel_dropout: bool = True
+  bn_axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; `"stage4"`, with `lateral` also `"stage2"`
+        and `"stage3"` at the same resolution (output stride 8), are read.
+      train: Whether batch norm uses batch statistics, and dropout drops.
+
+    Returns:
+      `"logits"` [B, h, w, num_classes] and, with `se_loss`, `"se_logits"`
+      [B, num_classes].
+
+    Raises:
+      ValueError: Unknown `gate`, or stages of unequal sizes with `lateral`.
+    """
+    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    x = ConvBNAct(self.channels, name="reduce", **kw)(
+        features["stage4"], train=train
+    )
+    if self.lateral:
+      x = self._fuse(x, features, kw, train)
+    encoded = ContextEncoding(
+        num_codewords=self.num_codewords,
+        project=self.project,
+        pooling=self.pooling,
+        scale_features=self.scale_features,
+        name="encoding",
+        **kw,
+    )(x, train=train)
+    gate = nn.sigmoid(nn.Dense(self.channels, name="gate")(encoded))
+    x = apply_gate(x, gate.astype(self.dtype)[:, None, None], self.gate)
+    logits = Classifier(
+        self.num_classes,
+        self.dropout_rate,
+        self.channel_dropout,
+        name="classifier",
+    )(x, train=train)
+    out = {"logits": logits}
+    if self.se_loss:
+      out["se_logits"] = nn.Dense(self.num_classes, name="se")(encoded)
+    return out
+
+  def _fuse(self, x, features, kw, train):
+    maps = [x]
+    for stage in ("stage2", "stage3"):
+      if features[stage].shape[:3] != x.shape[:3]:
+        raise ValueError(
+            f"lateral=True needs {stage} at the size of stage4, got"
+            f" {features[stage].shape[1:3]} and {x.shape[1:3]};"
+            " set the backbone's output_stride to 8."
+        )
+      maps.append(
+          ConvBNAct(self.channels, 1, name=f"lateral_{stage}", **kw)(
+              features[stage], train=train
+          )
+      )
+    return ConvBNAct(self.channels, name="fusion", **kw)(
+        jnp.concatenate(maps, axis=-1), train=train
+    )
+
+
+def apply_gate(x: jax.Array, gate: jax.Array, form: str) -> jax.Array:
+  """Applies scaling factors to features; see `EncNetHead.gate`."""
+  if form == "relu":
+    return nn.relu(x + x * gate)
+  if form == "residual":
+    return x + x * gate
+  if form == "multiply":
+    return x * gate
+  raise ValueError(
+      f"Unknown gate {form!r}; known: ['multiply', 'relu', 'residual']."
+  )
+
+
+class EncodingAuxHead(nn.Module):
+  """The paper's auxiliary: a second encoding on stage 3, with SE-loss only.
+
+  The code replaced it by an `FCNHead` on stage 3.
+
+  Attributes:
+    num_classes: Number of classes.
+    stage: The feature map to read.
+    channels: Width of the reduced features.
+    num_codewords: Number of codewords K.
+    pooling: See `ContextEncoding`.
+    project: See `ContextEncoding`.
+    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    dtype: Compute dtype.
+  """
+
+  num_classes: int
+  stage: str = "stage3"
+  channels: int = 256
+  num_codewords: int = 32
+  pooling: str = "mean"
+  project: bool = True
+  bn_axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to `"se_logits"`, [B, num_classes]."""
+    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    x = ConvBNAct(self.channels, name="reduce", **kw)(
+        features[self.stage], train=train
+    )
+    encoded = ContextEncoding(
+        num_codewords=self.num_codewords,
+        project=self.project,
+        pooling=self.pooling,
+        name="encoding",
+        **kw,
+    )(x, train=train)
+    return {"se_logits": nn.Dense(self.num_classes, name="se")(encoded)}

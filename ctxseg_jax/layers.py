@@ -1,0 +1,197 @@
+"""Layers that more than one backbone or head uses."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Fan-out He: N(0, sqrt(2 / (k * k * C_out))), as the published ResNets.
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def batch_norm(
+    *,
+    train: bool,
+    axis_name: str | None,
+    dtype: jnp.dtype,
+    name: str,
+    axis: int = -1,
+) -> nn.BatchNorm:
+  """Returns the batch norm of the package.
+
+  Momentum 0.9 is PyTorch's 0.1. Mean and mean of squares travel together, so
+  that each layer synchronises once per forward pass (EncNet's "sync once").
+  The running variance is the biased one; PyTorch stores n / (n - 1) times it.
+
+  Args:
+    train: Whether to use (and update) batch statistics.
+    axis_name: Mesh axis over which the statistics are averaged.
+    dtype: Dtype of the output; statistics and parameters stay float32.
+    name: Name of the submodule.
+    axis: The feature axis.
+  """
+  return nn.BatchNorm(
+      use_running_average=not train,
+      axis=axis,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=dtype,
+      axis_name=axis_name,
+      name=name,
+  )
+
+
+class ConvBNAct(nn.Module):
+  """Convolution without bias, batch norm, activation.
+
+  Padding is explicit and symmetric, `dilation * (kernel - 1) / 2`, as in
+  PyTorch; 'SAME' would pad (0, 1) at stride 2.
+
+  Attributes:
+    channels: Output channels.
+    kernel_size: Side of the square, odd kernel.
+    stride: Stride in both directions.
+    dilation: Dilation in both directions.
+    act: Activation, or None.
+    bn_axis_name: Mesh axis of the batch norm; None outside `shard_map`.
+    dtype: Compute dtype.
+  """
+
+  channels: int
+  kernel_size: int = 3
+  stride: int = 1
+  dilation: int = 1
+  act: Callable[[jax.Array], jax.Array] | None = nn.relu
+  bn_axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    pad = self.dilation * (self.kernel_size - 1) // 2
+    x = nn.Conv(
+        self.channels,
+        (self.kernel_size, self.kernel_size),
+        strides=(self.stride, self.stride),
+        kernel_dilation=(self.dilation, self.dilation),
+        padding=((pad, pad), (pad, pad)),
+        use_bias=False,
+        kernel_init=conv_init,
+        dtype=self.dtype,
+        name="conv",
+    )(x)
+    x = batch_norm(
+        train=train, axis_name=self.bn_axis_name, dtype=self.dtype, name="bn"
+    )(x)
+    return x if self.act is None else self.act(x)
+
+
+class Classifier(nn.Module):
+  """Dropout and a 1x1 convolution to float32 logits.
+
+  Attributes:
+    num_classes: Number of classes.
+    dropout_rate: Share of channels (or elements) dropped when training.
+    channel_dropout: Drop whole channels (PyTorch's Dropout2d, as mmsegmentation
+      and the first PyTorch-Encoding), or single elements (PyTorch-Encoding
+      since 2020).
+  """
+
+  num_classes: int
+  dropout_rate: float = 0.1
+  channel_dropout: bool = True
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = nn.Dropout(
+        self.dropout_rate,
+        broadcast_dims=(1, 2) if self.channel_dropout else (),
+        deterministic=not train,
+        name="dropout",
+    )(x)
+    # float32 whatever the compute dtype: bfloat16 logits cost accuracy.
+    return nn.Conv(
+        self.num_classes,
+        (1, 1),
+        padding="VALID",
+        kernel_init=nn.initializers.normal(0.01),
+        dtype=jnp.float32,
+        name="conv",
+    )(x)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """3x3 max pooling with stride 2 and padding 1 (of minus infinity)."""
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def resize_matrix(
+    target: int, source: int, *, align_corners: bool
+) -> np.ndarray:
+  """Returns the matrix of linear interpolation along one axis.
+
+  Equal to `torch.nn.functional.interpolate(mode="bilinear")` with either
+  `align_corners`, without antialiasing. A matrix serves both conventions,
+  and is free of gathers, which TPUs are slow at.
+
+  Args:
+    target: Output length.
+    source: Input length.
+    align_corners: Whether the first and last samples of both grids coincide
+      (else the half-pixel rule with clamped edges).
+
+  Returns:
+    float32 [target, source]; rows sum to 1.
+  """
+  if align_corners:
+    step = (source - 1) / (target - 1) if target > 1 else 0.0
+    positions = np.arange(target) * step
+  else:
+    positions = (np.arange(target) + 0.5) * (source / target) - 0.5
+  positions = np.clip(positions, 0, source - 1)
+  low = np.floor(positions).astype(np.int64)
+  high = np.minimum(low + 1, source - 1)
+  weight = positions - low
+  matrix = np.zeros((target, source))
+  rows = np.arange(target)
+  np.add.at(matrix, (rows, low), 1 - weight)
+  np.add.at(matrix, (rows, high), weight)
+  return matrix.astype(np.float32)
+
+
+def resize_bilinear(
+    x: jax.Array, size: Sequence[int], *, align_corners: bool
+) -> jax.Array:
+  """Resizes [B, h, w, C] to [B, H, W, C] in float32.
+
+  Args:
+    x: Maps, [B, h, w, C].
+    size: (H, W).
+    align_corners: See `resize_matrix`.
+  """
+  x = x.astype(jnp.float32)
+  if tuple(x.shape[1:3]) == tuple(size):
+    return x
+  rows = resize_matrix(size[0], x.shape[1], align_corners=align_corners)
+  cols = resize_matrix(size[1], x.shape[2], align_corners=align_corners)
+  # Full float32 passes: TPUs would multiply in bfloat16 by default.
+  kw = dict(precision=jax.lax.Precision.HIGHEST)
+  x = jnp.einsum("Hh,bhwc->bHwc", rows, x, **kw)
+  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **kw)
+
+
+def normalize_images(
+    images: jax.Array, mean: Sequence[float], std: Sequence[float]
+) -> jax.Array:
+  """Maps uint8 RGB images to float32 (images - mean) / std.
+
+  Args:
+    images: [B, H, W, 3], 0 to 255.
+    mean: Mean of each channel, in the same unit.
+    std: Standard deviation of each channel.
+  """
+  mean = jnp.asarray(mean, jnp.float32)
+  std = jnp.asarray(std, jnp.float32)
+  return (images.astype(jnp.float32) - mean) / std

@@ -1,0 +1,320 @@
+"""Training from a config to a finished work dir: one function, top to bottom."""
+
+import math
+import pathlib
+import time
+from typing import Any
+
+from absl import logging
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import ml_collections
+import numpy as np
+import tensorboardX
+
+from ctxseg_jax import checkpoint
+from ctxseg_jax import errors
+from ctxseg_jax import evaluate
+from ctxseg_jax import experiment
+from ctxseg_jax import optim
+from ctxseg_jax import preemption
+from ctxseg_jax import progress
+from ctxseg_jax import step as step_lib
+from ctxseg_jax import visualize
+from ctxseg_jax import workdir as workdir_lib
+from ctxseg_jax.data import pipeline
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    allow_config_change: bool = False,
+) -> step_lib.TrainState:
+  """Trains as the config says; the same call again resumes.
+
+  Args:
+    config: One experiment; see `configs/`.
+    workdir: Folder of everything the run writes.
+    allow_config_change: Resume although the config differs from the one the
+      work dir was started with.
+
+  Returns:
+    The final state.
+
+  Raises:
+    UserError: The config, the data or the work dir are not usable.
+    NonFiniteError: The loss or the gradient was not finite; nothing of that
+      step was saved.
+    Preempted: A signal came; the state was saved first.
+  """
+  plain = config.to_dict()
+  experiment.check(plain)
+  spec = experiment.dataset(plain)
+  mesh = experiment.make_mesh()
+  if config.batch_size % mesh.size:
+    raise errors.UserError(
+        f"config: batch_size: {config.batch_size} does not divide over"
+        f" {mesh.size} devices; use a multiple of {mesh.size}"
+    )
+  model = experiment.build_model(plain, spec)
+  tx, schedule = optim.make(
+      config.optim.to_dict(), total_steps=config.total_steps
+  )
+  augmentation = experiment.augmentation(plain, spec)
+  train_step = step_lib.make_train_step(
+      model,
+      tx,
+      mesh,
+      config.loss.to_dict(),
+      mean=config.data.mean,
+      std=config.data.std,
+      ignore_label=spec.ignore_label,
+  )
+  train_source = pipeline.open_source(
+      spec, config.data.train_split, config.data.data_dir
+  )
+  eval_source = pipeline.open_source(
+      spec, config.data.eval_split, config.data.data_dir
+  )
+
+  with (
+      workdir_lib.Workdir(workdir) as folder,
+      preemption.StopRequest() as stop,
+      checkpoint.Checkpoints(
+          folder.checkpoints, max_to_keep=config.get("max_to_keep", 2)
+      ) as checkpoints,
+  ):
+    folder.write_config(
+        plain, allow_change=allow_config_change, ignore=experiment.FREE_KEYS
+    )
+    workdir_lib.attach_log_file(folder.log)
+    logging.info("Devices: %s", jax.devices())
+
+    # State: fresh, or the newest intact checkpoint on this run's devices.
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    state = step_lib.init_state(model, tx, init_key, augmentation.crop_size)
+    num_params = sum(x.size for x in jax.tree.leaves(state.params))
+    replicated = NamedSharding(mesh, P())
+    state = jax.device_put(state, replicated)
+    step_key = jax.device_put(step_key, replicated)
+    restored = checkpoints.restore(state)
+    if restored is not None:
+      state = restored[0]
+      logging.info("Resuming at step %d.", restored[2])
+    start = int(state.step)
+    folder.metrics.truncate_after(start)
+    logging.info(
+        "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
+        config.model.backbone.name,
+        config.model.head.name,
+        f"{num_params:,}",
+        len(train_source),
+        len(eval_source),
+    )
+
+    predictor = experiment.build_predictor(
+        plain, model, mesh, experiment.inference_settings(plain)
+    )
+    run = _Evaluations(
+        config, spec, predictor, eval_source, folder, stop, start
+    )
+    if start and run.due(start) and not run.done(start):
+      # The run was stopped between this checkpoint and its evaluation.
+      run.evaluate(start, state)
+
+    batches = pipeline.train_batches(
+        train_source,
+        augmentation,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        step=start,
+        num_workers=config.data.get("num_workers", 0),
+        shard=(jax.process_index(), jax.process_count()),
+    )
+    batch_sharding = NamedSharding(mesh, P(step_lib.AXIS))
+    meter = progress.Meter(config.batch_size, config.total_steps)
+    previous = None
+    with (
+        tensorboardX.SummaryWriter(
+            str(folder.path / "tensorboard"), purge_step=start + 1
+        ) as board,
+        progress.Progress(config.total_steps, start) as display,
+    ):
+      for step in range(start + 1, config.total_steps + 1):
+        with meter.waiting_for_data():
+          batch = next(batches)
+        index = batch.pop("index")
+        if previous is None:
+          _check_labels(batch["label"], index, spec)
+        batch = {
+            name: jax.make_array_from_process_local_data(batch_sharding, x)
+            for name, x in batch.items()
+        }
+        compiling = time.perf_counter()
+        state, scalars = train_step(state, batch, step_key)
+        if previous is None:
+          logging.info(
+              "Compiled the training step in %.1f s.",
+              time.perf_counter() - compiling,
+          )
+        else:
+          # One step late: the device is never idle while the host looks.
+          _require_finite(*previous, checkpoints)
+        previous = (step, scalars, index)
+        meter.count_step()
+
+        last = step == config.total_steps
+        stopping = stop.agreed(step)
+        logs = step % config.get("log_every", 10) == 0 or last
+        saves = (
+            step % config.get("checkpoint_every", 1000) == 0
+            or run.due(step)
+            or stopping
+        )
+        if logs or saves:
+          _require_finite(*previous, checkpoints)
+        if logs:
+          scalars = {k: float(v) for k, v in jax.device_get(scalars).items()}
+          scalars["learning_rate"] = float(schedule(step - 1))
+          pace = meter.read(step)
+          folder.metrics.write(step, scalars | pace)
+          for name, value in (scalars | pace).items():
+            board.add_scalar(name, value, step)
+          display.update(step, scalars, **pace)
+        if saves:
+          checkpoints.save(step, state, {"data_step": step})
+        for saved in checkpoints.poll():
+          logging.info("Saved step %d.", saved)
+        if stopping and not last:
+          checkpoints.wait()
+          raise errors.Preempted(
+              f"stopped by {stop.name} at step {step}, saved; run the same"
+              " command again to go on"
+          )
+        if run.due(step):
+          with meter.paused():
+            run.evaluate(step, state, board)
+    batches.close()
+    checkpoints.wait()
+    run.finish()
+    return state
+
+
+class _Evaluations:
+  """When a run evaluates, and what it writes when it does."""
+
+  def __init__(self, config, spec, predictor, source, folder, stop, start):
+    self._config = config
+    self._spec = spec
+    self._predictor = predictor
+    self._source = source
+    self._folder = folder
+    self._stop = stop
+    self._every = config.get("eval_every", config.total_steps)
+    self._protocol = config.get("eval", {}).get("protocol", "mmseg")
+    pictures = config.get("eval", {}).get("num_pictures", 4)
+    self._keep = tuple(
+        int(i)
+        for i in np.unique(
+            np.linspace(0, len(source) - 1, num=pictures).round()
+        )
+    )
+    # Evaluations of a future that a restore took back do not count.
+    self._reports = {
+        report["step"]: report
+        for report in folder.read_evaluations()
+        if report["step"] <= start
+    }
+
+  def due(self, step):
+    return step % self._every == 0 or step == self._config.total_steps
+
+  def done(self, step):
+    return step in self._reports
+
+  def evaluate(self, step, state, board=None):
+    variables = {"params": state.params, **state.model_state}
+    result = evaluate.evaluate(
+        self._predictor,
+        variables,
+        self._source,
+        self._spec,
+        split=self._config.data.eval_split,
+        protocol=self._protocol,
+        keep=self._keep,
+        should_stop=self._stop.requested,
+    )
+    if result is None:
+      raise errors.Preempted(
+          f"stopped by {self._stop.name} while evaluating step {step}, which"
+          " is saved; run the same command again to go on"
+      )
+    report, kept = result
+    report["step"] = step
+    # JSON holds an undefined mean (nobody labelled) as null.
+    earlier = [r["miou"] for r in self._reports.values()]
+    if report["miou"] > max([m for m in earlier if m is not None], default=-1):
+      checkpoint.save_best(
+          self._folder.best, state, {"step": step, "miou": report["miou"]}
+      )
+    if jax.process_index() == 0:
+      self._folder.write_evaluation(step, report)
+    self._reports[step] = report
+    logging.info("step %d: %s", step, evaluate.summary(report))
+    if board is not None:
+      board.add_scalar("eval/miou", report["miou"], step)
+      board.add_scalar("eval/pixel_accuracy", report["pixel_accuracy"], step)
+    self._draw(step, kept)
+
+  def _draw(self, step, kept):
+    for index, (image, label, prediction, name) in kept.items():
+      picture = visualize.comparison(
+          image,
+          label,
+          prediction,
+          self._spec.class_names,
+          np.array(self._spec.palette, np.uint8),
+      )
+      stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
+      visualize.save_png(self._folder.predictions / stem, picture)
+
+  def finish(self):
+    """Writes the final table and the curves."""
+    if jax.process_index() != 0 or not self._reports:
+      return
+    step = max(self._reports)
+    report = self._reports[step]
+    visualize.plot_curves(
+        self._folder.metrics.read(),
+        [self._reports[s] for s in sorted(self._reports)],
+        self._folder.path / "curves.png",
+        self._spec.references,
+    )
+    print(evaluate.describe(report), flush=True)
+
+
+def _check_labels(labels, index, spec):
+  for label, example in zip(labels, index, strict=True):
+    wrong = label[(label >= spec.num_classes) & (label != spec.ignore_label)]
+    if wrong.size:
+      raise errors.UserError(
+          f"{spec.name}: label {int(wrong[0])} in example {int(example)},"
+          f" expected 0 to {spec.num_classes - 1} or {spec.ignore_label};"
+          " prepare the data set again"
+      )
+
+
+def _require_finite(step, scalars, index, checkpoints):
+  """Raises unless loss and gradient of a step are finite."""
+  for name in ("loss/total", "grad_norm"):
+    value = float(scalars[name])
+    if not math.isfinite(value):
+      checkpoints.wait()
+      saved = checkpoints.steps()
+      raise errors.NonFiniteError(
+          f"{name} is {value} at step {step} (examples"
+          f" {', '.join(str(int(i)) for i in index)}); nothing of it was"
+          f" saved, last good checkpoint: {saved[-1] if saved else 'none'};"
+          " lower config.optim.learning_rate or look at these examples"
+      )

@@ -1,0 +1,183 @@
+"""The state of a training run and the step that advances it.
+
+The step is `jit(shard_map(...))` over one mesh axis. The loss is formed over
+the whole batch of all devices *inside* the differentiated function, so its
+gradients arrive summed and no collective touches them.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp
+import optax
+
+from ctxseg_jax import errors
+from ctxseg_jax import losses
+from ctxseg_jax import settings
+from ctxseg_jax.layers import normalize_images
+
+AXIS = "data"
+
+# Values that modules sow to be logged; neither state nor supervised.
+DIAGNOSTICS = "diagnostics"
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything a step changes.
+
+  Attributes:
+    step: Updates done, int32 scalar.
+    params: Parameters.
+    model_state: Every other collection of the model, by name.
+    opt_state: State of the optimiser.
+  """
+
+  step: jax.Array
+  params: Any
+  model_state: Any
+  opt_state: optax.OptState
+
+
+def init_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    image_size: Sequence[int],
+) -> TrainState:
+  """Initialises parameters, collections and the optimiser.
+
+  Args:
+    model: The network.
+    tx: The optimiser.
+    key: Random key of the parameters.
+    image_size: (H, W) of training images.
+  """
+
+  @jax.jit
+  def init(key):
+    images = jnp.zeros((1, *image_size, 3))
+    variables = model.init({"params": key}, images, train=False)
+    variables.pop(DIAGNOSTICS, None)
+    params = variables.pop("params")
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=variables,
+        opt_state=tx.init(params),
+    )
+
+  return init(key)
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    loss_terms: Mapping[str, Mapping[str, Any]],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    ignore_label: int = 255,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """Compiles one update over all devices of the mesh.
+
+  Args:
+    model: The network, built with `bn_axis_name=AXIS`.
+    tx: The optimiser.
+    mesh: A mesh with the one axis `AXIS`.
+    loss_terms: One entry per supervised output: its `loss` (a key of
+      `losses.LOSSES`), its `weight`, and options of that loss.
+    mean: Mean of the images' channels, 0 to 255.
+    std: Standard deviation of the images' channels.
+    ignore_label: Label of pixels without a class.
+
+  Returns:
+    A function of the state (donated), a batch sharded over `AXIS` of uint8
+    `"image"` [B, H, W, 3] and `"label"` [B, H, W], and a random key. It
+    returns the new state and scalars: `loss/total`, `loss/<output>` (before
+    its weight), `grad_norm`, and what the modules sow as diagnostics.
+
+  Raises:
+    UserError: An unknown loss, or an output the model does not have (when the
+      step is traced).
+  """
+  terms = {name: _loss_term(name, term) for name, term in loss_terms.items()}
+
+  def loss_fn(params, model_state, batch, key):
+    images = normalize_images(batch["image"], mean, std)
+    out, updated = model.apply(
+        {"params": params, **model_state},
+        images,
+        train=True,
+        mutable=[*model_state, DIAGNOSTICS],
+        rngs={"dropout": key},
+    )
+    sown = updated.pop(DIAGNOSTICS, {})
+    sums = {}
+    for name, (loss, _) in terms.items():
+      if name not in out:
+        raise errors.UserError(
+            f"config: loss.{name}: the model has no such output;"
+            f" it has {', '.join(sorted(out))}"
+        )
+      total, count = loss(out[name], batch["label"], ignore_label=ignore_label)
+      sums[name] = (total, count.astype(jnp.float32))
+    # Averaged over the labelled pixels of the whole batch, not per device;
+    # one collective carries all terms.
+    sums, sown = jax.lax.psum((sums, sown), AXIS)
+    scalars = {"loss/total": jnp.zeros(())}
+    for name, (_, weight) in terms.items():
+      total, count = sums[name]
+      value = total / jnp.maximum(count, 1.0)
+      scalars[f"loss/{name}"] = value
+      scalars["loss/total"] += weight * value
+    for path, values in flax.traverse_util.flatten_dict(sown).items():
+      name = "/".join((DIAGNOSTICS, path[0], path[-1]))
+      scalars[name] = values[0] / mesh.size
+    return scalars["loss/total"], (updated, scalars)
+
+  def train_step(state, batch, key):
+    key = jax.random.fold_in(key, state.step)
+    key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+    # The loss is already global, so these gradients are too: with check_vma
+    # (the default) a pmean here would be wrong.
+    grads, (model_state, scalars) = jax.grad(loss_fn, has_aux=True)(
+        state.params, state.model_state, batch, key
+    )
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+    )
+    return state, scalars | {"grad_norm": optax.tree.norm(grads)}
+
+  sharded = jax.shard_map(
+      train_step,
+      mesh=mesh,
+      in_specs=(P(), P(AXIS), P()),
+      out_specs=(P(), P()),
+  )
+  return jax.jit(sharded, donate_argnums=0)
+
+
+def _loss_term(name, term):
+  """Returns a loss function with its options bound, and its weight."""
+  where = f"loss.{name}"
+  options = dict(term)
+  if "loss" not in options:
+    raise errors.UserError(f"config: missing key '{where}.loss'")
+  function = settings.lookup(
+      losses.LOSSES, options.pop("loss"), f"config: {where}.loss"
+  )
+  weight = options.pop("weight", 1.0)
+  settings.check_keys(options, (), where)
+  return function, weight

@@ -1,0 +1,348 @@
+"""Pictures of labels and of training, and the table of scores."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+import os
+import pathlib
+from typing import Any
+
+from matplotlib import figure
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
+
+_IGNORED = (48, 48, 48)
+_IGNORED_STRIPE = (112, 112, 112)
+_PANEL_SIZE = 384  # Smaller images are enlarged to about this.
+_BACKGROUND = (255, 255, 255)
+_TEXT = (32, 32, 32)
+
+Palette = Sequence[tuple[int, int, int]] | np.ndarray
+
+
+def colorize(
+    labels: np.ndarray, palette: Palette, stripes: bool = True
+) -> np.ndarray:
+  """Paints a label map.
+
+  Args:
+    labels: Classes, [H, W]; what is no class of the palette is ignored.
+    palette: RGB colours by class.
+    stripes: Whether ignored pixels are hatched, to tell them from any class;
+      else plain dark gray.
+
+  Returns:
+    RGB, uint8 [H, W, 3].
+  """
+  labels = np.asarray(labels)
+  colors = np.asarray(palette, np.uint8)
+  ignored = (labels < 0) | (labels >= len(colors))
+  picture = colors[np.where(ignored, 0, labels)]
+  picture[ignored] = _IGNORED
+  if stripes:
+    rows, columns = np.indices(labels.shape)
+    picture[ignored & ((rows + columns) % 8 < 2)] = _IGNORED_STRIPE
+  return picture
+
+
+def overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    palette: Palette,
+    opacity: float = 0.5,
+) -> np.ndarray:
+  """Lays the colours of a label map over an image.
+
+  Args:
+    image: RGB, uint8 [H, W, 3].
+    labels: Classes, [H, W].
+    palette: RGB colours by class.
+    opacity: Of the colours; 0 is the image alone.
+
+  Returns:
+    RGB, uint8 [H, W, 3].
+  """
+  if image.shape[:2] != labels.shape:
+    raise ValueError(
+        f"image {image.shape} and labels {labels.shape} differ in size.")
+  colors = colorize(labels, palette).astype(np.float32)
+  blended = (1.0 - opacity) * image.astype(np.float32) + opacity * colors
+  return np.round(blended).astype(np.uint8)
+
+
+def comparison(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    prediction: np.ndarray,
+    class_names: Sequence[str],
+    palette: Palette,
+    opacity: float = 0.6,
+) -> np.ndarray:
+  """Puts an image, its label and its prediction side by side, with a legend.
+
+  Args:
+    image: RGB, uint8 [H, W, 3].
+    label: Classes, [H, W]; None leaves the panel out.
+    prediction: Classes, [H, W].
+    class_names: Names by class.
+    palette: RGB colours by class.
+    opacity: Of the colours over the image.
+
+  Returns:
+    RGB, uint8.
+  """
+  height, width = image.shape[:2]
+  # Whole pixels keep the borders of labels exact.
+  factor = max(1, round(_PANEL_SIZE / max(height, width)))
+  image = _enlarge(image, factor)
+  prediction = _enlarge(prediction, factor)
+  panels = [("image", image)]
+  present = [prediction]
+  if label is not None:
+    label = _enlarge(label, factor)
+    present.append(label)
+    panels.append(("label", overlay(image, label, palette, opacity)))
+  panels.append(("prediction", overlay(image, prediction, palette, opacity)))
+  classes = np.unique(np.concatenate([x.ravel() for x in present]))
+
+  height, width = image.shape[:2]
+  text = max(14, width // 26)
+  font = ImageFont.load_default(size=text)
+  gap = max(6, text // 2)
+  swatch = text
+  total = len(panels) * width + (len(panels) + 1) * gap
+
+  # The legend flows in rows below the panels.
+  entries = [(class_names[c], _swatch(c, palette, swatch))
+             for c in classes if 0 <= c < len(class_names)]
+  if len(entries) < len(classes):
+    entries.append(("ignored", _swatch(-1, palette, swatch)))
+  rows = [[]]
+  x = gap
+  for name, square in entries:
+    space = swatch + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
+    if x + space > total and rows[-1]:
+      rows.append([])
+      x = gap
+    rows[-1].append((x, name, square))
+    x += space
+  line = text + gap
+  top = line + gap
+  canvas = Image.new(
+      "RGB", (total, top + height + gap + len(rows) * line), _BACKGROUND)
+  draw = ImageDraw.Draw(canvas)
+  for i, (title, panel) in enumerate(panels):
+    x = gap + i * (width + gap)
+    draw.text((x, top - gap // 2), title, _TEXT, font, anchor="ls")
+    canvas.paste(Image.fromarray(panel), (x, top))
+  for i, row in enumerate(rows):
+    y = top + height + gap + i * line
+    for x, name, square in row:
+      canvas.paste(Image.fromarray(square), (x, y))
+      draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=_TEXT)
+      draw.text((x + swatch + gap // 2, y + swatch // 2), name, _TEXT, font,
+                anchor="lm")
+  return np.asarray(canvas)
+
+
+def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
+  """Writes uint8 [H, W, 3] as an RGB or [H, W] as a gray PNG."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.ascontiguousarray(array, np.uint8)).save(path, "PNG")
+
+
+def save_palette_png(
+    path: str | os.PathLike[str], labels: np.ndarray, palette: Palette
+) -> None:
+  """Writes a label map as a palette PNG: pixels are classes, shown in colour.
+
+  Args:
+    path: The file.
+    labels: Classes, uint8 [H, W].
+    palette: RGB colours by class; values beyond are shown dark gray.
+  """
+  labels = np.asarray(labels)
+  if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
+    raise ValueError(
+        f"labels of {labels.min()} to {labels.max()} do not fit 8 bits.")
+  colors = np.tile(np.array(_IGNORED, np.uint8), (256, 1))
+  colors[:len(palette)] = np.asarray(palette, np.uint8)
+  picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8), "L")
+  picture.putpalette(colors.tobytes())  # Makes it mode P.
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  picture.save(path, "PNG")
+
+
+def plot_curves(
+    metrics: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    references: Mapping[str, float] | None = None,
+) -> None:
+  """Draws loss, learning rate and mIoU over the steps.
+
+  Args:
+    metrics: Rows of `metrics.jsonl`: `"step"`, `"learning_rate"` and the loss
+      terms `"loss/..."`; other entries and null are left out.
+    evaluations: `"step"` and `"miou"` (a fraction) each.
+    path: The PNG to write.
+    references: Known mIoU (fractions) by name, drawn as dashed lines.
+  """
+  fig = figure.Figure(figsize=(11, 5.2), dpi=120, layout="constrained")
+  grid = fig.add_gridspec(2, 2, height_ratios=(3, 1))
+  loss_axes = fig.add_subplot(grid[0, 0])
+  rate_axes = fig.add_subplot(grid[1, 0], sharex=loss_axes)
+  miou_axes = fig.add_subplot(grid[:, 1])
+
+  names = {name for row in metrics for name in row if name.startswith("loss/")}
+  # The total first and in black; alone it is the only term there is.
+  for name in sorted(names, key=lambda n: (n != "loss/total", n)):
+    total = name == "loss/total"
+    steps, values = _series(metrics, name)
+    loss_axes.plot(
+        steps,
+        values,
+        label=name.removeprefix("loss/"),
+        color="black" if total else None,
+        linewidth=1.6 if total else 1.1,
+        zorder=3 if total else 2,
+    )
+  loss_axes.set_title("training loss", loc="left")
+  loss_axes.set_ylim(bottom=0.0)
+  loss_axes.tick_params(labelbottom=False)
+  if names:
+    loss_axes.legend(frameon=False)
+
+  steps, values = _series(metrics, "learning_rate")
+  rate_axes.plot(steps, values, color="tab:gray")
+  rate_axes.set_title("learning rate", loc="left")
+  rate_axes.set_ylim(bottom=0.0)
+  rate_axes.set_xlabel("step")
+
+  steps, values = _series(evaluations, "miou")
+  values = [100 * value for value in values]
+  miou_axes.plot(steps, values, marker="o", markersize=4, color="tab:blue")
+  if values:
+    best = max(range(len(values)), key=values.__getitem__)
+    miou_axes.annotate(
+        f"{values[best]:.2f}",
+        (steps[best], values[best]),
+        textcoords="offset points",
+        xytext=(0, 7),
+        ha="center",
+        color="tab:blue",
+        fontweight="bold",
+    )
+  for i, (name, value) in enumerate((references or {}).items()):
+    color = f"C{1 + i % 9}"
+    miou_axes.axhline(100 * value, color=color, linestyle="--", linewidth=1.1)
+    miou_axes.annotate(
+        f"{name} {100 * value:.2f}",
+        (0.01, 100 * value),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        xytext=(0, 3),
+        color=color,
+        fontsize="small",
+    )
+  heights = values + [100 * v for v in (references or {}).values()]
+  miou_axes.set_ylim(0.0, min(105.0, 1.15 * max(heights, default=100.0) + 1.0))
+  miou_axes.set_title("mIoU, %", loc="left")
+  miou_axes.set_xlabel("step")
+
+  for axes in (loss_axes, rate_axes, miou_axes):
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  fig.savefig(path, format="png")
+
+
+def iou_table(
+    class_names: Sequence[str],
+    scores: Mapping[str, Any],
+    confusion: np.ndarray,
+) -> str:
+  """Formats the scores per class and over all classes as plain text.
+
+  Args:
+    class_names: Names by class.
+    scores: `miou`, `pixel_accuracy`, `mean_accuracy` and `fwiou` (fractions),
+      `iou` and `accuracy` (by class; NaN or None where undefined) and
+      `num_classes_averaged`.
+    confusion: Counts [C, C]; rows are labels, columns predictions.
+
+  Returns:
+    Lines of at most 80 columns for names up to 20 letters.
+  """
+  confusion = np.asarray(confusion)
+  labelled = confusion.sum(axis=1)
+  predicted = confusion.sum(axis=0)
+  rows = [("Class", "IoU", "Acc", "labelled px", "predicted px", "")]
+  for i, name in enumerate(class_names):
+    if not labelled[i] and not predicted[i]:
+      note = "absent"
+    elif not labelled[i]:
+      note = "absent from labels"
+    elif not predicted[i]:
+      note = "never predicted"
+    else:
+      note = ""
+    rows.append((
+        name,
+        _percent(scores["iou"][i]),
+        _percent(scores["accuracy"][i]),
+        f"{int(labelled[i]):,}",
+        f"{int(predicted[i]):,}",
+        note,
+    ))
+  widths = [max(len(row[i]) for row in rows) for i in range(5)]
+  lines = []
+  for row in rows:
+    cells = [row[0].ljust(widths[0])]
+    cells += [row[i].rjust(widths[i]) for i in range(1, 5)]
+    lines.append("  ".join([*cells, row[5]]).rstrip())
+  rule = "-" * (sum(widths) + 8)
+  lines.insert(1, rule)
+  lines.append(rule)
+  averaged = scores["num_classes_averaged"]
+  summary = (
+      ("mIoU", scores["miou"],
+       f"over {averaged} of {len(class_names)} classes"),
+      ("pixel accuracy", scores["pixel_accuracy"],
+       f"of {int(labelled.sum()):,} labelled pixels"),
+      ("mean accuracy", scores["mean_accuracy"],
+       f"over {np.count_nonzero(labelled)} labelled classes"),
+      ("fwIoU", scores["fwiou"], ""),
+  )
+  width = max(widths[0], *(len(name) for name, _, _ in summary))
+  for name, value, note in summary:
+    lines.append(
+        f"{name.ljust(width)}  {_percent(value).rjust(6)}  {note}".rstrip())
+  return "\n".join(lines)
+
+
+def _enlarge(array: np.ndarray, factor: int) -> np.ndarray:
+  return np.repeat(np.repeat(array, factor, axis=0), factor, axis=1)
+
+
+def _swatch(label: int, palette: Palette, size: int) -> np.ndarray:
+  return colorize(np.full((size, size), int(label)), palette)
+
+
+def _series(
+    rows: Sequence[Mapping[str, Any]], name: str
+) -> tuple[list[int], list[float]]:
+  found = [(row["step"], row[name]) for row in rows
+           if row.get(name) is not None and math.isfinite(row[name])]
+  return [step for step, _ in found], [value for _, value in found]
+
+
+def _percent(fraction: float | None) -> str:
+  if fraction is None or not math.isfinite(fraction):
+    return "-"
+  return f"{100 * fraction:.2f}"

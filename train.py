@@ -1,0 +1,57 @@
+"""Trains a segmentation network. Kept short: the work is in ctxseg_jax.loop.
+
+  python train.py --config configs/quickstart.py --workdir runs/quickstart
+
+The same command again resumes. Exit codes: 0 done, 2 something to mend (one
+line says what), 3 loss not finite, 4 work dir in use, 75 stopped by a signal
+after saving.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from ctxseg_jax import commands
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="File under configs/, with :variant.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder the run writes to.")
+_ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", False, "Resume although the config has changed."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Train on several hosts (found from the cluster)."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "host:port of process 0, if it is not found."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Number of processes, if it is not found."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Number of this process, if it is not found."
+)
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv):
+  del argv
+  # Imported late: workers of the input pipeline import this file too, and
+  # errors in flags should not wait for JAX.
+  import jax
+
+  from ctxseg_jax import loop
+
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize(
+        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
+  loop.train_and_evaluate(
+      _CONFIG.value,
+      _WORKDIR.value,
+      allow_config_change=_ALLOW_CONFIG_CHANGE.value,
+  )
+
+
+if __name__ == "__main__":
+  commands.run(main)
