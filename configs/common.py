@@ -21,7 +21,11 @@ def context_scenes() -> dict:
   )
 
 
-def camvid(crop_size: tuple[int, int], scale_range: tuple[float, float]) -> dict:
+def camvid(
+    crop_size: tuple[int, int],
+    scale_range: tuple[float, float],
+    rotation: float = 10.0,
+) -> dict:
   """CamVid, 480x360, 11 classes; evaluated on its test split."""
   return dict(
       name="camvid",
@@ -30,7 +34,7 @@ def camvid(crop_size: tuple[int, int], scale_range: tuple[float, float]) -> dict
       eval_split="test",
       crop_size=crop_size,
       scale_range=scale_range,
-      rotation=10.0,
+      rotation=rotation,
       flip=True,
       mean=IMAGENET_MEAN,
       std=IMAGENET_STD,
@@ -46,6 +50,17 @@ def cross_entropy(weight: float = 1.0) -> dict:
 def se_loss(weight: float = 0.2) -> dict:
   """EncNet's SE-loss; 0.2 in the authors' code."""
   return dict(loss="presence_bce", weight=weight)
+
+
+def apply_variant(config, variant: str, variants: dict) -> None:
+  """Changes a config to what follows the colon after its file name."""
+  if not variant:
+    return
+  if variant not in variants:
+    raise ValueError(
+        f"unknown variant {variant!r}; known: {', '.join(sorted(variants))}"
+    )
+  variants[variant](config)
 
 
 def smoke(config) -> None:

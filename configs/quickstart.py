@@ -17,10 +17,6 @@ from configs import common
 
 def get_config(variant: str = "") -> config_dict.ConfigDict:
   """Returns the config of a variant."""
-  if variant not in ("", "fcn", "no_se_loss", "smoke"):
-    raise ValueError(
-        f"unknown variant {variant!r}; known: fcn, no_se_loss, smoke"
-    )
   config = config_dict.ConfigDict()
   config.seed = 0
   config.batch_size = 8  # Over all devices.
@@ -54,12 +50,19 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
   config.checkpoint_every = 100
   config.eval_every = 200
 
-  if variant == "fcn":
-    config.model.head = dict(name="fcn", channels=64, dropout_rate=0.0)
-    del config.loss.se_logits
-  elif variant == "no_se_loss":
-    config.model.head.se_loss = False
-    del config.loss.se_logits
-  elif variant == "smoke":
-    common.smoke(config)
+  common.apply_variant(
+      config,
+      variant,
+      {"fcn": _fcn, "no_se_loss": _no_se_loss, "smoke": common.smoke},
+  )
   return config
+
+
+def _fcn(config):
+  config.model.head = dict(name="fcn", channels=64, dropout_rate=0.0)
+  del config.loss.se_logits
+
+
+def _no_se_loss(config):
+  config.model.head.se_loss = False
+  del config.loss.se_logits

@@ -214,7 +214,7 @@ class Checkpoints:
         for number in damaged:
           _set_aside(self._directory / str(number), ".damaged")
       _barrier("ctxseg_checkpoints_quarantine")
-      self._manager.reload()  # It would refuse to save these steps again.
+      self._manager.reload()  # It keeps a list of the steps.
     self._last_step = step
     return (*result, step)
 

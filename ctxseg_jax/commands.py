@@ -44,6 +44,8 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
       sys.exit(e.exit_code)
     except errors.UserError as e:
       fail(str(e), e.exit_code)
+    except KeyboardInterrupt:
+      fail("interrupted", 130)
 
   app.run(guarded, flags_parser=_parse_flags)
 
@@ -51,12 +53,18 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 def log_own_lines() -> None:
   """Logs what this package says, and of libraries only their warnings."""
   package = os.path.dirname(__file__)
-  logger = logging.get_absl_logger()
-  logger.addFilter(
-      lambda record: record.levelno >= std_logging.WARNING
-      or record.pathname.startswith(package)
-  )
-  logging.get_absl_handler().setFormatter(
+
+  def is_wanted(record):
+    return (
+        record.levelno >= std_logging.WARNING
+        or record.pathname.startswith(package)
+    )
+
+  # The logger, for every handler; the handler, for other loggers' records.
+  handler = logging.get_absl_handler()
+  for target in (logging.get_absl_logger(), handler):
+    target.addFilter(is_wanted)
+  handler.setFormatter(
       std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
   )
   logging.set_verbosity(logging.INFO)

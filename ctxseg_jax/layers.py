@@ -116,7 +116,6 @@ class Classifier(nn.Module):
         self.num_classes,
         (1, 1),
         padding="VALID",
-        kernel_init=nn.initializers.normal(0.01),
         dtype=jnp.float32,
         name="conv",
     )(x)

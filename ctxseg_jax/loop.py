@@ -1,5 +1,6 @@
 """Training from a config to a finished work dir: one function, top to bottom."""
 
+import contextlib
 import math
 import pathlib
 import time
@@ -9,6 +10,7 @@ from absl import logging
 import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tensorboardX
@@ -24,6 +26,7 @@ from ctxseg_jax import step as step_lib
 from ctxseg_jax import visualize
 from ctxseg_jax import workdir as workdir_lib
 from ctxseg_jax.data import pipeline
+
 
 def train_and_evaluate(
     config: ml_collections.ConfigDict,
@@ -88,7 +91,11 @@ def train_and_evaluate(
     folder.write_config(
         plain, allow_change=allow_config_change, ignore=experiment.FREE_KEYS
     )
-    workdir_lib.attach_log_file(folder.log)
+    # All processes do all that follows; process 0 alone writes and logs to
+    # the files of the work dir, apart from checkpoints.
+    primary = jax.process_index() == 0
+    if primary:
+      workdir_lib.attach_log_file(folder.log)
     logging.info("Devices: %s", jax.devices())
 
     # State: fresh, or the newest intact checkpoint on this run's devices.
@@ -97,13 +104,17 @@ def train_and_evaluate(
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     replicated = NamedSharding(mesh, P())
     state = jax.device_put(state, replicated)
-    step_key = jax.device_put(step_key, replicated)
+    # As numbers: JAX does not put keys on devices of other processes.
+    step_key = jax.random.wrap_key_data(
+        jax.device_put(jax.random.key_data(step_key), replicated)
+    )
     restored = checkpoints.restore(state)
     if restored is not None:
       state = restored[0]
       logging.info("Resuming at step %d.", restored[2])
     start = int(state.step)
-    folder.metrics.truncate_after(start)
+    if primary:
+      folder.metrics.truncate_after(start)
     logging.info(
         "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
         config.model.backbone.name,
@@ -137,9 +148,12 @@ def train_and_evaluate(
     previous = None
     with (
         tensorboardX.SummaryWriter(
-            str(folder.path / "tensorboard"), purge_step=start + 1
+            str(folder.path / "tensorboard"),
+            purge_step=start + 1,
+            write_to_disk=primary,
         ) as board,
         progress.Progress(config.total_steps, start) as display,
+        contextlib.closing(batches),
     ):
       for step in range(start + 1, config.total_steps + 1):
         with meter.waiting_for_data():
@@ -178,16 +192,18 @@ def train_and_evaluate(
           scalars = {k: float(v) for k, v in jax.device_get(scalars).items()}
           scalars["learning_rate"] = float(schedule(step - 1))
           pace = meter.read(step)
-          folder.metrics.write(step, scalars | pace)
+          if primary:
+            folder.metrics.write(step, scalars | pace)
           for name, value in (scalars | pace).items():
-            board.add_scalar(name, value, step)
+            if not math.isnan(value):  # The pace before it is measured.
+              board.add_scalar(name, value, step)
           display.update(step, scalars, **pace)
         if saves:
+          _require_finite_state(step, state, index, checkpoints)
           checkpoints.save(step, state, {"data_step": step})
-        for saved in checkpoints.poll():
-          logging.info("Saved step %d.", saved)
+        _log_saved(checkpoints.poll())
         if stopping and not last:
-          checkpoints.wait()
+          _log_saved(checkpoints.wait())
           raise errors.Preempted(
               f"stopped by {stop.name} at step {step}, saved; run the same"
               " command again to go on"
@@ -195,8 +211,7 @@ def train_and_evaluate(
         if run.due(step):
           with meter.paused():
             run.evaluate(step, state, board)
-    batches.close()
-    checkpoints.wait()
+    _log_saved(checkpoints.wait())
     run.finish()
     return state
 
@@ -294,6 +309,11 @@ class _Evaluations:
     print(evaluate.describe(report), flush=True)
 
 
+def _log_saved(steps):
+  for step in steps:
+    logging.info("Saved step %d.", step)
+
+
 def _check_labels(labels, index, spec):
   for label, example in zip(labels, index, strict=True):
     wrong = label[(label >= spec.num_classes) & (label != spec.ignore_label)]
@@ -310,11 +330,33 @@ def _require_finite(step, scalars, index, checkpoints):
   for name in ("loss/total", "grad_norm"):
     value = float(scalars[name])
     if not math.isfinite(value):
-      checkpoints.wait()
-      saved = checkpoints.steps()
-      raise errors.NonFiniteError(
-          f"{name} is {value} at step {step} (examples"
-          f" {', '.join(str(int(i)) for i in index)}); nothing of it was"
-          f" saved, last good checkpoint: {saved[-1] if saved else 'none'};"
-          " lower config.optim.learning_rate or look at these examples"
-      )
+      _stop_not_finite(f"{name} is {value}", step, index, checkpoints)
+
+
+def _require_finite_state(step, state, index, checkpoints):
+  """Raises unless what is about to be saved is finite.
+
+  A loss can be finite although a running variance overflowed: batch norm then
+  divides by infinity.
+  """
+  finite = jax.device_get(_finite(state))
+  for path, is_finite in jax.tree_util.tree_leaves_with_path(finite):
+    if not is_finite:
+      name = jax.tree_util.keystr(path, simple=True, separator="/")
+      _stop_not_finite(f"{name} is not finite", step, index, checkpoints)
+
+
+@jax.jit
+def _finite(state):
+  return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), state)
+
+
+def _stop_not_finite(what, step, index, checkpoints):
+  checkpoints.wait()
+  saved = checkpoints.steps()
+  raise errors.NonFiniteError(
+      f"{what} at step {step} (examples"
+      f" {', '.join(str(int(i)) for i in index)}); nothing of it was"
+      f" saved, last good checkpoint: {saved[-1] if saved else 'none'};"
+      " lower config.optim.learning_rate or look at these examples"
+  )

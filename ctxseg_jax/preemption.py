@@ -1,5 +1,6 @@
 """Asks a run to stop after the current step: SIGTERM, SIGINT, preemption."""
 
+import os
 import signal
 
 from absl import logging
@@ -11,9 +12,9 @@ class StopRequest:
   """Remembers a signal until the loop asks; a second one acts at once.
 
   With several processes the signal may reach only one of them: then JAX's
-  preemption service agrees on a step at which all stop, and no handler is
-  installed (one set after `jax.distributed.initialize` would hide the signal
-  from it).
+  preemption service agrees on a step at which all stop. It listens to SIGTERM
+  (a handler set after `jax.distributed.initialize` would hide that from it),
+  so SIGINT is passed on as SIGTERM.
   """
 
   def __init__(self):
@@ -24,6 +25,8 @@ class StopRequest:
     if jax.process_count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):
         self._old[number] = signal.signal(number, self._handle)
+    else:
+      self._old[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
     return self
 
   def __exit__(self, *exc):
@@ -54,3 +57,8 @@ class StopRequest:
     self._signal = signal.Signals(number)
     logging.info("%s: stopping after this step.", self._signal.name)
     signal.signal(number, self._old.get(number, signal.SIG_DFL))
+
+  def _pass_on(self, number, frame):
+    del frame
+    signal.signal(number, self._old[number])
+    os.kill(os.getpid(), signal.SIGTERM)

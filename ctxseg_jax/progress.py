@@ -44,7 +44,7 @@ class Meter:
     self._batch_size = batch_size
     self._total_steps = total_steps
     self._clock = clock
-    self._steps = -1  # The first step is not counted.
+    self._steps = 0
     self._waiting = 0.0
     self._paused = 0.0
     self._since = None
@@ -62,7 +62,7 @@ class Meter:
     """Counts a step that was dispatched (compiling does not return early)."""
     self._steps += 1
     if self._since is None:
-      self._reset()
+      self._reset()  # Leaves out the first step.
 
   def read(self, step: int) -> dict[str, float]:
     """Returns the figures since the last call, which the loop has waited for.

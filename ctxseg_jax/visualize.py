@@ -15,7 +15,8 @@ from PIL import ImageFont
 
 _IGNORED = (48, 48, 48)
 _IGNORED_STRIPE = (112, 112, 112)
-_PANEL_SIZE = 384  # Smaller images are enlarged to about this.
+_SMALL = 384  # Smaller images are enlarged to about this,
+_LARGE = 1024  # and larger ones reduced to at most this.
 _BACKGROUND = (255, 255, 255)
 _TEXT = (32, 32, 32)
 
@@ -93,9 +94,14 @@ def comparison(
   Returns:
     RGB, uint8.
   """
-  height, width = image.shape[:2]
+  longest = max(image.shape[:2])
+  stride = math.ceil(longest / _LARGE)
+  if stride > 1:
+    image = np.asarray(Image.fromarray(image).reduce(stride))
+    prediction = prediction[::stride, ::stride]
+    label = None if label is None else label[::stride, ::stride]
   # Whole pixels keep the borders of labels exact.
-  factor = max(1, round(_PANEL_SIZE / max(height, width)))
+  factor = max(1, round(_SMALL / longest))
   image = _enlarge(image, factor)
   prediction = _enlarge(prediction, factor)
   panels = [("image", image)]
@@ -129,13 +135,13 @@ def comparison(
     rows[-1].append((x, name, square))
     x += space
   line = text + gap
-  top = line + gap
+  top = line + 2 * gap
   canvas = Image.new(
       "RGB", (total, top + height + gap + len(rows) * line), _BACKGROUND)
   draw = ImageDraw.Draw(canvas)
   for i, (title, panel) in enumerate(panels):
     x = gap + i * (width + gap)
-    draw.text((x, top - gap // 2), title, _TEXT, font, anchor="ls")
+    draw.text((x, top - gap), title, _TEXT, font, anchor="ls")
     canvas.paste(Image.fromarray(panel), (x, top))
   for i, row in enumerate(rows):
     y = top + height + gap + i * line
@@ -207,6 +213,8 @@ def plot_curves(
         steps,
         values,
         label=name.removeprefix("loss/"),
+        # A line needs two points to be seen.
+        marker="." if len(steps) < 2 else None,
         color="black" if total else None,
         linewidth=1.6 if total else 1.1,
         zorder=3 if total else 2,
@@ -238,23 +246,24 @@ def plot_curves(
         fontweight="bold",
     )
   for i, (name, value) in enumerate((references or {}).items()):
-    color = f"C{1 + i % 9}"
-    miou_axes.axhline(100 * value, color=color, linestyle="--", linewidth=1.1)
-    miou_axes.annotate(
-        f"{name} {100 * value:.2f}",
-        (0.01, 100 * value),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        xytext=(0, 3),
-        color=color,
-        fontsize="small",
+    miou_axes.axhline(
+        100 * value,
+        label=f"{name} {100 * value:.2f}",
+        color=f"C{1 + i % 9}",
+        linestyle="--",
+        linewidth=1.2,
     )
+  if references:
+    # Where a rising curve leaves room.
+    miou_axes.legend(frameon=False, loc="lower right")
   heights = values + [100 * v for v in (references or {}).values()]
   miou_axes.set_ylim(0.0, min(105.0, 1.15 * max(heights, default=100.0) + 1.0))
   miou_axes.set_title("mIoU, %", loc="left")
   miou_axes.set_xlabel("step")
 
+  last = max((row["step"] for row in (*metrics, *evaluations)), default=1)
   for axes in (loss_axes, rate_axes, miou_axes):
+    axes.set_xlim(0, 1.03 * max(last, 1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
   path = pathlib.Path(path)
@@ -277,15 +286,15 @@ def iou_table(
     confusion: Counts [C, C]; rows are labels, columns predictions.
 
   Returns:
-    Lines of at most 80 columns for names up to 20 letters.
+    Lines without a line break at the end.
   """
   confusion = np.asarray(confusion)
   labelled = confusion.sum(axis=1)
   predicted = confusion.sum(axis=0)
-  rows = [("Class", "IoU", "Acc", "labelled px", "predicted px", "")]
+  rows = [("Class", "IoU", "Acc", "labelled pixels", "predicted pixels", "")]
   for i, name in enumerate(class_names):
     if not labelled[i] and not predicted[i]:
-      note = "absent"
+      note = "absent from labels and predictions"
     elif not labelled[i]:
       note = "absent from labels"
     elif not predicted[i]:

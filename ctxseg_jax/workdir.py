@@ -9,9 +9,11 @@
   .lock                 held while a run is alive
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import fcntl
+import functools
 import json
 import logging as std_logging
 import math
@@ -22,6 +24,8 @@ import time
 from typing import Any
 
 from absl import logging
+import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from ctxseg_jax import errors
@@ -30,10 +34,33 @@ _CONFIG = "config.json"
 _NUM_LISTED = 8  # Differing keys in a message that must stay one line.
 
 
+def _by_process_0(method: Callable[..., None]) -> Callable[..., None]:
+  """Runs a method on process 0 only; what it raises ends all processes."""
+
+  @functools.wraps(method)
+  def on_all(*args, **kwargs):
+    error = None
+    if jax.process_index() == 0:
+      try:
+        method(*args, **kwargs)
+      except errors.UserError as e:
+        error = e
+    if jax.process_count() > 1:
+      code = np.int32(error.exit_code if error else 0)
+      code = int(multihost_utils.broadcast_one_to_all(code))
+      if code and error is None:
+        error = errors.UserError("process 0 stopped; its output says why")
+        error.exit_code = code
+    if error is not None:
+      raise error
+
+  return on_all
+
+
 class Workdir:
   """The work dir of a training run, locked while the context is open.
 
-  With several processes, only process 0 opens it.
+  With several processes all open it, and process 0 alone locks and writes.
 
   Attributes:
     path: The folder.
@@ -52,6 +79,11 @@ class Workdir:
       UserError: If the path is no folder that can be written.
       WorkdirLockedError: If another run holds the lock.
     """
+    self._open()
+    return self
+
+  @_by_process_0
+  def _open(self) -> None:
     try:
       self.path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as e:
@@ -64,14 +96,14 @@ class Workdir:
           "another --workdir or mend its permissions.") from e
     self._lock = _lock(self.path / ".lock")
     self.metrics.open()
-    return self
 
   def __exit__(self, *_) -> None:
     self.metrics.close()
     # The file stays: to unlink it would let a third run lock a new one while
     # a second waits on the old.
-    self._lock.close()
-    self._lock = None
+    if self._lock is not None:
+      self._lock.close()
+      self._lock = None
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -93,6 +125,7 @@ class Workdir:
   def log(self) -> pathlib.Path:
     return self.path / "log.txt"
 
+  @_by_process_0
   def write_config(
       self,
       config: Mapping[str, Any],

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ctxseg_jax import checkpoint
 from ctxseg_jax import errors
@@ -261,6 +263,13 @@ class DamageTest(parameterized.TestCase):
         # Nothing was renamed: the next start must not find an empty folder.
         self.assertTrue((self.root / "copy" / "2").exists())
 
+  def test_manifest_that_was_edited_is_damage_and_not_another_model(self):
+    def change(path):
+      path.write_text(path.read_text().replace("float32[4,5]", "float32[4,6]"))
+
+    _, _, step = self.restore("two", change, checkpoint.MANIFEST)
+    self.assertEqual(step, 1)
+
   def test_only_quarantined_steps_are_an_error(self):
     self.restore("two", flip, "_CHECKPOINT_METADATA")
     shutil.rmtree(self.root / "copy" / "1")
@@ -368,7 +377,9 @@ CHILD = textwrap.dedent("""
     from ctxseg_jax import checkpoint
 
     with checkpoint.Checkpoints(sys.argv[1], max_to_keep=1) as checkpoints:
-      for step in (1, 2, 3):
+      resumed = checkpoints.restore(test_checkpoint.make_state(0))
+      first = resumed[2] + 1 if resumed else 1
+      for step in range(first, int(os.environ["LAST"]) + 1):
         if step == 3:
           os.environ["CTXSEG_FAULT"] = os.environ["FAULT"]
         state = test_checkpoint.make_state(step)
@@ -391,7 +402,7 @@ class KillTest(parameterized.TestCase):
     here = pathlib.Path(__file__).parent
     result = subprocess.run(
         [sys.executable, "-c", CHILD, directory, here.parent, here],
-        env={**os.environ, "FAULT": point},
+        env={**os.environ, "FAULT": point, "LAST": "3"},
         capture_output=True,
         text=True,
     )
@@ -409,6 +420,34 @@ class KillTest(parameterized.TestCase):
       checkpoints.wait()
       names = [path.name for path in directory.iterdir()]
       self.assertEqual(names, [str(step + 2)])
+
+
+  @pytest.mark.slow
+  def test_kill_at_random_moments_loses_nothing_reported(self):
+    directory = make_directory(self) / "ckpt"
+    here = pathlib.Path(__file__).parent
+    rng = np.random.default_rng(0)
+    reported = 0
+    for _ in range(15):
+      child = subprocess.Popen(
+          [sys.executable, "-c", CHILD, directory, here.parent, here],
+          env={**os.environ, "FAULT": "", "LAST": "1000000"},
+          stdout=subprocess.PIPE,
+          stderr=subprocess.DEVNULL,
+          text=True,
+      )
+      with child:
+        lines = [child.stdout.readline()]
+        time.sleep(rng.uniform(0.0, 0.2))
+        child.kill()
+        lines += child.stdout.readlines()
+      steps = [int(line) for line in lines if line.endswith("\n")]
+      self.assertEqual(steps[0], reported + 1)
+      with checkpoint.Checkpoints(directory, max_to_keep=1) as checkpoints:
+        state, _, step = checkpoints.restore(make_state(0))
+      self.assertIn(step - steps[-1], (0, 1))  # A kill may precede the print.
+      self.assertTrue(equal(state, make_state(step)))
+      reported = step
 
 
 class DiskFullTest(absltest.TestCase):

@@ -231,8 +231,8 @@ def _find_root(source: pathlib.Path) -> pathlib.Path:
         return root
   state = "no known layout" if source.is_dir() else "no such folder"
   raise errors.UserError(
-      f"{source}: {state}; expected {_LAYOUTS}. Pass the folder that holds them "
-      "as --source."
+      f"{source}: {state}; expected {_LAYOUTS}. Pass the folder that holds "
+      "them as --source."
   )
 
 
@@ -254,8 +254,8 @@ def _find_split(folders: _Folders) -> list[Pair]:
   for folder in (folders.images, folders.labels):
     if not folder.is_dir():
       raise errors.UserError(
-          f"{folder}: no such folder; expected {_LAYOUTS}. Complete the source, "
-          "or pass --any_size to leave the split out."
+          f"{folder}: no such folder; expected {_LAYOUTS}. Complete the "
+          "source, or pass --any_size to leave the split out."
       )
   by_name = _files_by_stem(folders.images)
   labels = _files_by_stem(folders.labels)
@@ -267,8 +267,8 @@ def _find_split(folders: _Folders) -> list[Pair]:
     entries = [(name, str(folders.images)) for name in sorted(by_name)]
     for name in sorted(set(labels) - set(by_name)):
       raise errors.UserError(
-          f"{labels[name]}: label without an image; expected {name}.png or .jpg "
-          f"in {folders.images}. Add the image or remove the label."
+          f"{labels[name]}: label without an image; expected {name}.png or "
+          f".jpg in {folders.images}. Add the image or remove the label."
       )
   pairs = []
   for name, place in entries:
@@ -285,7 +285,8 @@ def _find_split(folders: _Folders) -> list[Pair]:
     pairs.append(Pair(name, by_name[name], labels[name]))
   if not pairs:
     raise errors.UserError(
-        f"{folders.images}: no images; expected {_LAYOUTS}. Complete the source."
+        f"{folders.images}: no images; expected {_LAYOUTS}. Complete the "
+        "source."
     )
   return pairs
 
@@ -315,8 +316,8 @@ def _read_list(list_file: pathlib.Path) -> list[tuple[str, str]]:
     text = list_file.read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
     raise errors.UserError(
-        f"{list_file}: cannot be read as a text file ({error}); expected a name "
-        "or an image and a label per line. Replace or remove the list."
+        f"{list_file}: cannot be read as a text file ({error}); expected a "
+        "name or an image and a label per line. Replace or remove the list."
     ) from error
   entries = {}
   for number, line in enumerate(text.splitlines(), start=1):
@@ -326,8 +327,8 @@ def _read_list(list_file: pathlib.Path) -> list[tuple[str, str]]:
       continue
     if len(names) > 2 or len(set(names)) > 1:
       raise errors.UserError(
-          f"{place}: found {line.strip()!r}; expected a name, or an image and a "
-          "label of the same name. Mend the line."
+          f"{place}: found {line.strip()!r}; expected a name, or an image and "
+          "a label of the same name. Mend the line."
       )
     if names[0] in entries:
       raise errors.UserError(
@@ -354,8 +355,8 @@ def _check_ids(pairs: dict[str, list[Pair]]) -> None:
       if pair.name in first:
         raise errors.UserError(
             f"{pair.image}: id {pair.name} is in {split} and in "
-            f"{first[pair.name]}; expected each id in one split. Remove it from "
-            "one, or results on it mean nothing."
+            f"{first[pair.name]}; expected each id in one split. Remove it "
+            "from one, or results on it mean nothing."
         )
       first[pair.name] = split
 

@@ -4,8 +4,8 @@ Every image belongs to one of four scenes (field, road, table, sea). Only a
 patterned band along one side tells which. Objects of the same look carry a
 different label in every scene: the same disc is a boulder, a wheel, a plate or
 a buoy. A window of 81x81 pixels around an object holds no pixel of the band, so
-a predictor that sees no further cannot pass `window_bound()`, and what a context
-head adds can be read off against a known figure.
+a predictor that sees no further cannot pass `window_bound()`, and what a
+context head adds can be read off against a known figure.
 
 Two guarantees, both tested:
 

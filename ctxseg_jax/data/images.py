@@ -47,10 +47,10 @@ def decode_image(
   Args:
     data: The encoded bytes, or the path of a file.
     name: What to call the image in messages; a path names itself.
-    verify: Whether to find out first if the file is whole, which OpenCV does
-      not tell: it fills the rest of a truncated JPEG with gray. Costs a second
-      decode; for bytes that were verified when the dataset was prepared, skip
-      it.
+    verify: Whether to find out first if the file is whole, which OpenCV before
+      5 does not tell: it fills the rest of a truncated JPEG with gray. Costs a
+      second decode; for bytes that were verified when the dataset was
+      prepared, skip it.
 
   Returns:
     uint8 RGB, [H, W, 3].
@@ -114,8 +114,8 @@ def decode_label(
     if image.mode not in ("L", "P"):
       raise errors.UserError(
           f"{name}: label of mode {image.mode}; expected one 8-bit channel of "
-          "class ids (gray or palette). Convert colour or 16-bit masks to class "
-          "ids first."
+          "class ids (gray or palette). Convert colour or 16-bit masks to "
+          "class ids first."
       )
     _load(image, name)
     return np.array(image)

@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol
 
 from absl import flags
 import cv2
@@ -96,14 +97,26 @@ class Source:
 class Batches:
   """An endless iterator of training batches; close it when done."""
 
-  def __init__(self, iterator: Iterator[dict[str, np.ndarray]]):
+  def __init__(
+      self, iterator: Iterator[dict[str, np.ndarray]], *, shared_memory: bool
+  ):
     self._iterator = iterator
+    self._shared_memory = shared_memory
 
   def __iter__(self) -> "Batches":
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    return next(self._iterator)
+    try:
+      batch = next(self._iterator)
+    except BaseException:
+      self.close()  # Nothing follows an error, so nobody would.
+      raise
+    if self._shared_memory:
+      # A batch of a worker lies in shared memory, which would leak if it were
+      # still in use when the workers end. Copying takes about 0.3 ms per MB.
+      batch = {name: np.array(value) for name, value in batch.items()}
+    return batch
 
   def close(self) -> None:
     """Ends the workers and frees their memory."""
@@ -199,8 +212,8 @@ def train_batches(
         "data: the training split is empty; expected at least one example. "
         "Choose another split or prepare the dataset again."
     )
-  # Grain shuffles epoch e by seed + e, so runs of neighbouring seeds would share
-  # their orders one epoch apart. Hashing sets them apart.
+  # Grain shuffles epoch e by seed + e, so runs of neighbouring seeds would
+  # share their orders one epoch apart. Hashing sets them apart.
   order_seed, draw_seed = np.random.SeedSequence(seed).generate_state(2)
   batches = (
       grain.MapDataset.range(len(source))
@@ -223,7 +236,7 @@ def train_batches(
         ),
         worker_init_fn=functools.partial(_start_worker, os.getpid()),
     )
-  return Batches(iter(stream))
+  return Batches(iter(stream), shared_memory=num_workers > 0)
 
 
 class _Load:

@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -135,9 +136,16 @@ def prepare(
         builder.download_and_prepare(
             download_dir=downloads, download_config=config
         )
-  except OSError as error:
+  except (OSError, RuntimeError) as error:
+    reason = " ".join(str(error).split())
+    # Writers of array_record tell a full disk by its text only.
+    disk_full = os.strerror(errno.ENOSPC)
+    if isinstance(error, RuntimeError):
+      if disk_full not in reason:
+        raise
+      reason = disk_full
     raise errors.UserError(
-        f"{data_dir}: {spec.name} cannot be written ({error}); expected a "
+        f"{data_dir}: {spec.name} cannot be written ({reason}); expected a "
         "writable folder with enough space. Nothing was kept: mend it and run "
         "the command again."
     ) from error

@@ -41,10 +41,10 @@ class Augmentation:
 
   def __post_init__(self):
     _check_pair("crop_size", self.crop_size, "(height, width)")
-    if not all(float(side).is_integer() and side >= 1 for side in self.crop_size):
+    if not all(float(v).is_integer() and v >= 1 for v in self.crop_size):
       raise errors.UserError(
-          f"data.crop_size: {self.crop_size}; expected whole numbers of at least "
-          "1, (height, width). Change the config."
+          f"data.crop_size: {self.crop_size}; expected whole numbers of at "
+          "least 1, (height, width). Change the config."
       )
     _check_pair("scale_range", self.scale_range, "(smallest, largest)")
     low, high = self.scale_range
@@ -55,8 +55,8 @@ class Augmentation:
       )
     if not 0 <= self.rotation <= 180:
       raise errors.UserError(
-          f"data.rotation: {self.rotation}; expected 0 to 180 degrees to either "
-          "side. Change the config."
+          f"data.rotation: {self.rotation}; expected 0 to 180 degrees to "
+          "either side. Change the config."
       )
 
   def draw(

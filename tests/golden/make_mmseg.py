@@ -47,11 +47,11 @@ sys.modules["mmcv._ext"] = _NoOps("mmcv._ext")
 
 # After the lines above, without which these do not import.
 from mmengine.structures import PixelData  # noqa: E402
-import mmseg_names  # noqa: E402
 from mmseg.models import backbones  # noqa: E402
 from mmseg.models import decode_heads  # noqa: E402
 from mmseg.models import segmentors  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
+import mmseg_names  # noqa: E402
 
 NUM_CLASSES = 5
 BN = dict(type="BN")
@@ -255,7 +255,6 @@ def make_segmentor():
   archive = Archive()
   size = (65, 97)
   labels = make_labels(size)
-  # One class comes second to none: all heads share a loss and a width.
   for case, align_corners in (("half_pixel", False), ("aligned", True)):
     common = dict(num_classes=NUM_CLASSES, norm_cfg=BN, dropout_ratio=0.0,
                   align_corners=align_corners)
@@ -278,17 +277,18 @@ def make_segmentor():
       logits = network.encode_decode(images, metas)
       features = network.extract_feat(images)
       se_logits = network.decode_head.forward(features)[1]
-      aux_logits = network.auxiliary_head.forward(features)
     archive.add(case, tensors=shapes(network.state_dict()),
                 images=images.shape, labels=labels, logits=logits[:, :, ::2],
-                se_logits=se_logits, aux_logits=aux_logits)
+                se_logits=se_logits)
     network.train(True)
     losses = network.loss(images, samples(labels))
     losses = {k: x for k, x in losses.items() if "loss" in k}
     archive.add(case, **{f"train/{k}": x for k, x in losses.items()})
     sum(losses.values()).backward()
     names = ("backbone.stem.0.weight", "backbone.layer3.0.bn1.weight",
+             "backbone.layer4.0.downsample.1.weight",
              "decode_head.lateral_convs.0.bn.bias",
+             "decode_head.enc_module.encoding.0.codewords",
              "auxiliary_head.conv_seg.weight")
     for name in names:
       archive.add(case, **{f"grad/{name}": network.get_parameter(name).grad})
