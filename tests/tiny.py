@@ -4,6 +4,7 @@ The data set and compiled programs are kept in the system's temporary folder,
 so that only the first test of the first session waits for them.
 """
 
+import atexit
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -20,7 +21,6 @@ import sys
 import tempfile
 import time
 from typing import Any
-import unittest
 
 import numpy as np
 
@@ -117,8 +117,6 @@ class Command:
         "JAX_COMPILATION_CACHE_DIR": str(cache_dir() / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        # Nothing is written beside the sources.
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     self._process = subprocess.Popen(
         [sys.executable, script, *flags],
@@ -147,6 +145,17 @@ class Command:
 
   def ended(self) -> bool:
     return self._process.poll() is not None
+
+  def children(self) -> list[int]:
+    """Returns the processes it started, also once it is gone."""
+    # Every one is in the session that `Popen` opened for it.
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+      with contextlib.suppress(OSError):  # It ended meanwhile.
+        fields = path.read_text().rpartition(")")[2].split()
+        if int(fields[3]) == self.pid and int(path.parent.name) != self.pid:
+          found.append(int(path.parent.name))
+    return found
 
   def stderr(self) -> str:
     """Returns what it has logged so far."""
@@ -208,24 +217,15 @@ def free_port() -> int:
 
 
 @functools.cache
-def _finished_run(devices: int) -> pathlib.Path:
+def finished_run(devices: int = 1) -> pathlib.Path:
+  """Returns an uninterrupted run, trained once per session."""
   directory = tempfile.mkdtemp(prefix="ctxseg_tiny_")
-  unittest.addModuleCleanup(_forget_finished_run, directory)
+  atexit.register(shutil.rmtree, directory, ignore_errors=True)
   path = pathlib.Path(directory) / "run"
   result = train(path, devices=devices)
   if result.code:
     raise AssertionError(f"exit code {result.code}:\n{result.stderr}")
   return path
-
-
-def _forget_finished_run(directory):
-  _finished_run.cache_clear()
-  shutil.rmtree(directory, ignore_errors=True)
-
-
-def finished_run(devices: int = 1) -> pathlib.Path:
-  """Returns an uninterrupted run, trained once per test module."""
-  return _finished_run(devices)
 
 
 def copy_finished_run(
@@ -290,14 +290,3 @@ def evaluations(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
       report.pop(name)
     reports[path.stem] = report
   return reports
-
-
-def processes_naming(text: os.PathLike[str] | str) -> list[str]:
-  """Returns the command lines of running processes that contain a text."""
-  found = []
-  for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    with contextlib.suppress(OSError):  # It ended meanwhile.
-      line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-      if str(text) in line:
-        found.append(line)
-  return found

@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
   config = config_dict.ConfigDict()
   config.seed = 0
   config.batch_size = 8  # Over all devices.
-  config.total_steps = 1000
+  config.total_steps = 800
   config.data = common.camvid(
       crop_size=(192, 192), scale_range=(0.4, 1.0), rotation=5.0
   )
@@ -53,6 +53,6 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
   )
   config.log_every = 10
   config.checkpoint_every = 100
-  config.eval_every = 250
+  config.eval_every = 200
   common.apply_variant(config, variant, {"smoke": common.smoke})
   return config

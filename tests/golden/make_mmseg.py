@@ -82,7 +82,7 @@ BACKBONES = {
     "r101_d8": (SMALL, dict(depth=101, **D8, **CONTRACT)),
 }
 
-# Stage 2 to 4 of a small backbone, at one size as with output stride 8.
+# Outputs of a narrow backbone, of one size as the last ones at stride 8.
 STAGES = {
     "stage1": (2, 4, 9, 13),
     "stage2": (2, 12, 9, 13),
