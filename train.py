@@ -40,12 +40,20 @@ def main(argv):
   # errors in flags should not wait for JAX.
   import jax
 
+  from ctxseg_jax import errors
   from ctxseg_jax import loop
 
+  where = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  flags_of_where = "--coordinator_address, --num_processes and --process_id"
   if _DISTRIBUTED.value:
-    jax.distributed.initialize(
-        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    )
+    try:
+      jax.distributed.initialize(*where)
+    except ValueError as e:
+      raise errors.UserError(
+          f"--distributed: no cluster found ({e}); pass {flags_of_where}"
+      ) from e
+  elif where != (None, None, None):
+    raise errors.UserError(f"{flags_of_where} need --distributed")
   loop.train_and_evaluate(
       _CONFIG.value,
       _WORKDIR.value,

@@ -2,8 +2,8 @@ r"""EncNet on context scenes: minutes on a CPU, no download.
 
   python train.py --config configs/quickstart.py --workdir runs/quickstart
 
-Variants, by `--config configs/quickstart.py:NAME`: `fcn` (no context),
-`no_se_loss` (EncNet without its SE-loss), `smoke` (4 steps).
+Variants: `fcn` (no context), `no_se_loss` (EncNet without its SE-loss), `smoke`
+(4 steps). Write them after a colon: `configs/quickstart.py:fcn`.
 
 Local appearance does not decide the class here: no predictor that sees 81x81
 pixels can pass 39.50 mIoU, and this backbone sees 57.

@@ -11,6 +11,7 @@ from absl import app
 from absl import flags
 from absl import logging
 import jaxlib
+from ml_collections import config_flags
 
 from ctxseg_jax import errors
 
@@ -85,16 +86,18 @@ def fail(message: str, code: int) -> None:
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
   try:
-    return flags.FLAGS(argv)
-  except (
-      flags.Error,
-      AttributeError,
-      KeyError,
-      TypeError,
-      ValueError,
-      OSError,
-  ) as e:
+    arguments = flags.FLAGS(argv)
+  except Exception as e:  # A config file can raise anything.
     text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
-    fail(text, 2)
-  except errors.UserError as e:
-    fail(str(e), e.exit_code)
+    if "Traceback (" in text:
+      # ml_collections quotes what `get_config` raised; its end says it all.
+      flag = text.partition(": ")[0]
+      text = f"{flag}: {text.strip().splitlines()[-1]}"
+    fail(text or repr(e), 2)
+  if "config" in flags.FLAGS:
+    try:
+      flags.FLAGS.config.to_dict  # noqa: B018
+    except OSError:  # ml_collections tells of a missing file on first use.
+      name = config_flags.get_config_filename(flags.FLAGS["config"])
+      fail(f"--config: there is no file {name}", 2)
+  return arguments

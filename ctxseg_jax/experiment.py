@@ -14,6 +14,7 @@ import numpy as np
 from ctxseg_jax import checkpoint
 from ctxseg_jax import errors
 from ctxseg_jax import inference
+from ctxseg_jax import metrics
 from ctxseg_jax import model as model_lib
 from ctxseg_jax import settings
 from ctxseg_jax import step as step_lib
@@ -56,6 +57,11 @@ def check(config: Mapping[str, Any]) -> None:
       raise errors.UserError(
           f"config: {key}: expected a positive integer, got {value!r}"
       )
+  for key, value in _numbers(config).items():
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+      raise errors.UserError(f"config: {key}: expected a number, got {value!r}")
+  protocol = config.get("eval", {}).get("protocol", "mmseg")
+  settings.lookup(metrics.PROTOCOLS, protocol, "config: eval.protocol")
   for key in ("mean", "std"):
     value = config["data"][key]
     if len(value) != 3 or (key == "std" and min(value) <= 0):
@@ -63,6 +69,21 @@ def check(config: Mapping[str, Any]) -> None:
           f"config: data.{key}: expected three numbers, one per RGB channel"
           f" (0 to 255{', above 0' if key == 'std' else ''}), got {value!r}"
       )
+
+
+def _numbers(config):
+  """Returns the numbers that only compiled code would look at, by key."""
+  optimizer = config["optim"]
+  numbers = {
+      f"optim.{key}": optimizer[key]
+      for key in ("learning_rate", "momentum", "weight_decay")
+      if key in optimizer
+  }
+  for part, value in optimizer.get("lr_multipliers", {}).items():
+    numbers[f"optim.lr_multipliers.{part}"] = value
+  for output, term in config["loss"].items():
+    numbers[f"loss.{output}.weight"] = term.get("weight", 1.0)
+  return numbers
 
 
 def dataset(config: Mapping[str, Any]) -> spec_lib.DatasetSpec:

@@ -131,6 +131,7 @@ class Predictor:
   ):
     self.settings = settings
     self.mesh = mesh
+    self.model = model
     self.mean = tuple(mean)
     self._align_corners = align_corners
     self._views = [

@@ -65,6 +65,7 @@ def train_and_evaluate(
       config.optim.to_dict(), total_steps=config.total_steps
   )
   augmentation = experiment.augmentation(plain, spec)
+  inference_settings = experiment.inference_settings(plain)
   train_step = step_lib.make_train_step(
       model,
       tx,
@@ -89,7 +90,10 @@ def train_and_evaluate(
       ) as checkpoints,
   ):
     folder.write_config(
-        plain, allow_change=allow_config_change, ignore=experiment.FREE_KEYS
+        plain,
+        # A run that saved nothing has nothing that a new config would change.
+        allow_change=allow_config_change or not checkpoints.steps(),
+        ignore=experiment.FREE_KEYS,
     )
     # All processes do all that follows; process 0 alone writes and logs to
     # the files of the work dir, apart from checkpoints.
@@ -125,7 +129,7 @@ def train_and_evaluate(
     )
 
     predictor = experiment.build_predictor(
-        plain, model, mesh, experiment.inference_settings(plain)
+        plain, model, mesh, inference_settings
     )
     run = _Evaluations(
         config, spec, predictor, eval_source, folder, stop, start

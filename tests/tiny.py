@@ -89,10 +89,12 @@ def data_dir() -> str:
   return str(path)
 
 
-def train_flags(workdir: os.PathLike[str] | str, *flags: str) -> list[str]:
+def train_flags(
+    workdir: os.PathLike[str] | str, *flags: str, config: str = CONFIG
+) -> list[str]:
   """Returns the flags of the tiny run; later ones win."""
   return [
-      f"--config={CONFIG}",
+      f"--config={config}",
       f"--workdir={workdir}",
       f"--config.data.data_dir={data_dir()}",
       *OVERRIDES,
@@ -198,9 +200,15 @@ def run(script: str, *flags: str, **kwargs: Any) -> Result:
     return command.result()
 
 
-def train(workdir: os.PathLike[str] | str, *flags: str, **kwargs) -> Result:
+def train(
+    workdir: os.PathLike[str] | str,
+    *flags: str,
+    config: str = CONFIG,
+    **kwargs: Any,
+) -> Result:
   """Runs the tiny training to its end."""
-  return run("train.py", *train_flags(workdir, *flags), **kwargs)
+  flags = train_flags(workdir, *flags, config=config)
+  return run("train.py", *flags, **kwargs)
 
 
 def start_training(

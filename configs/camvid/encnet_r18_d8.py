@@ -54,5 +54,11 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
   config.log_every = 10
   config.checkpoint_every = 100
   config.eval_every = 200
-  common.apply_variant(config, variant, {"smoke": common.smoke})
+  common.apply_variant(config, variant, {"smoke": _smoke})
   return config
+
+
+def _smoke(config):
+  common.smoke(config)
+  config.data.crop_size = (64, 64)
+  config.eval.scales = (0.25,)

@@ -41,7 +41,8 @@ DILATIONS = {
     "multi_grid": ((None, None), (None, MULTI_GRID)),
     # EMANet.
     "multi_grid_contracted": (("halved", None), ("halved", MULTI_GRID)),
-    # DANet; mmsegmentation with `multi_grid`.
+    # DANet; mmsegmentation with multi_grid=(4, 8, 16), whose values are the
+    # rates themselves.
     "multi_grid_stage4": (("halved", None), (None, MULTI_GRID)),
 }
 

@@ -143,8 +143,9 @@ class EncNetHead(nn.Module):
     channels: Width C (paper: 512).
     num_codewords: Number of codewords K (paper: 32).
     gate: How the scaling factors g act on the features F: "relu" for
-      ReLU(F + F g) (the code), "residual" for F + F g (its first release),
-      "multiply" for F g (the paper).
+      ReLU(F + F g) (the code), "residual" for F + F g (its first release; the
+      same function, as F comes out of a ReLU and g is positive), "multiply"
+      for F g (the paper).
     pooling: "mean" over codewords (the code) or "sum" (the paper).
     project: See `ContextEncoding`.
     scale_features: See `ContextEncoding`.
