@@ -13,7 +13,9 @@ from ml_collections import config_flags
 from ctxseg_jax import commands
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="File under configs/, with :variant.", lock_config=True
+    "config",
+    help_string="File under configs/, with :variant.",
+    lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder the run writes to.")
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(

@@ -1,16 +1,15 @@
-"""Training from a config to a finished work dir: one function, top to bottom."""
+"""Training, from a config to a finished work dir, read top to bottom."""
 
 import contextlib
 import math
 import pathlib
 import time
-from typing import Any
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tensorboardX
@@ -183,7 +182,7 @@ def train_and_evaluate(
         meter.count_step()
 
         last = step == config.total_steps
-        stopping = stop.agreed(step)
+        stopping = stop.agreed()
         logs = step % config.get("log_every", 10) == 0 or last
         saves = (
             step % config.get("checkpoint_every", 1000) == 0

@@ -1,32 +1,37 @@
 """Asks a run to stop after the current step: SIGTERM, SIGINT, preemption."""
 
-import os
+import functools
 import signal
 
 from absl import logging
 import jax
-from jax.experimental import multihost_utils
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
 
 
 class StopRequest:
   """Remembers a signal until the loop asks; a second one acts at once.
 
-  With several processes the signal may reach only one of them: then JAX's
-  preemption service agrees on a step at which all stop. It listens to SIGTERM
-  (a handler set after `jax.distributed.initialize` would hide that from it),
-  so SIGINT is passed on as SIGTERM.
+  With several processes the signal may reach only one of them, and all have to
+  stop after the same step. So every process adds its flag to a sum over all
+  devices at every step and acts on the sum of the step before, which is there
+  already. JAX's preemption service is not used: it names one step to stop at,
+  and a run that resumed after that step, or whose checkpoint threads report an
+  older one, never gets there.
   """
 
   def __init__(self):
     self._signal = None
     self._old = {}
+    self._asked = None  # Sum of all flags as of the step before.
 
   def __enter__(self) -> "StopRequest":
-    if jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._old[number] = signal.signal(number, self._handle)
-    else:
-      self._old[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
+    for number in (signal.SIGTERM, signal.SIGINT):
+      old = signal.signal(number, self._handle)
+      # None: a handler that is not Python's.
+      self._old[number] = signal.SIG_DFL if old is None else old
     return self
 
   def __exit__(self, *exc):
@@ -37,28 +42,36 @@ class StopRequest:
   @property
   def name(self) -> str:
     """Name of the signal that came."""
-    return self._signal.name if self._signal else "preemption"
+    return self._signal.name if self._signal else "a signal to another process"
 
   def requested(self) -> bool:
-    """Returns whether this process was signalled; for use inside a step."""
-    return self._signal is not None
+    """Returns whether to stop at once; for use inside a step.
 
-  def agreed(self, step: int) -> bool:
-    """Returns whether all processes stop after `step`.
+    Always False with several processes: one alone must not leave a step.
+    """
+    return self._signal is not None and jax.process_count() == 1
 
-    To be called by every process at every step, in the same order.
+  def agreed(self) -> bool:
+    """Returns whether all processes stop after this step.
+
+    To be called by every process once a step.
     """
     if jax.process_count() == 1:
       return self.requested()
-    return multihost_utils.reached_preemption_sync_point(step)
+    sharding, any_flag = self._sum
+    flags = np.full(jax.local_device_count(), self._signal is not None)
+    flags = jax.make_array_from_process_local_data(sharding, flags)
+    before, self._asked = self._asked, any_flag(flags)
+    return before is not None and bool(before)
+
+  @functools.cached_property
+  def _sum(self):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
+    any_flag = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
+    return NamedSharding(mesh, P("device")), any_flag
 
   def _handle(self, number, frame):
     del frame
     self._signal = signal.Signals(number)
     logging.info("%s: stopping after this step.", self._signal.name)
     signal.signal(number, self._old.get(number, signal.SIG_DFL))
-
-  def _pass_on(self, number, frame):
-    del frame
-    signal.signal(number, self._old[number])
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image
 import tiny
 
+from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax import predictions
 from ctxseg_jax.data import context_scenes
 from ctxseg_jax.data import pipeline
 
@@ -179,16 +181,11 @@ class PredictionTest(RunCase):
     folder.mkdir(exist_ok=True)
     for suffix in (".png", ".jpg"):
       Image.new("RGB", (4, 4)).save(folder / f"a{suffix}")
-    result = tiny.run(
-        "predict.py",
-        f"--workdir={self.workdir}",
-        f"--images={folder}",
-        f"--output={self.folder / 'out_same'}",
-    )
-    self.assertEqual(result.code, 2, result.stderr)
-    self.assertLen(result.errors, 1)
-    self.assertIn("a.png", result.errors[0])
-    self.assertIn("a.jpg", result.errors[0])
+    paths = predictions.list_images(str(folder))
+    with self.assertRaisesRegex(errors.UserError, r"a\.png.*a\.jpg"):
+      # Refused before anything is predicted or written.
+      predictions.write(None, None, paths, self.folder / "none", SPEC)
+    self.assertFalse((self.folder / "none").exists())
 
   def test_a_damaged_image_is_refused_and_named(self):
     folder = self.folder / "damaged"

@@ -67,7 +67,7 @@ class KillTest(ResumeCase):
 
   def test_kills_leave_no_trace(self):
     # While a step is saved, while an evaluation runs, between steps.
-    self._kill(lambda c: "Saved step 4" in c.stderr(), workers=1)
+    self._kill(lambda c: "Saved step 4" in c.stderr(), workers=0)
     self._kill(lambda c: "Evaluating" in c.stderr(), workers=0)
     self._kill(lambda c: "step 9/" in c.stderr(), workers=1)
     self.finish()
@@ -116,6 +116,7 @@ class KillTest(ResumeCase):
       self.assert_nothing_runs(command)
     return True
 
+  @pytest.mark.slow
   def test_every_fault_point_of_a_save_leaves_no_trace(self):
     for point in ("after_commit", "before_manifest", "before_prune"):
       result = tiny.train(self.workdir, env={"CTXSEG_FAULT": point})
@@ -228,11 +229,14 @@ class WorkdirTest(ResumeCase):
         tiny.digest(self.workdir), tiny.digest(tiny.finished_run())
     )
 
-  @parameterized.named_parameters(
-      ("2", 2),
-      ("4", 4),
-  )
-  def test_a_run_goes_on_with_more_devices(self, devices):
+  def test_a_run_goes_on_with_2_devices(self):
+    self._go_on(devices=2)
+
+  @pytest.mark.slow
+  def test_a_run_goes_on_with_4_devices(self):
+    self._go_on(devices=4)
+
+  def _go_on(self, devices):
     tiny.copy_finished_run(self.workdir, step=8)
     result = tiny.train(self.workdir, devices=devices)
     self.assertEqual(result.code, 0, result.stderr)

@@ -46,16 +46,19 @@ class TwoProcessesTest(absltest.TestCase):
       self.assertEqual(result.code, 0, result.stderr)
     return results
 
-  def test_two_processes_of_two_devices_equal_one_of_four(self):
-    results = self.finish()
-    reference = tiny.finished_run(devices=4)
-    expected = tiny.arrays(reference)
+  def assert_arrays_of_one_process(self):
+    expected = tiny.arrays(tiny.finished_run(devices=4))
     found = tiny.arrays(self.workdir)
     self.assertSameElements(found, expected)
     for name, array in expected.items():
       np.testing.assert_allclose(
           found[name], array, rtol=1e-6, atol=1e-6, err_msg=name
       )
+
+  def test_two_processes_of_two_devices_equal_one_of_four(self):
+    results = self.finish()
+    reference = tiny.finished_run(devices=4)
+    self.assert_arrays_of_one_process()
     reports = tiny.evaluations(self.workdir)
     self.assertSameElements(reports, ["6", "12"])
     for name, report in tiny.evaluations(reference).items():
@@ -85,22 +88,26 @@ class TwoProcessesTest(absltest.TestCase):
 
   @pytest.mark.slow
   def test_a_signal_to_either_stops_both_after_saving(self):
-    # The signal is noticed within a second or two: the run has to last.
-    long = "--config.total_steps=100000"
-    for number, target in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
-      with self.start(long, "--config.eval_every=100000") as processes:
-        processes[target].wait_for_log(" step ")
+    # The second run resumes, and is told to stop before its first step.
+    for number, target, text in (
+        (signal.SIGTERM, 1, " step 2/"),
+        (signal.SIGINT, 0, "Resuming at"),
+    ):
+      with self.start() as processes:
+        processes[target].wait_for_log(text)
         processes[target].send(number)
         results = [process.result() for process in processes]
-      saved = set()
+      step = tiny.losses(self.workdir)[-1][0]
       for result in results:
         self.assertEqual(result.code, 75, result.stderr)
         self.assertNotIn("Traceback", result.stderr)
-        saved.add(result.stderr.splitlines()[-1])
-      self.assertLen(saved, 1)
-      step = tiny.losses(self.workdir)[-1][0]
-      self.assertIn(f"step {step}, saved", saved.pop())
+        last = result.stderr.splitlines()[-1]
+        self.assertIn(f" at step {step}, saved", last)
+      last = results[target].stderr.splitlines()[-1]
+      self.assertIn(signal.Signals(number).name, last)
       self.assertEqual(tiny.arrays(self.workdir, step)["step"], step)
+    self.finish()
+    self.assert_arrays_of_one_process()
 
 
 if __name__ == "__main__":
