@@ -27,7 +27,6 @@ _PROBABILITIES = flags.DEFINE_bool(
 flags.mark_flags_as_required(["workdir", "images", "output"])
 
 
-
 def main(argv):
   del argv
   from ctxseg_jax import experiment

@@ -104,9 +104,7 @@ def draw(shown: list, palette: np.ndarray) -> np.ndarray:
   rows = []
   for four in shown:
     rows.append(np.hstack([scene.image for scene, _ in four]))
-    rows.append(
-        np.hstack([visualize.colorize(p, palette) for _, p in four])
-    )
+    rows.append(np.hstack([visualize.colorize(p, palette) for _, p in four]))
   return np.repeat(np.repeat(np.vstack(rows), 2, axis=0), 2, axis=1)
 
 

@@ -59,9 +59,9 @@ def compile_step(
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   import jax
   from jax.experimental import topologies
+  import jax.numpy as jnp
   from jax.sharding import NamedSharding
   from jax.sharding import PartitionSpec as P
-  import jax.numpy as jnp
   import numpy as np
 
   from ctxseg_jax import errors

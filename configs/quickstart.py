@@ -43,9 +43,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       lr_multipliers=dict(head=10.0),
       schedule=dict(name="poly", power=0.9, end_value=0.0),
   )
-  config.eval = dict(
-      protocol="mmseg", batch_size_per_device=8, num_pictures=4
-  )
+  config.eval = dict(protocol="mmseg", batch_size_per_device=8, num_pictures=4)
   config.log_every = 20
   config.checkpoint_every = 100
   config.eval_every = 200

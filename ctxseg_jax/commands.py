@@ -56,9 +56,8 @@ def log_own_lines() -> None:
   package = os.path.dirname(__file__)
 
   def is_wanted(record):
-    return (
-        record.levelno >= std_logging.WARNING
-        or record.pathname.startswith(package)
+    return record.levelno >= std_logging.WARNING or record.pathname.startswith(
+        package
     )
 
   # The logger, for every handler; the handler, for other loggers' records.

@@ -7,9 +7,9 @@ from typing import Any
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import errors
@@ -226,7 +226,5 @@ def _make_count(mesh, num_classes, ignore_label):
 
 def _local_rows(array: jax.Array) -> np.ndarray:
   """Returns the rows of a sharded array that this process holds, in order."""
-  shards = sorted(
-      array.addressable_shards, key=lambda s: s.index[0].start or 0
-  )
+  shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
   return np.concatenate([np.asarray(s.data) for s in shards])

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import flax.linen as nn
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax.layers import normalize_images
@@ -51,9 +51,7 @@ class Settings:
 
   def __post_init__(self):
     if self.mode not in ("whole", "slide"):
-      raise ValueError(
-          f"mode: expected 'whole' or 'slide', got {self.mode!r}"
-      )
+      raise ValueError(f"mode: expected 'whole' or 'slide', got {self.mode!r}")
     if not self.scales or min(self.scales) <= 0:
       raise ValueError(f"scales: expected positive factors, got {self.scales}")
     if self.mode == "slide" and self.crop_size is None:
@@ -198,8 +196,9 @@ class Predictor:
       uint8 (uint16 from 256 classes on) [B, H, W] on the canvas, or float32
       [B, H, W, C]; the pixels of image i are its first h rows and w columns.
     """
-    canvas, scaled_canvases = key[0], dict(
-        zip(self.settings.scales, key[1:], strict=True)
+    canvas, scaled_canvases = (
+        key[0],
+        dict(zip(self.settings.scales, key[1:], strict=True)),
     )
     if self._direct:
       batch = np.stack([self._pad(image, canvas) for image in images])
@@ -331,8 +330,9 @@ def _make_forward(model, mesh, mean, std, settings):
 
   def sharded(function, replicated):
     def call(*args):
-      specs = tuple(P() if i in replicated else P(AXIS) for i in range(
-          len(args)))
+      specs = tuple(
+          P() if i in replicated else P(AXIS) for i in range(len(args))
+      )
       return jax.shard_map(
           function, mesh=mesh, in_specs=specs, out_specs=P(AXIS)
       )(*args)

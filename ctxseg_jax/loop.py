@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import pathlib
 import time
 
 from absl import logging
@@ -11,18 +10,16 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import ml_collections
-import numpy as np
 import tensorboardX
 
 from ctxseg_jax import checkpoint
 from ctxseg_jax import errors
-from ctxseg_jax import evaluate
 from ctxseg_jax import experiment
 from ctxseg_jax import optim
 from ctxseg_jax import preemption
 from ctxseg_jax import progress
+from ctxseg_jax import reports as reports_lib
 from ctxseg_jax import step as step_lib
-from ctxseg_jax import visualize
 from ctxseg_jax import workdir as workdir_lib
 from ctxseg_jax.data import pipeline
 
@@ -130,12 +127,12 @@ def train_and_evaluate(
     predictor = experiment.build_predictor(
         plain, model, mesh, inference_settings
     )
-    run = _Evaluations(
-        config, spec, predictor, eval_source, folder, stop, start
+    reports = reports_lib.Reports(
+        plain, spec, predictor, eval_source, folder, stop, start
     )
-    if start and run.due(start) and not run.done(start):
+    if start and reports.due(start) and not reports.done(start):
       # The run was stopped between this checkpoint and its evaluation.
-      run.evaluate(start, state)
+      reports.evaluate(start, state)
 
     batches = pipeline.train_batches(
         train_source,
@@ -186,7 +183,7 @@ def train_and_evaluate(
         logs = step % config.get("log_every", 10) == 0 or last
         saves = (
             step % config.get("checkpoint_every", 1000) == 0
-            or run.due(step)
+            or reports.due(step)
             or stopping
         )
         if logs or saves:
@@ -211,105 +208,12 @@ def train_and_evaluate(
               f"stopped by {stop.name} at step {step}, saved; run the same"
               " command again to go on"
           )
-        if run.due(step):
+        if reports.due(step):
           with meter.paused():
-            run.evaluate(step, state, board)
+            reports.evaluate(step, state, board)
     _log_saved(checkpoints.wait())
-    run.finish()
+    reports.finish()
     return state
-
-
-class _Evaluations:
-  """When a run evaluates, and what it writes when it does."""
-
-  def __init__(self, config, spec, predictor, source, folder, stop, start):
-    self._config = config
-    self._spec = spec
-    self._predictor = predictor
-    self._source = source
-    self._folder = folder
-    self._stop = stop
-    self._every = config.get("eval_every", config.total_steps)
-    self._protocol = config.get("eval", {}).get("protocol", "mmseg")
-    pictures = config.get("eval", {}).get("num_pictures", 4)
-    self._keep = tuple(
-        int(i)
-        for i in np.unique(
-            np.linspace(0, len(source) - 1, num=pictures).round()
-        )
-    )
-    # Evaluations of a future that a restore took back do not count.
-    self._reports = {
-        report["step"]: report
-        for report in folder.read_evaluations()
-        if report["step"] <= start
-    }
-
-  def due(self, step):
-    return step % self._every == 0 or step == self._config.total_steps
-
-  def done(self, step):
-    return step in self._reports
-
-  def evaluate(self, step, state, board=None):
-    variables = {"params": state.params, **state.model_state}
-    result = evaluate.evaluate(
-        self._predictor,
-        variables,
-        self._source,
-        self._spec,
-        split=self._config.data.eval_split,
-        protocol=self._protocol,
-        keep=self._keep,
-        should_stop=self._stop.requested,
-    )
-    if result is None:
-      raise errors.Preempted(
-          f"stopped by {self._stop.name} while evaluating step {step}, which"
-          " is saved; run the same command again to go on"
-      )
-    report, kept = result
-    report["step"] = step
-    # JSON holds an undefined mean (nobody labelled) as null.
-    earlier = [r["miou"] for r in self._reports.values()]
-    if report["miou"] > max([m for m in earlier if m is not None], default=-1):
-      checkpoint.save_best(
-          self._folder.best, state, {"step": step, "miou": report["miou"]}
-      )
-    if jax.process_index() == 0:
-      self._folder.write_evaluation(step, report)
-    self._reports[step] = report
-    logging.info("step %d: %s", step, evaluate.summary(report))
-    if board is not None:
-      board.add_scalar("eval/miou", report["miou"], step)
-      board.add_scalar("eval/pixel_accuracy", report["pixel_accuracy"], step)
-    self._draw(step, kept)
-
-  def _draw(self, step, kept):
-    for index, (image, label, prediction, name) in kept.items():
-      picture = visualize.comparison(
-          image,
-          label,
-          prediction,
-          self._spec.class_names,
-          np.array(self._spec.palette, np.uint8),
-      )
-      stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
-      visualize.save_png(self._folder.predictions / stem, picture)
-
-  def finish(self):
-    """Writes the final table and the curves."""
-    if jax.process_index() != 0 or not self._reports:
-      return
-    step = max(self._reports)
-    report = self._reports[step]
-    visualize.plot_curves(
-        self._folder.metrics.read(),
-        [self._reports[s] for s in sorted(self._reports)],
-        self._folder.path / "curves.png",
-        self._spec.references,
-    )
-    print(evaluate.describe(report), flush=True)
 
 
 def _log_saved(steps):

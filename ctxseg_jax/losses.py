@@ -69,12 +69,8 @@ def presence_bce(
   Returns:
     The summed loss and B * num_classes, both scalars.
   """
-  targets = class_presence(
-      labels, logits.shape[-1], ignore_label=ignore_label
-  )
-  loss = optax.sigmoid_binary_cross_entropy(
-      logits.astype(jnp.float32), targets
-  )
+  targets = class_presence(labels, logits.shape[-1], ignore_label=ignore_label)
+  loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
   # An array that varies over devices like the sum does, not a constant.
   count = jnp.sum(jnp.ones_like(loss))
   return jnp.sum(loss), count

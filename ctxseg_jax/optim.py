@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -155,10 +157,10 @@ def _scale_groups(multipliers):
           f"config: optim.lr_multipliers: no part {unknown[0]!r} in the model;"
           f" it has {', '.join(sorted(updates))}"
       )
-    scaled = {
-        part: jax.tree.map(lambda u, m=multipliers.get(part, 1.0): m * u, tree)
-        for part, tree in updates.items()
-    }
+    scaled = dict(updates)
+    for part, multiplier in multipliers.items():
+      scale = functools.partial(operator.mul, multiplier)
+      scaled[part] = jax.tree.map(scale, updates[part])
     return scaled, state
 
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -15,7 +15,6 @@ from ctxseg_jax import inference
 from ctxseg_jax import visualize
 from ctxseg_jax.data import images as images_lib
 
-
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
@@ -31,9 +30,7 @@ def list_images(path: str) -> list[pathlib.Path]:
   """
   found = pathlib.Path(path)
   if found.is_dir():
-    paths = sorted(
-        p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES
-    )
+    paths = sorted(p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES)
     if not paths:
       raise errors.UserError(
           f"--images: no {', '.join(_SUFFIXES)} files in {found}"
@@ -97,9 +94,9 @@ def write(
     stems[path.stem] = path
   output.mkdir(parents=True, exist_ok=True)
   palette = np.array(spec.palette, np.uint8)
-  sizes = np.array([
-      images_lib.image_size(path.read_bytes(), str(path)) for path in paths
-  ])
+  sizes = np.array(
+      [images_lib.image_size(path.read_bytes(), str(path)) for path in paths]
+  )
   sharding = NamedSharding(predictor.mesh, P(predictor.mesh.axis_names[0]))
   batch_size = predictor.settings.batch_size_per_device * predictor.mesh.size
 

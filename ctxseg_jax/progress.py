@@ -192,7 +192,8 @@ class Progress:
       eta_seconds: As `Meter.read`.
     """
     figures = format_figures(
-        scalars, images_per_second, data_wait_share, eta_seconds)
+        scalars, images_per_second, data_wait_share, eta_seconds
+    )
     if self._bar is None:
       logging.info("step %d/%d  %s", step, self._total_steps, figures)
     else:
@@ -201,7 +202,9 @@ class Progress:
       self._warned = True
       logging.warning(
           "Input bound: %.0f%% of the time goes into waiting for data; raise "
-          "config.data.num_workers.", 100 * data_wait_share)
+          "config.data.num_workers.",
+          100 * data_wait_share,
+      )
 
 
 def format_figures(

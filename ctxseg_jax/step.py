@@ -13,8 +13,8 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import optax
 
 from ctxseg_jax import errors

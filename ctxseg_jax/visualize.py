@@ -67,7 +67,8 @@ def overlay(
   """
   if image.shape[:2] != labels.shape:
     raise ValueError(
-        f"image {image.shape} and labels {labels.shape} differ in size.")
+        f"image {image.shape} and labels {labels.shape} differ in size."
+    )
   colors = colorize(labels, palette).astype(np.float32)
   blended = (1.0 - opacity) * image.astype(np.float32) + opacity * colors
   return np.round(blended).astype(np.uint8)
@@ -121,8 +122,11 @@ def comparison(
   total = len(panels) * width + (len(panels) + 1) * gap
 
   # The legend flows in rows below the panels.
-  entries = [(class_names[c], _swatch(c, palette, swatch))
-             for c in classes if 0 <= c < len(class_names)]
+  entries = [
+      (class_names[c], _swatch(c, palette, swatch))
+      for c in classes
+      if 0 <= c < len(class_names)
+  ]
   if len(entries) < len(classes):
     entries.append(("ignored", _swatch(-1, palette, swatch)))
   rows = [[]]
@@ -137,7 +141,8 @@ def comparison(
   line = text + gap
   top = line + 2 * gap
   canvas = Image.new(
-      "RGB", (total, top + height + gap + len(rows) * line), _BACKGROUND)
+      "RGB", (total, top + height + gap + len(rows) * line), _BACKGROUND
+  )
   draw = ImageDraw.Draw(canvas)
   for i, (title, panel) in enumerate(panels):
     x = gap + i * (width + gap)
@@ -148,8 +153,13 @@ def comparison(
     for x, name, square in row:
       canvas.paste(Image.fromarray(square), (x, y))
       draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=_TEXT)
-      draw.text((x + swatch + gap // 2, y + swatch // 2), name, _TEXT, font,
-                anchor="lm")
+      draw.text(
+          (x + swatch + gap // 2, y + swatch // 2),
+          name,
+          _TEXT,
+          font,
+          anchor="lm",
+      )
   return np.asarray(canvas)
 
 
@@ -173,9 +183,10 @@ def save_palette_png(
   labels = np.asarray(labels)
   if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
     raise ValueError(
-        f"labels of {labels.min()} to {labels.max()} do not fit 8 bits.")
+        f"labels of {labels.min()} to {labels.max()} do not fit 8 bits."
+    )
   colors = np.tile(np.array(_IGNORED, np.uint8), (256, 1))
-  colors[:len(palette)] = np.asarray(palette, np.uint8)
+  colors[: len(palette)] = np.asarray(palette, np.uint8)
   picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8), "L")
   picture.putpalette(colors.tobytes())  # Makes it mode P.
   path = pathlib.Path(path)
@@ -301,14 +312,16 @@ def iou_table(
       note = "never predicted"
     else:
       note = ""
-    rows.append((
-        name,
-        _percent(scores["iou"][i]),
-        _percent(scores["accuracy"][i]),
-        f"{int(labelled[i]):,}",
-        f"{int(predicted[i]):,}",
-        note,
-    ))
+    rows.append(
+        (
+            name,
+            _percent(scores["iou"][i]),
+            _percent(scores["accuracy"][i]),
+            f"{int(labelled[i]):,}",
+            f"{int(predicted[i]):,}",
+            note,
+        )
+    )
   widths = [max(len(row[i]) for row in rows) for i in range(5)]
   lines = []
   for row in rows:
@@ -320,18 +333,28 @@ def iou_table(
   lines.append(rule)
   averaged = scores["num_classes_averaged"]
   summary = (
-      ("mIoU", scores["miou"],
-       f"over {averaged} of {len(class_names)} classes"),
-      ("pixel accuracy", scores["pixel_accuracy"],
-       f"of {int(labelled.sum()):,} labelled pixels"),
-      ("mean accuracy", scores["mean_accuracy"],
-       f"over {np.count_nonzero(labelled)} labelled classes"),
+      (
+          "mIoU",
+          scores["miou"],
+          f"over {averaged} of {len(class_names)} classes",
+      ),
+      (
+          "pixel accuracy",
+          scores["pixel_accuracy"],
+          f"of {int(labelled.sum()):,} labelled pixels",
+      ),
+      (
+          "mean accuracy",
+          scores["mean_accuracy"],
+          f"over {np.count_nonzero(labelled)} labelled classes",
+      ),
       ("fwIoU", scores["fwiou"], ""),
   )
   width = max(widths[0], *(len(name) for name, _, _ in summary))
   for name, value, note in summary:
     lines.append(
-        f"{name.ljust(width)}  {_percent(value).rjust(6)}  {note}".rstrip())
+        f"{name.ljust(width)}  {_percent(value).rjust(6)}  {note}".rstrip()
+    )
   return "\n".join(lines)
 
 
@@ -346,8 +369,11 @@ def _swatch(label: int, palette: Palette, size: int) -> np.ndarray:
 def _series(
     rows: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[list[int], list[float]]:
-  found = [(row["step"], row[name]) for row in rows
-           if row.get(name) is not None and math.isfinite(row[name])]
+  found = [
+      (row["step"], row[name])
+      for row in rows
+      if row.get(name) is not None and math.isfinite(row[name])
+  ]
   return [step for step, _ in found], [value for _, value in found]
 
 

@@ -1,12 +1,12 @@
 """The folder of one run: its lock, its config, its metrics and its paths.
 
-  config.json           the resolved config, written by the first start
-  checkpoints/  best/   see `ctxseg_jax.checkpoint`
-  metrics.jsonl         one object per logged step
-  eval/<step>.json      scores and confusion matrix of an evaluation
-  predictions/          a few overlays per evaluation
-  log.txt               what was logged, times in UTC
-  .lock                 held while a run is alive
+config.json           the resolved config, written by the first start
+checkpoints/  best/   see `ctxseg_jax.checkpoint`
+metrics.jsonl         one object per logged step
+eval/<step>.json      scores and confusion matrix of an evaluation
+predictions/          a few overlays per evaluation
+log.txt               what was logged, times in UTC
+.lock                 held while a run is alive
 """
 
 from collections.abc import Callable
@@ -89,11 +89,13 @@ class Workdir:
     except (FileExistsError, NotADirectoryError) as e:
       raise errors.UserError(
           f"{self.path}: the work dir, or a folder above it, is a file; choose "
-          "another --workdir.") from e
+          "another --workdir."
+      ) from e
     except OSError as e:
       raise errors.UserError(
           f"{self.path}: cannot make the work dir ({e.strerror}); choose "
-          "another --workdir or mend its permissions.") from e
+          "another --workdir or mend its permissions."
+      ) from e
     self._lock = _lock(self.path / ".lock")
     self.metrics.open()
 
@@ -159,7 +161,8 @@ class Workdir:
         raise errors.UserError(
             f"{path}: this run was started with another config: "
             f"{', '.join(changes)}; use the old values, choose another "
-            "--workdir, or pass --allow_config_change to go on with the new.")
+            "--workdir, or pass --allow_config_change to go on with the new."
+        )
       for change in differing.values():
         logging.warning("Config changed on resuming: %s.", change)
     _write_atomically(path, _dumps(new, indent=2, sort_keys=True) + "\n")
@@ -249,10 +252,12 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     config = json.loads(file.read_text("utf-8"))
   except (FileNotFoundError, NotADirectoryError) as e:
     raise errors.UserError(
-        f"no {_CONFIG} in {path}: is this a work dir of train.py?") from e
+        f"no {_CONFIG} in {path}: is this a work dir of train.py?"
+    ) from e
   except OSError as e:
     raise errors.UserError(
-        f"{file}: cannot be read ({e.strerror}); mend its permissions.") from e
+        f"{file}: cannot be read ({e.strerror}); mend its permissions."
+    ) from e
   except ValueError as e:
     raise errors.UserError(
         f"{file}: is not JSON ({e}); restore it, or choose another --workdir."
@@ -260,7 +265,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
   if not isinstance(config, dict):
     raise errors.UserError(
         f"{file}: holds a {type(config).__name__}, expected an object; "
-        "restore it, or choose another --workdir.")
+        "restore it, or choose another --workdir."
+    )
   return config
 
 
@@ -294,7 +300,8 @@ def _lock(path: pathlib.Path):
   except OSError as e:
     raise errors.UserError(
         f"{path.parent}: the work dir cannot be written ({e.strerror}); choose "
-        "another --workdir or mend its permissions.") from e
+        "another --workdir or mend its permissions."
+    ) from e
   try:
     # The kernel frees it when the process ends, however it ends.
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -304,12 +311,14 @@ def _lock(path: pathlib.Path):
     file.close()
     raise errors.WorkdirLockedError(
         f"{path.parent}: the work dir is in use by {holder}; wait for it, stop "
-        "it, or choose another --workdir.") from e
+        "it, or choose another --workdir."
+    ) from e
   except OSError as e:
     file.close()
     raise errors.UserError(
         f"{path}: the file system cannot lock files ({e.strerror}); choose a "
-        "--workdir on another one.") from e
+        "--workdir on another one."
+    ) from e
   file.truncate(0)
   file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
   file.flush()

@@ -53,8 +53,9 @@ def make_state(step, num_devices=1, channels=4):
   params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
   # Masked and partitioned transformations have containers without arrays.
   tx = optax.chain(
-      optax.masked(optax.add_decayed_weights(1e-4),
-                   {"backbone": True, "head": False}),
+      optax.masked(
+          optax.add_decayed_weights(1e-4), {"backbone": True, "head": False}
+      ),
       optax.multi_transform(
           {"slow": optax.sgd(0.1, momentum=0.9), "fast": optax.adam(0.1)},
           {"backbone": "slow", "head": "fast"},
@@ -174,7 +175,8 @@ class CheckpointsTest(parameterized.TestCase):
       sharding = replicated(after)
       target = jax.tree.map(
           lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-          make_state(0))
+          make_state(0),
+      )
       state, _, _ = checkpoints.restore(target)
     self.assertTrue(equal(state, make_state(7)))
     for leaf in jax.tree.leaves(state):
@@ -330,8 +332,11 @@ class LoadTest(absltest.TestCase):
     expected = make_state(1)
     self.assertTrue(equal(state["params"], expected.params))
     self.assertTrue(
-        equal(state["model_state"]["batch_stats"],
-              expected.model_state["batch_stats"]))
+        equal(
+            state["model_state"]["batch_stats"],
+            expected.model_state["batch_stats"],
+        )
+    )
     for leaf in jax.tree.leaves(state):
       self.assertIsInstance(leaf, np.ndarray)
 
@@ -342,14 +347,14 @@ class LoadTest(absltest.TestCase):
     self.assertEqual(step, 2)
     self.assertTrue(equal(state["params"], make_state(2).params))
     self.assertTrue(equal(state["model_state"], make_state(2).model_state))
-    self.assertEqual(
-        state["params"]["head"]["kernel"].sharding, replicated())
+    self.assertEqual(state["params"]["head"]["kernel"].sharding, replicated())
 
   def test_subtree_of_another_model_is_an_error(self):
     params = make_state(0).params
     del params["head"]
     with self.assertRaisesRegex(
-        errors.UserError, r"1 unexpected \(params/head/kernel\)"):
+        errors.UserError, r"1 unexpected \(params/head/kernel\)"
+    ):
       checkpoint.load(self.directory, {"params": params})
 
   def test_absent(self):
@@ -407,7 +412,8 @@ class KillTest(parameterized.TestCase):
         text=True,
     )
     self.assertEqual(
-        result.returncode, -signal.SIGKILL if point else 0, result.stderr)
+        result.returncode, -signal.SIGKILL if point else 0, result.stderr
+    )
     reported = [int(line) for line in result.stdout.split()]
     self.assertEqual(reported, [1, 2] if point else [1, 2, 3])
     with checkpoint.Checkpoints(directory, max_to_keep=1) as checkpoints:
@@ -420,7 +426,6 @@ class KillTest(parameterized.TestCase):
       checkpoints.wait()
       names = [path.name for path in directory.iterdir()]
       self.assertEqual(names, [str(step + 2)])
-
 
   @pytest.mark.slow
   def test_kill_at_random_moments_loses_nothing_reported(self):
@@ -521,10 +526,8 @@ class ManifestTest(absltest.TestCase):
         for path in step_dir.rglob("*")
         if path.is_file()
     }
-    self.assertEqual(
-        set(manifest["files"]), files - {checkpoint.MANIFEST})
-    self.assertEqual(
-        manifest["arrays"]["params/head/kernel"], "float32[4,5]")
+    self.assertEqual(set(manifest["files"]), files - {checkpoint.MANIFEST})
+    self.assertEqual(manifest["arrays"]["params/head/kernel"], "float32[4,5]")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ctxseg_jax import loop
 from ctxseg_jax import predictions
 from ctxseg_jax.data import images
 
-MISSPELT_CONFIG = '''
+MISSPELT_CONFIG = """
 from configs import quickstart
 
 
@@ -26,7 +26,7 @@ def get_config():
   with config.unlocked():
     {line}
   return config
-'''
+"""
 
 
 class FolderCase(parameterized.TestCase):
@@ -86,10 +86,16 @@ class CommandTest(FolderCase):
     self.assert_refused(result, "workdir")
 
   @parameterized.named_parameters(
-      ("key_of_a_section", "config.optim.learnig_rate = 0.1", [
-          "'optim.learnig_rate'", "'optim.learning_rate'"]),
-      ("key_at_the_top", "config.totl_steps = 3", [
-          "'totl_steps'", "'total_steps'"]),
+      (
+          "key_of_a_section",
+          "config.optim.learnig_rate = 0.1",
+          ["'optim.learnig_rate'", "'optim.learning_rate'"],
+      ),
+      (
+          "key_at_the_top",
+          "config.totl_steps = 3",
+          ["'totl_steps'", "'total_steps'"],
+      ),
   )
   def test_misspelt_keys_inside_a_config_are_one_line(self, line, texts):
     path = self.folder / "mine.py"
@@ -147,9 +153,7 @@ class EvaluationFlagsTest(FolderCase):
       ("mode", ["--mode=tiles"], ["mode", "tiles", "slide"]),
   )
   def test_bad_flags_of_evaluation_are_one_line(self, flags, texts):
-    result = tiny.run(
-        "eval.py", f"--workdir={tiny.finished_run()}", *flags
-    )
+    result = tiny.run("eval.py", f"--workdir={tiny.finished_run()}", *flags)
     output = result.stdout + result.stderr
     self.assertEqual(result.code, 2, output)
     self.assertNotIn("Traceback", output)

@@ -62,9 +62,7 @@ class ConfigsTest(parameterized.TestCase):
         self.assertIn(term["loss"], losses.LOSSES)
       # Multipliers name parts that exist.
       params = variables["params"]
-      jax.eval_shape(
-          lambda p, tx=tx: tx.update(p, tx.init(p), p)[0], params
-      )
+      jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p)[0], params)
 
   @parameterized.parameters(*PATHS)
   def test_an_unknown_variant_is_refused(self, path):

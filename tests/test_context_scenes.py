@@ -156,9 +156,7 @@ class DatasetTest(absltest.TestCase):
   def test_is_generated_on_first_use_and_holds_the_draws(self):
     tfds.disable_progress_bar()
     spec = context_scenes.SPEC
-    self.enterContext(
-        mock.patch.dict(spec.split_sizes, {"train": 6, "val": 3})
-    )
+    self.enterContext(mock.patch.dict(spec.split_sizes, {"train": 6, "val": 3}))
     data_dir = self.enterContext(tempfile.TemporaryDirectory())
     val = pipeline.open_source(spec, "val", data_dir)
     train = pipeline.open_source(spec, "train", data_dir)

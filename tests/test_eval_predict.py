@@ -129,9 +129,7 @@ class PredictionTest(RunCase):
         palette = np.array(image.getpalette()).reshape(-1, 3)
         labels = np.array(image)
       self.assertLess(labels.max(), SPEC.num_classes)
-      np.testing.assert_array_equal(
-          palette[: SPEC.num_classes], SPEC.palette
-      )
+      np.testing.assert_array_equal(palette[: SPEC.num_classes], SPEC.palette)
       with Image.open(output / f"{name}_overlay.png") as image:
         self.assertEqual(image.size[::-1], size)
 

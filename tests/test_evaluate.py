@@ -5,9 +5,9 @@ import dataclasses
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import errors
@@ -94,8 +94,11 @@ class EvaluateTest(parameterized.TestCase):
         self.assertEqual(report["num_images"], 37)
         matrices.append((fields, matrix))
     for fields, matrix in matrices:
-      same = [m for f, m in matrices if f.get("max_canvases") == fields.get(
-          "max_canvases")]
+      same = [
+          m
+          for f, m in matrices
+          if f.get("max_canvases") == fields.get("max_canvases")
+      ]
       np.testing.assert_array_equal(matrix, same[0])
 
   def test_equals_a_plain_loop_over_the_images(self):

@@ -70,9 +70,7 @@ class AllHeadsTest(parameterized.TestCase):
     slack = 5_000 if fields.get("num_convs") else 500
     self.assertLessEqual(abs(count - expected), slack)
 
-  @parameterized.product(
-      name=list(HEADS), dtype=(jnp.float32, jnp.bfloat16)
-  )
+  @parameterized.product(name=list(HEADS), dtype=(jnp.float32, jnp.bfloat16))
   def test_outputs_are_float32_and_named(self, name, dtype):
     features = make_features(channels=(4, 8, 16, 32))
     head = HEADS[name](num_classes=5, channels=16, dtype=dtype)

@@ -4,9 +4,9 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import inference
@@ -73,8 +73,9 @@ def smooth_images(*sizes):
   out = []
   for h, w in sizes:
     y, x = np.mgrid[0:h, 0:w] / max(h, w)
-    out.append(np.rint(np.stack([200 * y, 200 * x, 100 + 0 * x], -1)).astype(
-        np.uint8))
+    out.append(
+        np.rint(np.stack([200 * y, 200 * x, 100 + 0 * x], -1)).astype(np.uint8)
+    )
   return out
 
 

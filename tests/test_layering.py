@@ -26,6 +26,7 @@ FLOORS = [
         "workdir",
     },
     {"evaluate", "experiment", "predictions"},
+    {"reports"},
     {"loop"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
@@ -93,7 +94,10 @@ class LayeringTest(absltest.TestCase):
         "sys.exit(f'imported: {found}' if found else 0)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     self.assertEqual(done.returncode, 0, done.stderr[-2000:])
 

@@ -169,17 +169,13 @@ class BackboneParityTest(ParityTestCase):
       self.assert_relatively_near(
           np.moveaxis(x[..., ::step], -1, 0), maps, rtol=1e-4, name=stage
       )
-      self.assert_relatively_near(
-          x.mean((0, 1)), means, rtol=1e-4, name=stage
-      )
+      self.assert_relatively_near(x.mean((0, 1)), means, rtol=1e-4, name=stage)
 
 
 class HeadParityTest(ParityTestCase):
 
   def test_every_golden_case_is_compared(self):
-    self.assertSameElements(
-        [*HEADS, "inputs"], cases("mmseg_heads.npz")
-    )
+    self.assertSameElements([*HEADS, "inputs"], cases("mmseg_heads.npz"))
 
   def _load(self, name):
     golden = Golden("mmseg_heads.npz", name)
@@ -271,8 +267,10 @@ class HeadParityTest(ParityTestCase):
       if path[-1].key == "var":
         # PyTorch: 0.9 old + 0.1 var n / (n - 1). The samples n are pixels;
         # those of the encoding are its 8 channels.
-        n = 2 * 8 if path[0].key == "encoding" and path[1].key == "bn" else (
-            2 * 9 * 13
+        n = (
+            2 * 8
+            if path[0].key == "encoding" and path[1].key == "bn"
+            else (2 * 9 * 13)
         )
         expected = 0.9 * old + (expected - 0.9 * old) * (n - 1) / n
       name = jax.tree_util.keystr(path)
@@ -311,8 +309,11 @@ class SegmentorParityTest(ParityTestCase):
     )
     images = nhwc(mmseg_names.make_tensor("images", golden["images"]))
     tree = without_diagnostics(template(module, images))
-    return golden, module, images, mmseg_names.convert(
-        tensors(golden), self.ROWS, tree
+    return (
+        golden,
+        module,
+        images,
+        mmseg_names.convert(tensors(golden), self.ROWS, tree),
     )
 
   @parameterized.named_parameters(
@@ -349,9 +350,9 @@ class SegmentorParityTest(ParityTestCase):
         parts[name] = weight * total / count
       return sum(parts.values()), parts
 
-    (_, parts), grads = jax.jit(
-        jax.value_and_grad(loss_fn, has_aux=True)
-    )(variables["params"])
+    (_, parts), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
+        variables["params"]
+    )
 
     for name, x in parts.items():
       np.testing.assert_allclose(x, golden[f"train/{name}"], rtol=1e-4)

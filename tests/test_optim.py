@@ -62,7 +62,10 @@ class UpdateTest(parameterized.TestCase):
         lr_multipliers=dict(head=10.0),
         schedule=dict(name="poly", power=0.9),
     )
-    params = {"backbone": {"w": jnp.float32(2.0)}, "head": {"w": jnp.float32(3)}}
+    params = {
+        "backbone": {"w": jnp.float32(2.0)},
+        "head": {"w": jnp.float32(3)},
+    }
     grads = {"backbone": {"w": jnp.float32(0.5)}, "head": {"w": jnp.float32(1)}}
     ours = self._run(config, params, grads)
     for part, p, g, multiplier in (
@@ -77,9 +80,7 @@ class UpdateTest(parameterized.TestCase):
 
   @parameterized.parameters(("all", True), ("kernels", False))
   def test_the_mask_says_what_decays(self, mask, decays):
-    config = dict(
-        learning_rate=0.1, weight_decay=0.5, weight_decay_mask=mask
-    )
+    config = dict(learning_rate=0.1, weight_decay=0.5, weight_decay_mask=mask)
     params = {"head": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 2))}}
     grads = jax.tree.map(jnp.zeros_like, params)
     ours = self._run(config, params, grads, steps=1)

@@ -31,8 +31,7 @@ class MeterTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
     self.clock = Clock()
-    self.meter = progress.Meter(
-        batch_size=8, total_steps=100, clock=self.clock)
+    self.meter = progress.Meter(batch_size=8, total_steps=100, clock=self.clock)
 
   def run_step(self, waiting, computing):
     with self.meter.waiting_for_data():
@@ -82,16 +81,20 @@ class ProgressTest(parameterized.TestCase):
       with progress.Progress(600, 0, console) as shown:
         shown.update(120, SCALARS, **FIGURES)
         shown.update(130, {"loss": float("nan")})
-    self.assertEqual([record.getMessage() for record in logs.records], [
-        "step 120/600  loss 0.4321  lr 0.0261  85.3 img/s  data wait 3%  "
-        "ETA 0:48",
-        "step 130/600  loss nan",
-    ])
+    self.assertEqual(
+        [record.getMessage() for record in logs.records],
+        [
+            "step 120/600  loss 0.4321  lr 0.0261  85.3 img/s  data wait 3%  "
+            "ETA 0:48",
+            "step 130/600  loss nan",
+        ],
+    )
     self.assertEqual(console.file.getvalue(), "")
 
   def test_on_a_terminal_a_bar(self):
     console = rich.console.Console(
-        file=io.StringIO(), force_terminal=True, width=120)
+        file=io.StringIO(), force_terminal=True, width=120
+    )
     with progress.Progress(600, 100, console) as shown:
       shown.update(120, SCALARS, **FIGURES)
     text = console.file.getvalue()

@@ -60,9 +60,7 @@ class ResizeParityTest(parameterized.TestCase):
   def test_padding_of_convolutions(self, name):
     kernel, stride, dilation, h, w = numbers(name)
     x = mmseg_names.make_tensor(f"{name}.features", (1, 3, h, w))
-    weight = mmseg_names.make_tensor(
-        f"{name}.weight", (4, 3, kernel, kernel)
-    )
+    weight = mmseg_names.make_tensor(f"{name}.weight", (4, 3, kernel, kernel))
     module = layers.ConvBNAct(
         4, kernel, stride=stride, dilation=dilation, act=None
     )

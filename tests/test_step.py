@@ -6,9 +6,9 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import chex
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import errors
@@ -44,9 +44,7 @@ def make_step(num_devices, model=None, loss=None, **optim_config):
   mesh = jax.sharding.Mesh(
       np.array(jax.devices()[:num_devices]), (step_lib.AXIS,)
   )
-  net = model_lib.build(
-      model or MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS
-  )
+  net = model_lib.build(model or MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS)
   config = dict(learning_rate=0.1, momentum=0.9) | optim_config
   tx, _ = optim.make(config, total_steps=10)
   state = step_lib.init_state(net, tx, jax.random.key(0), (16, 16))
@@ -69,8 +67,9 @@ class DevicesTest(parameterized.TestCase):
     for i in range(steps):
       state, scalars = step(state, put(make_batch(i)), jax.random.key(1))
     # With momentum and one step the update is the gradient itself.
-    grads = jax.tree.map(lambda a, b: (a - b) / 0.1, before,
-                         jax.device_get(state.params))
+    grads = jax.tree.map(
+        lambda a, b: (a - b) / 0.1, before, jax.device_get(state.params)
+    )
     return grads, jax.device_get(state), jax.device_get(scalars)
 
   @parameterized.parameters(2, 4, 8)
@@ -82,8 +81,13 @@ class DevicesTest(parameterized.TestCase):
     chex.assert_trees_all_close(
         state_n.model_state, state.model_state, rtol=1e-4, atol=1e-5
     )
-    for name in ("loss/total", "loss/logits", "loss/aux_logits",
-                 "loss/se_logits", "grad_norm"):
+    for name in (
+        "loss/total",
+        "loss/logits",
+        "loss/aux_logits",
+        "loss/se_logits",
+        "grad_norm",
+    ):
       np.testing.assert_allclose(scalars_n[name], scalars[name], rtol=1e-4)
 
   def test_eight_devices_stay_with_one_over_several_steps(self):
@@ -219,9 +223,7 @@ class StepTest(chex.TestCase):
           {x.dtype for x in jax.tree.leaves(state.params)},
           {jnp.dtype("float32")},
       )
-    np.testing.assert_allclose(
-        losses["bfloat16"], losses["float32"], rtol=2e-2
-    )
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=2e-2)
 
 
 if __name__ == "__main__":

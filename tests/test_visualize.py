@@ -36,7 +36,10 @@ class LabelsTest(absltest.TestCase):
     image = np.full((1, 1, 3), 100, np.uint8)
     labels = np.ones((1, 1), np.uint8)
     for opacity, expected in (
-        (0.0, [100, 100, 100]), (0.5, [150, 50, 50]), (1.0, [200, 0, 0])):
+        (0.0, [100, 100, 100]),
+        (0.5, [150, 50, 50]),
+        (1.0, [200, 0, 0]),
+    ):
       picture = visualize.overlay(image, labels, PALETTE, opacity)
       np.testing.assert_array_equal(picture[0, 0], expected)
 
@@ -81,7 +84,8 @@ class ComparisonTest(parameterized.TestCase):
   def test_without_label_there_are_two_panels(self):
     self.assertLess(
         self.compare((64, 64), with_label=False).shape[1],
-        self.compare((64, 64)).shape[1])
+        self.compare((64, 64)).shape[1],
+    )
 
 
 class FilesTest(absltest.TestCase):
@@ -142,29 +146,34 @@ class IouTableTest(absltest.TestCase):
             "fwiou": 0.4,
             "num_classes_averaged": 3,
         },
-        np.array([
-            [1500, 0, 0, 500],
-            [0, 0, 0, 0],
-            [500, 0, 0, 0],
-            [0, 0, 0, 0],
-        ]),
+        np.array(
+            [
+                [1500, 0, 0, 500],
+                [0, 0, 0, 0],
+                [500, 0, 0, 0],
+                [0, 0, 0, 0],
+            ]
+        ),
     )
-    self.assertEqual(table.split("\n"), [
-        "Class    IoU    Acc  labelled pixels  predicted pixels",
-        "------------------------------------------------------",
-        "sky    50.00  75.00            2,000             2,000",
-        "road       -      -                0                 0"
-        "  absent from labels and predictions",
-        "tree    0.00   0.00              500                 0"
-        "  never predicted",
-        "buoy    0.00      -                0               500"
-        "  absent from labels",
-        "------------------------------------------------------",
-        "mIoU             16.67  over 3 of 4 classes",
-        "pixel accuracy   60.00  of 2,500 labelled pixels",
-        "mean accuracy    37.50  over 2 labelled classes",
-        "fwIoU            40.00",
-    ])
+    self.assertEqual(
+        table.split("\n"),
+        [
+            "Class    IoU    Acc  labelled pixels  predicted pixels",
+            "------------------------------------------------------",
+            "sky    50.00  75.00            2,000             2,000",
+            "road       -      -                0                 0"
+            "  absent from labels and predictions",
+            "tree    0.00   0.00              500                 0"
+            "  never predicted",
+            "buoy    0.00      -                0               500"
+            "  absent from labels",
+            "------------------------------------------------------",
+            "mIoU             16.67  over 3 of 4 classes",
+            "pixel accuracy   60.00  of 2,500 labelled pixels",
+            "mean accuracy    37.50  over 2 labelled classes",
+            "fwIoU            40.00",
+        ],
+    )
 
 
 if __name__ == "__main__":

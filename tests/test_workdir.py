@@ -65,22 +65,29 @@ class LockTest(WorkdirCase):
   def test_second_run_is_refused_and_told_by_whom(self):
     with workdir.Workdir(self.path):
       with self.assertRaisesRegex(
-          errors.WorkdirLockedError, rf"{self.path}.*pid {os.getpid()} on "):
+          errors.WorkdirLockedError, rf"{self.path}.*pid {os.getpid()} on "
+      ):
         workdir.Workdir(self.path).__enter__()
     with workdir.Workdir(self.path):
       pass
 
   def test_kill_frees_the_lock(self):
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, self.path,
-         pathlib.Path(__file__).parent.parent],
+        [
+            sys.executable,
+            "-c",
+            HOLDER,
+            self.path,
+            pathlib.Path(__file__).parent.parent,
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
     with holder:
       self.assertEqual(holder.stdout.readline().strip(), "locked")
       with self.assertRaisesRegex(
-          errors.WorkdirLockedError, f"pid {holder.pid} on "):
+          errors.WorkdirLockedError, f"pid {holder.pid} on "
+      ):
         workdir.Workdir(self.path).__enter__()
       holder.send_signal(signal.SIGKILL)
     with workdir.Workdir(self.path):
@@ -113,7 +120,8 @@ class ConfigTest(WorkdirCase):
   def test_is_read_as_written(self):
     self.write(CONFIG)
     self.assertEqual(
-        workdir.read_config(self.path), json.loads(json.dumps(CONFIG)))
+        workdir.read_config(self.path), json.loads(json.dumps(CONFIG))
+    )
     self.write(CONFIG)  # Tuples are lists in JSON: still no change.
 
   def test_changes_are_listed(self):
@@ -125,7 +133,9 @@ class ConfigTest(WorkdirCase):
     message = str(caught.exception)
     self.assertIn(
         'extra (absent) -> 1, optim.lr 0.01 -> 0.02, optim.schedule.name "poly"'
-        ' -> "cos", seed 0 -> (absent);', message)
+        ' -> "cos", seed 0 -> (absent);',
+        message,
+    )
     self.assertIn("--allow_config_change", message)
     self.assertNotIn("\n", message)
     self.assertEqual(workdir.read_config(self.path)["optim"]["lr"], 0.01)
@@ -150,7 +160,8 @@ class ConfigTest(WorkdirCase):
 
   def test_absent_config(self):
     with self.assertRaisesRegex(
-        errors.UserError, "no config.json in .*is this a work dir of train.py"):
+        errors.UserError, "no config.json in .*is this a work dir of train.py"
+    ):
       workdir.read_config(self.path)
 
   @parameterized.parameters("", '{"seed": ', "[1]")
@@ -170,27 +181,32 @@ class MetricsTest(WorkdirCase):
 
   def test_a_row_is_in_the_file_at_once(self):
     self.work.metrics.write(10, {"loss/total": np.float32(0.5)})
-    self.assertEqual(
-        self.file.read_text(), '{"step": 10, "loss/total": 0.5}\n')
+    self.assertEqual(self.file.read_text(), '{"step": 10, "loss/total": 0.5}\n')
 
   def test_numbers_stay_json(self):
-    self.work.metrics.write(1, {
-        "nan": float("nan"),
-        "inf": np.inf,
-        "bfloat16": jnp.bfloat16(0.5),
-        "array": np.array([[1, 2]]),
-        "nans": jnp.array([jnp.nan, 1.0]),
-    })
+    self.work.metrics.write(
+        1,
+        {
+            "nan": float("nan"),
+            "inf": np.inf,
+            "bfloat16": jnp.bfloat16(0.5),
+            "array": np.array([[1, 2]]),
+            "nans": jnp.array([jnp.nan, 1.0]),
+        },
+    )
     # Python would read NaN; other programs do not.
     row = json.loads(self.file.read_text(), parse_constant=self.fail)
-    self.assertEqual(row, {
-        "step": 1,
-        "nan": None,
-        "inf": None,
-        "bfloat16": 0.5,
-        "array": [[1, 2]],
-        "nans": [None, 1.0],
-    })
+    self.assertEqual(
+        row,
+        {
+            "step": 1,
+            "nan": None,
+            "inf": None,
+            "bfloat16": 0.5,
+            "array": [[1, 2]],
+            "nans": [None, 1.0],
+        },
+    )
 
   def test_resuming_leaves_no_duplicates(self):
     for step in (10, 20, 30):
@@ -219,12 +235,16 @@ class MetricsTest(WorkdirCase):
   def test_evaluations_are_read_by_step(self):
     for step in (100, 20):
       path = self.work.write_evaluation(
-          step, {"miou": 0.5, "iou": np.array([np.nan, 1.0])})
+          step, {"miou": 0.5, "iou": np.array([np.nan, 1.0])}
+      )
     self.assertEqual(path, self.path / "eval" / "20.json")
-    self.assertEqual(self.work.read_evaluations(), [
-        {"step": 20, "miou": 0.5, "iou": [None, 1.0]},
-        {"step": 100, "miou": 0.5, "iou": [None, 1.0]},
-    ])
+    self.assertEqual(
+        self.work.read_evaluations(),
+        [
+            {"step": 20, "miou": 0.5, "iou": [None, 1.0]},
+            {"step": 100, "miou": 0.5, "iou": [None, 1.0]},
+        ],
+    )
 
 
 class LogFileTest(WorkdirCase):
@@ -235,13 +255,15 @@ class LogFileTest(WorkdirCase):
     handler = workdir.attach_log_file(self.path / "log.txt", logger)
     self.addCleanup(handler.close)
     record = logger.makeRecord(
-        "test", logging.INFO, "file.py", 1, "step %d", (3,), None)
+        "test", logging.INFO, "file.py", 1, "step %d", (3,), None
+    )
     record.created = 0.0
     record.msecs = 0.0
     logger.handle(record)
     text = (self.path / "log.txt").read_text()
     self.assertTrue(
-        re.fullmatch(r"1970-01-01T00:00:00\.000Z INFO step 3\n", text), text)
+        re.fullmatch(r"1970-01-01T00:00:00\.000Z INFO step 3\n", text), text
+    )
 
 
 if __name__ == "__main__":

@@ -44,9 +44,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       lr_multipliers=dict(head=10.0, aux_head=10.0),
       schedule=dict(name="poly", power=0.9, end_value=0.0, warmup_steps=500),
   )
-  config.eval = dict(
-      protocol="mmseg", batch_size_per_device=4, num_pictures=6
-  )
+  config.eval = dict(protocol="mmseg", batch_size_per_device=4, num_pictures=6)
   config.log_every = 20
   config.checkpoint_every = 500
   config.eval_every = 1000

@@ -70,8 +70,10 @@ def stage_plan(
   sizes = STAGE_SIZES[depth]
   strides = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
   bases = {8: (2, 4), 16: (1, 2), 32: (1, 1)}[output_stride]
-  plan = [(stride, (1,) * n) for stride, n in zip(
-      strides[output_stride], sizes, strict=True)]
+  plan = [
+      (stride, (1,) * n)
+      for stride, n in zip(strides[output_stride], sizes, strict=True)
+  ]
   for stage, base, (first, grid) in zip(
       (2, 3), bases, DILATIONS[dilation], strict=True
   ):

@@ -168,15 +168,17 @@ class Camvid(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
         builder=self,
         description=__doc__,
-        features=tfds.features.FeaturesDict({
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "label": tfds.features.LabeledImage(
-                labels=list(CLASS_NAMES),
-                shape=(None, None, 1),
-                encoding_format="png",
-            ),
-            "name": tfds.features.Text(),
-        }),
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.LabeledImage(
+                    labels=list(CLASS_NAMES),
+                    shape=(None, None, 1),
+                    encoding_format="png",
+                ),
+                "name": tfds.features.Text(),
+            }
+        ),
         disable_shuffling=True,
         metadata=tfds.core.MetadataDict(label_pixels={}),
     )
@@ -185,9 +187,7 @@ class Camvid(tfds.core.GeneratorBasedBuilder):
     source = pathlib.Path(dl_manager.manual_dir)
     return {
         split: self._generate_examples(split, pairs)
-        for split, pairs in find_pairs(
-            source, any_size=self._any_size
-        ).items()
+        for split, pairs in find_pairs(source, any_size=self._any_size).items()
     }
 
   def _generate_examples(
@@ -197,11 +197,14 @@ class Camvid(tfds.core.GeneratorBasedBuilder):
     for index, pair in enumerate(pairs):
       data, label = read_pair(pair)
       pixels += np.bincount(label.ravel(), minlength=256)
-      yield index, {
-          "image": data,
-          "label": images.encode_png(label),
-          "name": pair.name,
-      }
+      yield (
+          index,
+          {
+              "image": data,
+              "label": images.encode_png(label),
+              "name": pair.name,
+          },
+      )
     self.info.metadata["label_pixels"][split] = pixels.tolist()
 
 
@@ -285,8 +288,8 @@ def _find_split(folders: _Folders) -> list[Pair]:
     pairs.append(Pair(name, by_name[name], labels[name]))
   if not pairs:
     raise errors.UserError(
-        f"{folders.images}: no images; expected {_LAYOUTS}. Complete the "
-        "source."
+        f"{folders.images}: no images; expected {_LAYOUTS}. Complete the"
+        " source."
     )
   return pairs
 

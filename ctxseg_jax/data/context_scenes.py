@@ -232,15 +232,17 @@ class ContextScenes(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
         builder=self,
         description=__doc__,
-        features=tfds.features.FeaturesDict({
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "label": tfds.features.LabeledImage(
-                labels=list(CLASS_NAMES),
-                shape=(None, None, 1),
-                encoding_format="png",
-            ),
-            "name": tfds.features.Text(),
-        }),
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.LabeledImage(
+                    labels=list(CLASS_NAMES),
+                    shape=(None, None, 1),
+                    encoding_format="png",
+                ),
+                "name": tfds.features.Text(),
+            }
+        ),
         disable_shuffling=True,
         metadata=tfds.core.MetadataDict(label_pixels={}),
     )
@@ -259,13 +261,19 @@ class ContextScenes(tfds.core.GeneratorBasedBuilder):
     for index in range(SPEC.split_sizes[split]):
       scene = draw(seed, index)
       pixels += np.bincount(scene.label.ravel(), minlength=256)
-      yield index, {
-          "image": images.encode_png(scene.image),
-          "label": images.encode_png(scene.label),
-          "name": f"{split}_{index:04d}",
-      }
+      yield (
+          index,
+          {
+              "image": images.encode_png(scene.image),
+              "label": images.encode_png(scene.label),
+              "name": f"{split}_{index:04d}",
+          },
+      )
     self.info.metadata["label_pixels"][split] = pixels.tolist()
 
+
+_WINDOW = 2 * GAP + 1
+_BOUND_NAME = f"best possible mIoU of an {_WINDOW}x{_WINDOW} window"
 
 SPEC = spec_lib.DatasetSpec(
     name="context_scenes",
@@ -277,8 +285,7 @@ SPEC = spec_lib.DatasetSpec(
     builder=ContextScenes,
     needs_source=False,
     references={
-        f"best possible mIoU of an {2 * GAP + 1}x{2 * GAP + 1} window":
-            window_bound(),
+        _BOUND_NAME: window_bound(),
     },
 )
 

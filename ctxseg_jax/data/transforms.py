@@ -157,19 +157,23 @@ def crop_matrix(
   """
   height, width = crop_size
   angle = math.radians(degrees)
-  linear = np.array([
-      [math.cos(angle), -math.sin(angle)],
-      [math.sin(angle), math.cos(angle)],
-  ])
+  linear = np.array(
+      [
+          [math.cos(angle), -math.sin(angle)],
+          [math.sin(angle), math.cos(angle)],
+      ]
+  )
   linear /= scale
   if flip:
     linear[:, 0] *= -1
   # Pixel i covers [i, i + 1) and has its centre at i + 0.5: what is scaled is
   # the distance from the edge of the image, not from the first centre.
-  center = np.array([
-      (left + width / 2) / scale - 0.5,
-      (top + height / 2) / scale - 0.5,
-  ])
+  center = np.array(
+      [
+          (left + width / 2) / scale - 0.5,
+          (top + height / 2) / scale - 0.5,
+      ]
+  )
   shift = center - linear @ np.array([(width - 1) / 2, (height - 1) / 2])
   return np.concatenate([linear, shift[:, None]], axis=1)
 

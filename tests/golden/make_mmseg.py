@@ -69,16 +69,21 @@ LARGE = (1, 3, 160, 137)
 BACKBONES = {
     "r18_d8": (SMALL, dict(depth=18, **D8, **CONTRACT)),
     "r18_d8_uniform": (SMALL, dict(depth=18, **D8)),
-    "r18_d16_7x7": (
-        SMALL, dict(depth=18, deep_stem=False, **D16, **CONTRACT)),
+    "r18_d16_7x7": (SMALL, dict(depth=18, deep_stem=False, **D16, **CONTRACT)),
     "r18_d16_deep64": (
-        SMALL, dict(depth=18, stem_channels=128, **D16, **CONTRACT)),
+        SMALL,
+        dict(depth=18, stem_channels=128, **D16, **CONTRACT),
+    ),
     "r50_d8": (SMALL, dict(depth=50, **D8, **CONTRACT)),
     "r50_d16": (SMALL, dict(depth=50, **D16, **CONTRACT)),
     "r50_d8_multi_grid": (
-        LARGE, dict(depth=50, multi_grid=(4, 8, 16), **D8, **CONTRACT)),
+        LARGE,
+        dict(depth=50, multi_grid=(4, 8, 16), **D8, **CONTRACT),
+    ),
     "r50_d16_multi_grid": (
-        LARGE, dict(depth=50, multi_grid=(2, 4, 8), **D16, **CONTRACT)),
+        LARGE,
+        dict(depth=50, multi_grid=(2, 4, 8), **D16, **CONTRACT),
+    ),
     "r101_d8": (SMALL, dict(depth=101, **D8, **CONTRACT)),
 }
 
@@ -91,18 +96,44 @@ STAGES = {
 }
 LABELS = (17, 25)
 CE = dict(type="CrossEntropyLoss", avg_non_ignore=True)
-HEAD = dict(num_classes=NUM_CLASSES, channels=8, norm_cfg=BN, dropout_ratio=0.0,
-            loss_decode=CE)
-ENC = dict(in_channels=(12, 16, 20), in_index=(1, 2, 3), num_codes=4,
-           use_se_loss=True, **HEAD)
+HEAD = dict(
+    num_classes=NUM_CLASSES,
+    channels=8,
+    norm_cfg=BN,
+    dropout_ratio=0.0,
+    loss_decode=CE,
+)
+ENC = dict(
+    in_channels=(12, 16, 20),
+    in_index=(1, 2, 3),
+    num_codes=4,
+    use_se_loss=True,
+    **HEAD,
+)
 HEADS = {
-    "fcn": (decode_heads.FCNHead, dict(
-        in_channels=20, in_index=3, num_convs=2, concat_input=True, **HEAD)),
-    "fcn_aux": (decode_heads.FCNHead, dict(
-        in_channels=16, in_index=2, num_convs=1, concat_input=False, **HEAD)),
-    "fcn_d6": (decode_heads.FCNHead, dict(
-        in_channels=20, in_index=3, num_convs=2, concat_input=True, dilation=6,
-        **HEAD)),
+    "fcn": (
+        decode_heads.FCNHead,
+        dict(
+            in_channels=20, in_index=3, num_convs=2, concat_input=True, **HEAD
+        ),
+    ),
+    "fcn_aux": (
+        decode_heads.FCNHead,
+        dict(
+            in_channels=16, in_index=2, num_convs=1, concat_input=False, **HEAD
+        ),
+    ),
+    "fcn_d6": (
+        decode_heads.FCNHead,
+        dict(
+            in_channels=20,
+            in_index=3,
+            num_convs=2,
+            concat_input=True,
+            dilation=6,
+            **HEAD,
+        ),
+    ),
     "encnet": (decode_heads.EncHead, dict(add_lateral=False, **ENC)),
     "encnet_lateral": (decode_heads.EncHead, dict(add_lateral=True, **ENC)),
 }
@@ -129,9 +160,11 @@ class Archive:
 
 def shapes(tensors):
   """Returns the shapes as JSON, without the counters of batch norms."""
-  return np.array(json.dumps({
-      name: tuple(x.shape) for name, x in tensors.items() if x.ndim
-  }))
+  return np.array(
+      json.dumps(
+          {name: tuple(x.shape) for name, x in tensors.items() if x.ndim}
+      )
+  )
 
 
 def fill(module):
@@ -151,10 +184,12 @@ def make(name, shape):
 def make_labels(size):
   """Makes two label maps without all classes, in blocks, with ignored ones."""
   rng = np.random.RandomState(0)
-  blocks = np.stack([
-      rng.choice((0, 1, 3, 255), size=(6, 8)),
-      rng.choice((1, 2, 4), size=(6, 8)),
-  ])
+  blocks = np.stack(
+      [
+          rng.choice((0, 1, 3, 255), size=(6, 8)),
+          rng.choice((1, 2, 4), size=(6, 8)),
+      ]
+  )
   labels = blocks.repeat(5, axis=1).repeat(5, axis=2)
   rows = np.arange(size[0]) * labels.shape[1] // size[0]
   cols = np.arange(size[1]) * labels.shape[2] // size[1]
@@ -170,7 +205,8 @@ def samples(labels):
 
 def running(module):
   return {
-      name: x.clone() for name, x in module.state_dict().items()
+      name: x.clone()
+      for name, x in module.state_dict().items()
       if name.endswith(("running_mean", "running_var"))
   }
 
@@ -185,24 +221,35 @@ def make_backbones():
     kwargs = dict(kwargs)
     deep = kwargs.pop("deep_stem", True)
     network = (backbones.ResNetV1c if deep else backbones.ResNet)(
-        norm_cfg=BN, **kwargs)
+        norm_cfg=BN, **kwargs
+    )
     fill(network)
     with torch.no_grad():
       outputs = network(make("images", shape))
     archive.add(case, tensors=shapes(network.state_dict()), images=shape)
     for stage, x in enumerate(outputs, start=1):
       # A few whole maps, and all channels by their means.
-      archive.add(case, **{
-          f"stage{stage}/maps": x[0, :: x.shape[1] // (2 if stage == 1 else 4)],
-          f"stage{stage}/means": x[0].mean((1, 2)),
-      })
+      archive.add(
+          case,
+          **{
+              f"stage{stage}/maps": x[
+                  0, :: x.shape[1] // (2 if stage == 1 else 4)
+              ],
+              f"stage{stage}/means": x[0].mean((1, 2)),
+          },
+      )
   archive.save("mmseg_backbones.npz")
 
 
 def make_heads():
   archive = Archive()
-  archive.add("inputs", labels=make_labels(LABELS), shapes=np.array(
-      json.dumps({f"{k}.features": v for k, v in STAGES.items()})))
+  archive.add(
+      "inputs",
+      labels=make_labels(LABELS),
+      shapes=np.array(
+          json.dumps({f"{k}.features": v for k, v in STAGES.items()})
+      ),
+  )
   for case, (cls, kwargs) in HEADS.items():
     head = cls(**kwargs)
     fill(head)
@@ -235,20 +282,28 @@ def _train_head(archive, case, head, inputs):
   target = torch.from_numpy(labels).long()
   expected = F.cross_entropy(
       F.interpolate(outputs["train/logits"], LABELS, mode="bilinear"),
-      target, ignore_index=255)
+      target,
+      ignore_index=255,
+  )
   if "loss_se" in losses:
     present = torch.stack(
-        [(target == c).flatten(1).any(1) for c in range(NUM_CLASSES)], dim=1)
+        [(target == c).flatten(1).any(1) for c in range(NUM_CLASSES)], dim=1
+    )
     expected += 0.2 * F.binary_cross_entropy_with_logits(
-        outputs["train/se_logits"], present.float())
+        outputs["train/se_logits"], present.float()
+    )
   torch.testing.assert_close(loss, expected)
   archive.add(case, **{"train/loss": loss}, **outputs)
   archive.add(case, **{f"train/{k}": x for k, x in running(head).items()})
   archive.add(case, **gradients(head))
-  archive.add(case, **{
-      f"grad/{k}.features": x.grad
-      for k, x in zip(STAGES, inputs, strict=True) if x.grad is not None
-  })
+  archive.add(
+      case,
+      **{
+          f"grad/{k}.features": x.grad
+          for k, x in zip(STAGES, inputs, strict=True)
+          if x.grad is not None
+      },
+  )
 
 
 def make_segmentor():
@@ -256,19 +311,37 @@ def make_segmentor():
   size = (65, 97)
   labels = make_labels(size)
   for case, align_corners in (("half_pixel", False), ("aligned", True)):
-    common = dict(num_classes=NUM_CLASSES, norm_cfg=BN, dropout_ratio=0.0,
-                  align_corners=align_corners)
+    common = dict(
+        num_classes=NUM_CLASSES,
+        norm_cfg=BN,
+        dropout_ratio=0.0,
+        align_corners=align_corners,
+    )
     network = segmentors.EncoderDecoder(
-        backbone=dict(type="ResNetV1c", depth=18, norm_cfg=BN, **D8,
-                      **CONTRACT),
+        backbone=dict(
+            type="ResNetV1c", depth=18, norm_cfg=BN, **D8, **CONTRACT
+        ),
         decode_head=dict(
-            type="EncHead", in_channels=(128, 256, 512), in_index=(1, 2, 3),
-            channels=16, num_codes=4, use_se_loss=True, add_lateral=True,
-            loss_decode=CE, **common),
+            type="EncHead",
+            in_channels=(128, 256, 512),
+            in_index=(1, 2, 3),
+            channels=16,
+            num_codes=4,
+            use_se_loss=True,
+            add_lateral=True,
+            loss_decode=CE,
+            **common,
+        ),
         auxiliary_head=dict(
-            type="FCNHead", in_channels=256, in_index=2, channels=8,
-            num_convs=1, concat_input=False,
-            loss_decode=dict(loss_weight=0.4, **CE), **common),
+            type="FCNHead",
+            in_channels=256,
+            in_index=2,
+            channels=8,
+            num_convs=1,
+            concat_input=False,
+            loss_decode=dict(loss_weight=0.4, **CE),
+            **common,
+        ),
     )
     fill(network)
     images = make("images", (2, 3, *size))
@@ -277,19 +350,27 @@ def make_segmentor():
       logits = network.encode_decode(images, metas)
       features = network.extract_feat(images)
       se_logits = network.decode_head.forward(features)[1]
-    archive.add(case, tensors=shapes(network.state_dict()),
-                images=images.shape, labels=labels, logits=logits[:, :, ::2],
-                se_logits=se_logits)
+    archive.add(
+        case,
+        tensors=shapes(network.state_dict()),
+        images=images.shape,
+        labels=labels,
+        logits=logits[:, :, ::2],
+        se_logits=se_logits,
+    )
     network.train(True)
     losses = network.loss(images, samples(labels))
     losses = {k: x for k, x in losses.items() if "loss" in k}
     archive.add(case, **{f"train/{k}": x for k, x in losses.items()})
     sum(losses.values()).backward()
-    names = ("backbone.stem.0.weight", "backbone.layer3.0.bn1.weight",
-             "backbone.layer4.0.downsample.1.weight",
-             "decode_head.lateral_convs.0.bn.bias",
-             "decode_head.enc_module.encoding.0.codewords",
-             "auxiliary_head.conv_seg.weight")
+    names = (
+        "backbone.stem.0.weight",
+        "backbone.layer3.0.bn1.weight",
+        "backbone.layer4.0.downsample.1.weight",
+        "decode_head.lateral_convs.0.bn.bias",
+        "decode_head.enc_module.encoding.0.codewords",
+        "auxiliary_head.conv_seg.weight",
+    )
     for name in names:
       archive.add(case, **{f"grad/{name}": network.get_parameter(name).grad})
   archive.save("mmseg_segmentor.npz")
@@ -326,8 +407,14 @@ def make_ops():
     case = "resize/{}x{}_{}x{}".format(*source, *target)
     x = make(f"{case}.features", (1, 1, *source))
     for name, align_corners in (("half_pixel", False), ("aligned", True)):
-      archive.add(case, **{name: F.interpolate(
-          x, target, mode="bilinear", align_corners=align_corners)[0, 0]})
+      archive.add(
+          case,
+          **{
+              name: F.interpolate(
+                  x, target, mode="bilinear", align_corners=align_corners
+              )[0, 0]
+          },
+      )
   for size in POOLS:
     case = "pool/{}x{}".format(*size)
     # All values below -1: padding of zeros would win at the edges.
@@ -337,9 +424,16 @@ def make_ops():
     case = "conv/k{}_s{}_d{}_{}x{}".format(kernel, stride, dilation, *size)
     x = make(f"{case}.features", (1, 3, *size))
     weight = make(f"{case}.weight", (4, 3, kernel, kernel))
-    archive.add(case, out=F.conv2d(
-        x, weight, stride=stride, dilation=dilation,
-        padding=dilation * (kernel - 1) // 2))
+    archive.add(
+        case,
+        out=F.conv2d(
+            x,
+            weight,
+            stride=stride,
+            dilation=dilation,
+            padding=dilation * (kernel - 1) // 2,
+        ),
+    )
   archive.save("torch_ops.npz")
 
 
