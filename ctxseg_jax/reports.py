@@ -21,10 +21,7 @@ from ctxseg_jax.data import spec as spec_lib
 
 
 class Reports:
-  """When a run evaluates, and what it writes when it does.
-
-  Attributes of a report are those of `evaluate.evaluate`, and the `step`.
-  """
+  """When a run evaluates, and what it writes when it does."""
 
   def __init__(
       self,

@@ -23,6 +23,7 @@ import pytest
 
 from ctxseg_jax import checkpoint
 from ctxseg_jax import errors
+from ctxseg_jax.checkpoint import manifest as manifest_lib
 
 P = jax.sharding.PartitionSpec
 
@@ -130,7 +131,7 @@ class CheckpointsTest(parameterized.TestCase):
       seen = []
       while not seen:
         seen = checkpoints.poll()
-        manifest = self.directory / "1" / checkpoint.MANIFEST
+        manifest = self.directory / "1" / manifest_lib.NAME
         self.assertTrue(manifest.exists() or not seen)
       self.assertEqual(seen, [1])
       self.assertEqual(checkpoints.poll(), [])
@@ -249,7 +250,7 @@ class DamageTest(parameterized.TestCase):
         self.assertEqual(meta, {"step": 1})
         self.assertTrue(equal(state, make_state(1)))
         aside = ".damaged"
-        if change is delete and name.name == checkpoint.MANIFEST:
+        if change is delete and name.name == manifest_lib.NAME:
           aside = ".incomplete"  # Looks like, and is named, an unended save.
         self.assertTrue((self.root / "copy" / f"2{aside}").is_dir())
         self.assertFalse((self.root / "copy" / "2").exists())
@@ -257,7 +258,7 @@ class DamageTest(parameterized.TestCase):
   @parameterized.parameters(truncate, empty, flip, delete)
   def test_without_a_step_before_it_is_an_error(self, change):
     for name in self.files("one"):
-      if change is delete and name.name == checkpoint.MANIFEST:
+      if change is delete and name.name == manifest_lib.NAME:
         continue
       with self.subTest(str(name)):
         with self.assertRaisesRegex(errors.UserError, f"{name}"):
@@ -269,7 +270,7 @@ class DamageTest(parameterized.TestCase):
     def change(path):
       path.write_text(path.read_text().replace("float32[4,5]", "float32[4,6]"))
 
-    _, _, step = self.restore("two", change, checkpoint.MANIFEST)
+    _, _, step = self.restore("two", change, manifest_lib.NAME)
     self.assertEqual(step, 1)
 
   def test_only_quarantined_steps_are_an_error(self):
@@ -520,13 +521,13 @@ class ManifestTest(absltest.TestCase):
     directory = make_directory(self)
     write(directory, 1)
     step_dir = directory / "1"
-    manifest = json.loads((step_dir / checkpoint.MANIFEST).read_text())
+    manifest = json.loads((step_dir / manifest_lib.NAME).read_text())
     files = {
         path.relative_to(step_dir).as_posix()
         for path in step_dir.rglob("*")
         if path.is_file()
     }
-    self.assertEqual(set(manifest["files"]), files - {checkpoint.MANIFEST})
+    self.assertEqual(set(manifest["files"]), files - {manifest_lib.NAME})
     self.assertEqual(manifest["arrays"]["params/head/kernel"], "float32[4,5]")
 
 
