@@ -266,7 +266,8 @@ def plot_curves(
     )
   if references:
     # Where a rising curve leaves room.
-    miou_axes.legend(frameon=False, loc="lower right")
+    # On white: reference lines may run behind it.
+    miou_axes.legend(edgecolor="none", framealpha=0.9, loc="lower right")
   heights = values + [100 * v for v in (references or {}).values()]
   miou_axes.set_ylim(0.0, min(105.0, 1.15 * max(heights, default=100.0) + 1.0))
   miou_axes.set_title("mIoU, %", loc="left")
