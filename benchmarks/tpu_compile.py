@@ -57,6 +57,8 @@ def compile_step(
   """
   # Without it the compiler asks a cloud machine's metadata server first.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  # Arrays of this process stay on the CPU, with or without a TPU beside it.
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
   import jax
   from jax.experimental import topologies
   import jax.numpy as jnp

@@ -114,7 +114,8 @@ class Reports:
       checkpoint.save_best(
           self._folder.best, state, {"step": step, "miou": report["miou"]}
       )
-    self._folder.write_evaluation(step, report)
+    if jax.process_index() == 0:
+      self._folder.write_evaluation(step, report)
     self._reports[step] = report
     logging.info("step %d: %s", step, evaluate.summary(report))
     if board is not None:

