@@ -6,10 +6,11 @@ r"""EncNet, ResNet-18, CamVid, from random weights: sized for a CPU.
       --workdir runs/camvid_encnet_r18
 
 Variant: `smoke`. Photographs are seen at 0.4 to 1.0 of their size and tested
-at 0.7, which fits some twelve epochs more into the same time than full size.
+at 0.7, which fits twice as many epochs into the same time as full size.
 Reference: none is published for this size and no pretraining; the per-pixel
 prior of the training labels, which reads no image, has 17.0 mIoU on test.
-Ours: not trained yet.
+Ours: 39.35 test mIoU, 81.82 pixel accuracy; one run of 25.5 minutes on 2 CPU
+cores, evaluations included.
 """
 
 from ml_collections import config_dict
