@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import logging as std_logging
 import os
+import re
 import sys
 from typing import Any
 
@@ -86,8 +87,10 @@ def fail(message: str, code: int) -> None:
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
   try:
     arguments = flags.FLAGS(argv)
+  except (KeyError, AttributeError) as e:
+    fail(_explain_key(str(e), argv), 2)
   except Exception as e:  # A config file can raise anything.
-    text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
+    text = str(e)
     if "Traceback (" in text:
       # ml_collections quotes what `get_config` raised; its end says it all.
       flag = text.partition(": ")[0]
@@ -100,3 +103,23 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
       name = config_flags.get_config_filename(flags.FLAGS["config"])
       fail(f"--config: there is no file {name}", 2)
   return arguments
+
+
+def _explain_key(text: str, argv: Sequence[str]) -> str:
+  """Says which override names a key that the config does not have.
+
+  Args:
+    text: What ml_collections says: the last part of the key, in quotes, and
+      perhaps 'Did you mean "near" instead of "key"?'.
+    argv: The arguments, to find the whole key in.
+  """
+  near = re.search(r'mean "(\w+)" instead', text)
+  for argument in argv[1:]:
+    flag = argument.partition("=")[0]
+    for part in flag.split(".")[1:]:
+      if re.search(rf"\b{re.escape(part)}\b", text) and (
+          near is None or part != near[1]
+      ):
+        hint = f", did you mean {near[1]!r}?" if near else ""
+        return f"{flag}: the config has no key {part!r}{hint}"
+  return text

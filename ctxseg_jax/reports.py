@@ -147,4 +147,9 @@ class Reports:
         self._folder.path / "curves.png",
         self._spec.references,
     )
-    print(evaluate.describe(report), flush=True)
+    print(evaluate.describe(report))
+    print(
+        f"pictures: {self._folder.predictions}, curves:"
+        f" {self._folder.path / 'curves.png'}",
+        flush=True,
+    )
