@@ -177,7 +177,7 @@ def _batches(predictor, source, spec) -> Iterator[dict[str, Any]]:
       images = []
       for row, example in enumerate(examples):
         label = example["label"]
-        _check_label(label, spec, example["name"])
+        spec.check_label(label, example["name"])
         labels[row, : label.shape[0], : label.shape[1]] = label
         images.append(example["image"])
       while len(images) < share:
@@ -192,16 +192,6 @@ def _batches(predictor, source, spec) -> Iterator[dict[str, Any]]:
           "local": local,
           "num_images": len(batch),
       }
-
-
-def _check_label(label, spec, name):
-  wrong = label[(label >= spec.num_classes) & (label != spec.ignore_label)]
-  if wrong.size:
-    raise errors.UserError(
-        f"{spec.name}, {name}: label {int(wrong[0])} in {wrong.size} pixels,"
-        f" expected 0 to {spec.num_classes - 1} or {spec.ignore_label};"
-        " prepare the data set again"
-    )
 
 
 def _make_count(mesh, num_classes, ignore_label):

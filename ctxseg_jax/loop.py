@@ -160,7 +160,8 @@ def train_and_evaluate(
           batch = next(batches)
         index = batch.pop("index")
         if previous is None:
-          _check_labels(batch["label"], index, spec)
+          for label, i in zip(batch["label"], index, strict=True):
+            spec.check_label(label, f"example {i}")
         batch = {
             name: jax.make_array_from_process_local_data(batch_sharding, x)
             for name, x in batch.items()
@@ -219,17 +220,6 @@ def train_and_evaluate(
 def _log_saved(steps):
   for step in steps:
     logging.info("Saved step %d.", step)
-
-
-def _check_labels(labels, index, spec):
-  for label, example in zip(labels, index, strict=True):
-    wrong = label[(label >= spec.num_classes) & (label != spec.ignore_label)]
-    if wrong.size:
-      raise errors.UserError(
-          f"{spec.name}: label {int(wrong[0])} in example {int(example)},"
-          f" expected 0 to {spec.num_classes - 1} or {spec.ignore_label};"
-          " prepare the data set again"
-      )
 
 
 def _require_finite(step, scalars, index, checkpoints):

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ctxseg_jax import errors
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
@@ -72,6 +74,24 @@ class DatasetSpec:
   def num_classes(self) -> int:
     """Number of classes, without the ignored one."""
     return len(self.class_names)
+
+  def check_label(self, label: np.ndarray, name: str) -> None:
+    """Refuses values that are no class: in JAX they would go unnoticed.
+
+    Args:
+      label: Train ids of any shape.
+      name: Of the example, for the message.
+
+    Raises:
+      UserError: Names the example, the value and how many pixels have it.
+    """
+    wrong = label[(label >= self.num_classes) & (label != self.ignore_label)]
+    if wrong.size:
+      raise errors.UserError(
+          f"{self.name}, {name}: label {int(wrong[0])} in {wrong.size} pixels,"
+          f" expected 0 to {self.num_classes - 1} or {self.ignore_label};"
+          " prepare the data set again"
+      )
 
 
 def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
