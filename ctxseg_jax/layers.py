@@ -19,6 +19,7 @@ def batch_norm(
     dtype: jnp.dtype,
     name: str,
     axis: int = -1,
+    scale_init: nn.initializers.Initializer = nn.initializers.ones,
 ) -> nn.BatchNorm:
   """Returns the batch norm of the package.
 
@@ -32,6 +33,8 @@ def batch_norm(
     dtype: Dtype of the output; statistics and parameters stay float32.
     name: Name of the submodule.
     axis: The feature axis.
+    scale_init: Initialiser of the scale; zeros make a residual block start as
+      the identity.
   """
   return nn.BatchNorm(
       use_running_average=not train,
@@ -40,6 +43,7 @@ def batch_norm(
       epsilon=1e-5,
       dtype=dtype,
       axis_name=axis_name,
+      scale_init=scale_init,
       name=name,
   )
 
@@ -55,6 +59,8 @@ class ConvBNAct(nn.Module):
     kernel_size: Side of the square, odd kernel.
     stride: Stride in both directions.
     dilation: Dilation in both directions.
+    groups: Groups of channels convolved apart; as many as there are input
+      channels is a depthwise convolution.
     act: Activation, or None.
     bn_axis_name: Mesh axis of the batch norm; None outside `shard_map`.
     dtype: Compute dtype.
@@ -64,6 +70,7 @@ class ConvBNAct(nn.Module):
   kernel_size: int = 3
   stride: int = 1
   dilation: int = 1
+  groups: int = 1
   act: Callable[[jax.Array], jax.Array] | None = nn.relu
   bn_axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
@@ -77,6 +84,7 @@ class ConvBNAct(nn.Module):
         strides=(self.stride, self.stride),
         kernel_dilation=(self.dilation, self.dilation),
         padding=((pad, pad), (pad, pad)),
+        feature_group_count=self.groups,
         use_bias=False,
         kernel_init=conv_init,
         dtype=self.dtype,
@@ -121,6 +129,56 @@ class Classifier(nn.Module):
         dtype=jnp.float32,
         name="conv",
     )(x)
+
+
+def attention(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    *,
+    scale: float = 1.0,
+    chunk_size: int = 512,
+) -> jax.Array:
+  """Averages values by softmax(scale * queries keys^T), softmax over the keys.
+
+  Queries are taken in chunks of equal size, each recomputed in the backward
+  pass, so that of the [B, N, M] attention one chunk exists at a time: at N = M
+  = 4096 the gradients need a fifth of the memory.
+
+  Args:
+    queries: [B, N, D].
+    keys: [B, M, D].
+    values: [B, M, C]; C need not be D.
+    scale: Factor of the inner products.
+    chunk_size: Largest number of queries at a time.
+
+  Returns:
+    [B, N, C] in the dtype of the values; inner products, softmax and sums are
+    float32.
+  """
+  f32 = jnp.float32
+
+  def attend(queries):
+    logits = jnp.einsum(
+        "bnd,bmd->bnm", queries, keys, preferred_element_type=f32
+    )
+    weights = jax.nn.softmax(scale * logits, axis=-1).astype(values.dtype)
+    out = jnp.einsum(
+        "bnm,bmc->bnc", weights, values, preferred_element_type=f32
+    )
+    return out.astype(values.dtype)
+
+  b, n, d = queries.shape
+  if n <= chunk_size:
+    return attend(queries)
+  num_chunks = -(-n // chunk_size)
+  size = -(-n // num_chunks)
+  padding = num_chunks * size - n
+  queries = jnp.pad(queries, ((0, 0), (0, padding), (0, 0)))
+  chunks = queries.reshape(b, num_chunks, size, d).swapaxes(0, 1)
+  # A loop needs no protection from common subexpression elimination.
+  out = jax.lax.map(jax.checkpoint(attend, prevent_cse=False), chunks)
+  return out.swapaxes(0, 1).reshape(b, num_chunks * size, -1)[:, :n]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -180,6 +238,43 @@ def resize_bilinear(
   # Full float32 passes: TPUs would multiply in bfloat16 by default.
   kw = dict(precision=jax.lax.Precision.HIGHEST)
   x = jnp.einsum("Hh,bhwc->bHwc", rows, x, **kw)
+  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **kw)
+
+
+def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
+  """Returns the matrix of adaptive average pooling along one axis.
+
+  Equal to `torch.nn.functional.adaptive_avg_pool2d`: bin i is the mean over
+  the samples from floor(i * source / target) up to, and without,
+  ceil((i + 1) * source / target). Bins overlap where `target` does not divide
+  `source`.
+
+  Args:
+    target: Output length, the number of bins.
+    source: Input length.
+
+  Returns:
+    float32 [target, source]; rows sum to 1.
+  """
+  matrix = np.zeros((target, source), np.float32)
+  for i in range(target):
+    low = i * source // target
+    high = -(-(i + 1) * source // target)
+    matrix[i, low:high] = 1.0 / (high - low)
+  return matrix
+
+
+def adaptive_average_pool(x: jax.Array, size: Sequence[int]) -> jax.Array:
+  """Averages [B, h, w, C] over bins to [B, H, W, C] in float32.
+
+  Args:
+    x: Maps, [B, h, w, C].
+    size: (H, W).
+  """
+  rows = adaptive_pool_matrix(size[0], x.shape[1])
+  cols = adaptive_pool_matrix(size[1], x.shape[2])
+  kw = dict(precision=jax.lax.Precision.HIGHEST)
+  x = jnp.einsum("Hh,bhwc->bHwc", rows, x.astype(jnp.float32), **kw)
   return jnp.einsum("Ww,bHwc->bHWc", cols, x, **kw)
 
 

@@ -15,10 +15,13 @@ import numpy as np
 
 STAGE_SIZES = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
-# From theirs to ours: OIHW to HWIO, [out, in] to [in, out], unchanged.
+# From theirs to ours: OIHW to HWIO or (1x1) to IO, [out, in] to [in, out],
+# [1, C, K] to [K, C], unchanged.
 LAYOUTS = {
     "conv": lambda x: np.transpose(x, (2, 3, 1, 0)),
+    "conv1x1": lambda x: np.transpose(x[:, :, 0, 0]),
     "dense": np.transpose,
+    "bases": lambda x: np.transpose(x[0]),
     "same": lambda x: x,
 }
 
@@ -139,6 +142,104 @@ def enc_head(
   ]
 
 
+def psp_head(
+    bins: Iterable[int], prefix: str = "", path: tuple[str, ...] = ()
+) -> list[Row]:
+  """Returns the rows of PSPHead; arguments as there and in `resnet`."""
+  rows = _conv_module(f"{prefix}bottleneck", (*path, "fusion"))
+  for i, n in enumerate(bins):
+    rows += _conv_module(
+        f"{prefix}psp_modules.{i}.1", (*path, "pyramid", f"bin{n}")
+    )
+  return rows + _linear(
+      f"{prefix}conv_seg", (*path, "classifier", "conv"), "conv"
+  )
+
+
+def aspp_head(
+    num_rates: int,
+    separable: bool,
+    prefix: str = "",
+    path: tuple[str, ...] = (),
+) -> list[Row]:
+  """Returns the rows of ASPPHead or of DepthwiseSeparableASPPHead.
+
+  Args:
+    num_rates: Number of its dilations above 1.
+    separable: Whether it is DepthwiseSeparableASPPHead, with decoder.
+    prefix: What their names start with.
+    path: Where the head is in our tree.
+  """
+  aspp = (*path, "aspp")
+  conv = _separable_conv_module if separable else _conv_module
+  rows = _conv_module(f"{prefix}image_pool.1", (*aspp, "image_pool"))
+  rows += _conv_module(f"{prefix}aspp_modules.0", (*aspp, "conv"))
+  for i in range(1, num_rates + 1):
+    rows += conv(f"{prefix}aspp_modules.{i}", (*aspp, f"atrous{i}"))
+  rows += _conv_module(f"{prefix}bottleneck", (*aspp, "project"))
+  if separable:
+    rows += _conv_module(f"{prefix}c1_bottleneck", (*path, "low"))
+    for i in range(2):
+      rows += conv(f"{prefix}sep_bottleneck.{i}", (*path, f"decoder{i + 1}"))
+  return rows + _linear(
+      f"{prefix}conv_seg", (*path, "classifier", "conv"), "conv"
+  )
+
+
+def _separable_conv_module(theirs, ours):
+  rows = _conv_module(f"{theirs}.depthwise_conv", (*ours, "depthwise"))
+  return rows + _conv_module(f"{theirs}.pointwise_conv", (*ours, "pointwise"))
+
+
+def nl_head(prefix: str = "", path: tuple[str, ...] = ()) -> list[Row]:
+  """Returns the rows of NLHead; arguments as in `resnet`."""
+  theirs, ours = f"{prefix}nl_block", (*path, "non_local")
+  rows = fcn_head(2, True, prefix, path)
+  for name, role in (("theta", "query"), ("phi", "key"), ("g", "value")):
+    rows += _linear(f"{theirs}.{name}.conv", (*ours, role), "conv1x1")
+  out = ("params", *ours, "out", "kernel")
+  rows.append(Row(f"{theirs}.conv_out.conv.weight", "conv1x1", out))
+  return rows + _norm(f"{theirs}.conv_out.bn", (*ours, "bn"))
+
+
+def da_head(prefix: str = "", path: tuple[str, ...] = ()) -> list[Row]:
+  """Returns the rows of DAHead; arguments as in `resnet`."""
+  rows = _linear(f"{prefix}conv_seg", (*path, "classifier", "conv"), "conv")
+  for theirs, ours in (("pam", "position"), ("cam", "channel")):
+    module = (*path, f"{ours}_attention")
+    rows += _conv_module(f"{prefix}{theirs}_in_conv", (*path, f"{ours}_reduce"))
+    rows += _conv_module(f"{prefix}{theirs}_out_conv", (*path, f"{ours}_conv"))
+    rows += _linear(
+        f"{prefix}{theirs}_conv_seg",
+        (*path, f"{ours}_classifier", "conv"),
+        "conv",
+    )
+    gamma = ("params", *module, "gamma")
+    rows.append(Row(f"{prefix}{theirs}.gamma.scale", "same", gamma))
+  for role in ("query", "key", "value"):
+    rows += _linear(
+        f"{prefix}pam.{role}_project",
+        (*path, "position_attention", role),
+        "conv1x1",
+    )
+  return rows
+
+
+def ema_head(prefix: str = "", path: tuple[str, ...] = ()) -> list[Row]:
+  """Returns the rows of EMAHead; arguments as in `resnet`."""
+  em, frozen = (*path, "em"), ("frozen", *path, "em", "pre")
+  return [
+      *_conv_module(f"{prefix}ema_in_conv", (*path, "reduce")),
+      Row(f"{prefix}ema_module.bases", "bases", ("bases", *em, "mean")),
+      Row(f"{prefix}ema_mid_conv.conv.weight", "conv1x1", (*frozen, "kernel")),
+      Row(f"{prefix}ema_mid_conv.conv.bias", "same", (*frozen, "bias")),
+      *_conv_module(f"{prefix}ema_out_conv", (*em, "post")),
+      *_conv_module(f"{prefix}bottleneck", (*path, "conv")),
+      *_conv_module(f"{prefix}conv_cat", (*path, "conv_concat")),
+      *_linear(f"{prefix}conv_seg", (*path, "classifier", "conv"), "conv"),
+  ]
+
+
 def convert(
     tensors: Mapping[str, np.ndarray],
     rows: Iterable[Row],
@@ -178,7 +279,7 @@ def convert(
           f"{row.theirs} has shape {x.shape} in our layout,"
           f" {'/'.join(row.ours)} {leaf[row.ours[-1]].shape}"
       )
-    node[row.ours[-1]] = np.ascontiguousarray(x)
+    node[row.ours[-1]] = np.array(x, order="C")
   return tree
 
 
@@ -219,9 +320,22 @@ def make_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         "running_mean": (-0.5, 0.5),
         "running_var": (1.0, 4.0),
         "codewords": (-1.0, 1.0),
+        "bases": (-1.0, 1.0),
         "scale": (-1.0, 0.0),
         "images": (-2.0, 2.0),
         "features": (-1.0, 2.0),
     }[kind]
   rng = np.random.RandomState(zlib.crc32(name.encode()))
   return rng.uniform(low, high, size=shape).astype(np.float32)
+
+
+def sharpen(tensors: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the tensors, the convolution before EM steps times 8.
+
+  The few bases of a narrow EMAHead would otherwise reconstruct all pixels
+  nearly alike, and batch norm divide float32 noise by almost nothing.
+  """
+  return {
+      name: 8.0 * x if name == "ema_mid_conv.conv.weight" else x
+      for name, x in tensors.items()
+  }

@@ -1,0 +1,272 @@
+"""Heads with atrous spatial pyramid pooling (DeepLabV3 and DeepLabV3+).
+
+References: Chen et al., "Rethinking Atrous Convolution for Semantic Image
+Segmentation", 2017, https://arxiv.org/abs/1706.05587 (DeepLabV3), and
+"Encoder-Decoder with Atrous Separable Convolution for Semantic Image
+Segmentation", ECCV 2018, https://arxiv.org/abs/1802.02611 (DeepLabV3+). The
+defaults of DeepLabV3+ are those of jfzhang95/pytorch-deeplab-xception; the
+forms of PyTorch-Encoding and mmsegmentation are options.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax.layers import Classifier
+from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import resize_bilinear
+
+
+class SeparableConvBNAct(nn.Module):
+  """A 3x3 convolution of each channel, then a 1x1 convolution over channels.
+
+  Batch norm and ReLU follow both, as in mmsegmentation. So does the initial
+  scale of the depthwise kernels, for which the fan-out counts all channels:
+  small, but batch norm undoes it.
+
+  Attributes:
+    channels: Output channels.
+    dilation: Dilation of the 3x3 convolution.
+    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    dtype: Compute dtype.
+  """
+
+  channels: int
+  dilation: int = 1
+  bn_axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, channels]."""
+    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    c = x.shape[-1]
+    x = ConvBNAct(c, dilation=self.dilation, groups=c, name="depthwise", **kw)(
+        x, train=train
+    )
+    return ConvBNAct(self.channels, 1, name="pointwise", **kw)(x, train=train)
+
+
+class ASPP(nn.Module):
+  """Looks at each position at several rates, and at the whole image.
+
+  A 1x1 convolution, a 3x3 convolution for each rate and the mean of the image
+  are concatenated and projected. The branch of the mean is float32: it has
+  only B samples per channel for its batch norm, and hardly any work.
+
+  Attributes:
+    channels: Width of the branches and of the result.
+    rates: Dilations of the 3x3 branches.
+    project_kernel_size: Side of the projection's kernel.
+    separable: Make the 3x3 branches depthwise separable.
+    dropout_rate: Dropout after the projection.
+    channel_dropout: Drop channels instead of elements.
+    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    dtype: Compute dtype.
+  """
+
+  channels: int
+  rates: tuple[int, ...]
+  project_kernel_size: int
+  separable: bool
+  dropout_rate: float
+  channel_dropout: bool
+  bn_axis_name: str | None
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, channels]."""
+    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+    mean = ConvBNAct(
+        self.channels, 1, bn_axis_name=self.bn_axis_name, name="image_pool"
+    )(mean, train=train)
+    # The bilinear upsampling of the papers, from a single pixel.
+    mean = jnp.broadcast_to(mean, (*x.shape[:3], self.channels))
+    # In mmsegmentation's order; the other codes have the mean last.
+    maps = [mean.astype(self.dtype)]
+    maps.append(ConvBNAct(self.channels, 1, name="conv", **kw)(x, train=train))
+    conv = SeparableConvBNAct if self.separable else ConvBNAct
+    # Named by position: a model may be evaluated at other rates.
+    for i, rate in enumerate(self.rates, start=1):
+      maps.append(
+          conv(self.channels, dilation=rate, name=f"atrous{i}", **kw)(
+              x, train=train
+          )
+      )
+    x = ConvBNAct(
+        self.channels, self.project_kernel_size, name="project", **kw
+    )(jnp.concatenate(maps, axis=-1), train=train)
+    return _dropout(
+        x, self.dropout_rate, self.channel_dropout, train, "dropout"
+    )
+
+
+def _dropout(x, rate, channel_dropout, train, name):
+  return nn.Dropout(
+      rate,
+      broadcast_dims=(1, 2) if channel_dropout else (),
+      deterministic=not train,
+      name=name,
+  )(x)
+
+
+class DeepLabV3Head(nn.Module):
+  """Atrous spatial pyramid pooling and a classifier.
+
+  PyTorch-Encoding: `refine=True, dropout_rate=0.1`. mmsegmentation:
+  `channels=512, project_kernel_size=3, aspp_dropout_rate=0.0,
+  dropout_rate=0.1, channel_dropout=True`.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width C (paper: 256).
+    rates: Dilations of the 3x3 branches: 12, 24, 36 at output stride 8, the
+      backbones' default; 6, 12, 18 at 16. The parameters are the same.
+    project_kernel_size: 1 (paper) or 3 (mmsegmentation).
+    refine: Convolve 3x3 once more before the classifier (PyTorch-Encoding).
+    aspp_dropout_rate: Dropout after the projection.
+    dropout_rate: Dropout before the classifier.
+    channel_dropout: Drop channels instead of elements, in both.
+    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`. The
+      image's mean gives B samples per channel, so that without the axis small
+      shares per device have no statistics to speak of.
+    dtype: Compute dtype; the branch of the mean and the logits are float32.
+  """
+
+  num_classes: int
+  channels: int = 256
+  rates: tuple[int, ...] = (12, 24, 36)
+  project_kernel_size: int = 1
+  refine: bool = False
+  aspp_dropout_rate: float = 0.5
+  dropout_rate: float = 0.0
+  channel_dropout: bool = False
+  bn_axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; only `"stage4"`, [B, h, w, C4], is read.
+      train: Whether batch norm uses batch statistics, and dropout drops.
+
+    Returns:
+      `"logits"`, [B, h, w, num_classes].
+    """
+    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    x = ASPP(
+        self.channels,
+        self.rates,
+        self.project_kernel_size,
+        False,
+        self.aspp_dropout_rate,
+        self.channel_dropout,
+        name="aspp",
+        **kw,
+    )(features["stage4"], train=train)
+    if self.refine:
+      x = ConvBNAct(self.channels, name="refine", **kw)(x, train=train)
+    logits = Classifier(
+        self.num_classes,
+        self.dropout_rate,
+        self.channel_dropout,
+        name="classifier",
+    )(x, train=train)
+    return {"logits": logits}
+
+
+class DeepLabV3PlusHead(nn.Module):
+  """Atrous spatial pyramid pooling, decoded with the features of stage 1.
+
+  mmsegmentation: `channels=512, separable=True, project_kernel_size=3,
+  aspp_dropout_rate=0.0, decoder_dropout_rate=0.0, channel_dropout=True`.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width of ASPP and decoder (paper: 256).
+    low_channels: Width to which stage 1 is reduced (paper: 48).
+    rates: Dilations of the 3x3 branches: 12, 24, 36 at output stride 8, the
+      backbones' default; 6, 12, 18 at 16. The parameters are the same.
+    project_kernel_size: 1 (paper) or 3 (mmsegmentation).
+    separable: Make the 3x3 convolutions of the branches and of the decoder
+      depthwise separable (mmsegmentation).
+    aspp_dropout_rate: Dropout after the projection.
+    decoder_dropout_rate: Dropout between the two convolutions of the decoder.
+    dropout_rate: Dropout before the classifier.
+    channel_dropout: Drop channels instead of elements, in all three.
+    align_corners: Convention of upsampling to the size of stage 1; see
+      `layers.resize_matrix`. True in pytorch-deeplab-xception, False in
+      mmsegmentation; the model has the same field for the logits.
+    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`. The
+      image's mean gives B samples per channel, so that without the axis small
+      shares per device have no statistics to speak of.
+    dtype: Compute dtype; the branch of the mean and the logits are float32.
+  """
+
+  num_classes: int
+  channels: int = 256
+  low_channels: int = 48
+  rates: tuple[int, ...] = (12, 24, 36)
+  project_kernel_size: int = 1
+  separable: bool = False
+  aspp_dropout_rate: float = 0.5
+  decoder_dropout_rate: float = 0.5
+  dropout_rate: float = 0.1
+  channel_dropout: bool = False
+  align_corners: bool = False
+  bn_axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; `"stage1"`, [B, H1, W1, C1], and `"stage4"`
+        are read.
+      train: Whether batch norm uses batch statistics, and dropout drops.
+
+    Returns:
+      `"logits"`, [B, H1, W1, num_classes]: at stride 4.
+    """
+    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    x = ASPP(
+        self.channels,
+        self.rates,
+        self.project_kernel_size,
+        self.separable,
+        self.aspp_dropout_rate,
+        self.channel_dropout,
+        name="aspp",
+        **kw,
+    )(features["stage4"], train=train)
+    low = ConvBNAct(self.low_channels, 1, name="low", **kw)(
+        features["stage1"], train=train
+    )
+    x = resize_bilinear(x, low.shape[1:3], align_corners=self.align_corners)
+    x = jnp.concatenate([x.astype(self.dtype), low], axis=-1)
+    conv = SeparableConvBNAct if self.separable else ConvBNAct
+    x = conv(self.channels, name="decoder1", **kw)(x, train=train)
+    x = _dropout(
+        x,
+        self.decoder_dropout_rate,
+        self.channel_dropout,
+        train,
+        "decoder_dropout",
+    )
+    x = conv(self.channels, name="decoder2", **kw)(x, train=train)
+    logits = Classifier(
+        self.num_classes,
+        self.dropout_rate,
+        self.channel_dropout,
+        name="classifier",
+    )(x, train=train)
+    return {"logits": logits}
