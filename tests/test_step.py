@@ -15,6 +15,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import model as model_lib
 from ctxseg_jax import optim
 from ctxseg_jax import step as step_lib
+from ctxseg_jax.heads import HEADS
 
 MODEL = dict(
     backbone=dict(name="shallow", channels=8),
@@ -124,6 +125,30 @@ class DevicesTest(parameterized.TestCase):
     state, first = step(state, put(same), jax.random.key(1))
     _, second = step(state, put(same), jax.random.key(1))
     self.assertNotEqual(float(first["loss/total"]), float(second["loss/total"]))
+
+
+class HeadsTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      *sorted(set(HEADS) - {"encnet", "encoding_aux"})  # Tested above.
+  )
+  def test_every_head_trains_alike_on_8_devices_and_on_1(self, name):
+    model = dict(
+        backbone=dict(name="shallow", channels=8),
+        head=dict(name=name, channels=8, dropout_rate=0.0),
+    )
+    for field in ("aspp_dropout_rate", "decoder_dropout_rate"):
+      if field in HEADS[name].__dataclass_fields__:
+        model["head"][field] = 0.0
+    loss = dict(logits=LOSS["logits"])
+    results = []
+    for num_devices in (1, 8):
+      step, state, put = make_step(num_devices, model, loss)
+      state, scalars = step(state, put(make_batch()), jax.random.key(1))
+      results.append(jax.device_get((state.params, state.model_state)))
+      self.assertTrue(np.isfinite(scalars["loss/total"]))
+      chex.assert_tree_all_finite(results[-1])
+    chex.assert_trees_all_close(*results, rtol=2e-3, atol=2e-4)
 
 
 class StepTest(chex.TestCase):

@@ -25,15 +25,17 @@ def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
 
   Args:
     x: Pixel features, [B, N, C].
-    bases: Current bases, [B, K, C], of norm about 1.
+    bases: Current bases, [B, K, C] or the same [K, C] for all images, of norm
+      about 1.
 
   Returns:
     Responsibilities [B, N, K] (rows sum to 1) and new bases [B, K, C] of norm
     1, in the dtype of the arguments.
   """
-  responsibilities = jax.nn.softmax(
-      jnp.einsum("bnc,bkc->bnk", x, bases), axis=-1
-  )
+  # Shared bases are not broadcast to the batch: besides the waste, the CPU
+  # compiler of jaxlib 0.10.2 gets that product with a softmax behind it wrong.
+  product = "bnc,kc->bnk" if bases.ndim == 2 else "bnc,bkc->bnk"
+  responsibilities = jax.nn.softmax(jnp.einsum(product, x, bases), axis=-1)
   mass = jnp.sum(responsibilities, axis=1, keepdims=True)
   weights = responsibilities / (mass + 1e-6)
   return responsibilities, l2_normalize(jnp.einsum("bnk,bnc->bkc", weights, x))
@@ -111,7 +113,7 @@ class EMAttention(nn.Module):
     pixels = FrozenConv(c, self.dtype, name="pre")(x)
     pixels = pixels.reshape(b, h * w, c).astype(jnp.float32)
     pixels, old = jax.lax.stop_gradient((pixels, running.value))
-    bases = jnp.broadcast_to(old, (b, *old.shape))
+    bases = old
     for _ in range(self.num_iters):
       responsibilities, bases = em_step(pixels, bases)
     if train and not self.is_initializing():
