@@ -21,8 +21,6 @@ import numpy as np
 from ctxseg_jax.layers import normalize_images
 from ctxseg_jax.layers import resize_matrix
 
-AXIS = "data"
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -277,6 +275,7 @@ class Predictor:
 
 def _make_forward(model, mesh, mean, std, settings):
   """Compiles the device side: the network, and the small steps after it."""
+  axis = mesh.axis_names[0]
 
   def network(variables, images):
     images = normalize_images(images, mean, std)
@@ -331,10 +330,10 @@ def _make_forward(model, mesh, mean, std, settings):
   def sharded(function, replicated):
     def call(*args):
       specs = tuple(
-          P() if i in replicated else P(AXIS) for i in range(len(args))
+          P() if i in replicated else P(axis) for i in range(len(args))
       )
       return jax.shard_map(
-          function, mesh=mesh, in_specs=specs, out_specs=P(AXIS)
+          function, mesh=mesh, in_specs=specs, out_specs=P(axis)
       )(*args)
 
     return jax.jit(call)
