@@ -39,7 +39,9 @@ def check(config: Mapping[str, Any]) -> None:
   Raises:
     UserError: Names the key and the nearest known one.
   """
-  settings.check_keys(config, (*_PERIODS, "eval"), "", required=_KEYS)
+  settings.check_keys(
+      config, (*_PERIODS, "eval", "switches"), "", required=_KEYS
+  )
   settings.check_keys(
       config["data"],
       (*_AUGMENTATION_KEYS, "num_workers"),
@@ -83,6 +85,9 @@ def _numbers(config):
     numbers[f"optim.lr_multipliers.{part}"] = value
   for output, term in config["loss"].items():
     numbers[f"loss.{output}.weight"] = term.get("weight", 1.0)
+    numbers[f"loss.{output}.start_step"] = term.get("start_step", 0)
+  for name, step in config.get("switches", {}).items():
+    numbers[f"switches.{name}"] = step
   return numbers
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import dataclasses
 
 import flax.linen as nn
 import jax
@@ -12,10 +13,30 @@ import numpy as np
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
+@dataclasses.dataclass(frozen=True)
+class Norm:
+  """Settings that all batch norms of a network share.
+
+  Attributes:
+    axis_name: Mesh axis over which the statistics are averaged; None outside
+      `shard_map`.
+    momentum: Share of the old running statistics that a step keeps: 1 minus
+      PyTorch's (0.9 is its default 0.1; EMANet's 3e-4 is 0.9997).
+    epsilon: Added to the variance.
+    frozen: Normalise by the running statistics in training too, and leave them
+      alone (DeepLabV2). Scale and bias are still trained.
+  """
+
+  axis_name: str | None = None
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  frozen: bool = False
+
+
 def batch_norm(
     *,
     train: bool,
-    axis_name: str | None,
+    norm: Norm,
     dtype: jnp.dtype,
     name: str,
     axis: int = -1,
@@ -23,13 +44,13 @@ def batch_norm(
 ) -> nn.BatchNorm:
   """Returns the batch norm of the package.
 
-  Momentum 0.9 is PyTorch's 0.1. Mean and mean of squares travel together, so
-  that each layer synchronises once per forward pass (EncNet's "sync once").
-  The running variance is the biased one; PyTorch stores n / (n - 1) times it.
+  Mean and mean of squares travel together, so that each layer synchronises
+  once per forward pass (EncNet's "sync once"). The running variance is the
+  biased one; PyTorch stores n / (n - 1) times it.
 
   Args:
     train: Whether to use (and update) batch statistics.
-    axis_name: Mesh axis over which the statistics are averaged.
+    norm: What all batch norms of the network share.
     dtype: Dtype of the output; statistics and parameters stay float32.
     name: Name of the submodule.
     axis: The feature axis.
@@ -37,12 +58,12 @@ def batch_norm(
       the identity.
   """
   return nn.BatchNorm(
-      use_running_average=not train,
+      use_running_average=norm.frozen or not train,
       axis=axis,
-      momentum=0.9,
-      epsilon=1e-5,
+      momentum=norm.momentum,
+      epsilon=norm.epsilon,
       dtype=dtype,
-      axis_name=axis_name,
+      axis_name=norm.axis_name,
       scale_init=scale_init,
       name=name,
   )
@@ -62,7 +83,7 @@ class ConvBNAct(nn.Module):
     groups: Groups of channels convolved apart; as many as there are input
       channels is a depthwise convolution.
     act: Activation, or None.
-    bn_axis_name: Mesh axis of the batch norm; None outside `shard_map`.
+    norm: Settings of the batch norm.
     dtype: Compute dtype.
   """
 
@@ -72,7 +93,7 @@ class ConvBNAct(nn.Module):
   dilation: int = 1
   groups: int = 1
   act: Callable[[jax.Array], jax.Array] | None = nn.relu
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -90,9 +111,7 @@ class ConvBNAct(nn.Module):
         dtype=self.dtype,
         name="conv",
     )(x)
-    x = batch_norm(
-        train=train, axis_name=self.bn_axis_name, dtype=self.dtype, name="bn"
-    )(x)
+    x = batch_norm(train=train, norm=self.norm, dtype=self.dtype, name="bn")(x)
     return x if self.act is None else self.act(x)
 
 

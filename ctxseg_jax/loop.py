@@ -70,6 +70,7 @@ def train_and_evaluate(
       mean=config.data.mean,
       std=config.data.std,
       ignore_label=spec.ignore_label,
+      switches=plain.get("switches"),
   )
   train_source = pipeline.open_source(
       spec, config.data.train_split, config.data.data_dir

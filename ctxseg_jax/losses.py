@@ -5,8 +5,12 @@ of the devices' means is a noisier loss than the papers'. The caller sums both
 parts over the devices and divides once.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -76,7 +80,42 @@ def presence_bce(
   return jnp.sum(loss), count
 
 
+def resize_labels(labels: jax.Array, size: Sequence[int]) -> jax.Array:
+  """Picks the label nearest to the middle of each cell of a coarser map.
+
+  Args:
+    labels: Integer classes, [B, H, W].
+    size: (h, w), the size of the logits to be supervised (DeepLabV2).
+
+  Returns:
+    [B, h, w].
+  """
+  for axis, (target, source) in enumerate(
+      zip(size, labels.shape[1:], strict=True), start=1
+  ):
+    index = ((np.arange(target) + 0.5) * source / target).astype(np.int32)
+    labels = jnp.take(labels, index, axis=axis)
+  return labels
+
+
 LOSSES = {
     "presence_bce": presence_bce,
     "softmax_cross_entropy": softmax_cross_entropy,
+}
+
+# Losses that are a sum over pixels: what the papers divide it by differs.
+PIXEL_LOSSES = frozenset({"softmax_cross_entropy"})
+
+# By what a sum over pixels is divided, of the labelled pixels `count`, the
+# images and all pixels of the global batch. At equal learning rates these are
+# different recipes.
+DENOMINATORS: dict[str, Callable[[jax.Array, int, int], jax.Array]] = {
+    # torch, PyTorch-Encoding, semseg.
+    "labelled": lambda count, images, pixels: count,
+    # mmsegmentation's default, EMANet: ignored pixels count too.
+    "pixels": lambda count, images, pixels: jnp.full_like(count, pixels),
+    # pytorch-deeplab-xception, MFNet: divided by the batch size once more.
+    "labelled_times_images": lambda count, images, pixels: count * images,
+    # The first FCN: the sum itself.
+    "one": lambda count, images, pixels: jnp.ones_like(count),
 }

@@ -11,6 +11,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import settings
 from ctxseg_jax.backbones import BACKBONES
 from ctxseg_jax.heads import HEADS
+from ctxseg_jax.layers import Norm
 from ctxseg_jax.layers import resize_bilinear
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -67,8 +68,9 @@ def build(
   """Builds the network that `config.model` describes.
 
   Args:
-    config: Keys `backbone`, `head` (each a `name` and its fields), and
-      optionally `aux_head`, `dtype`, `align_corners`.
+    config: Keys `backbone`, `head` (each a `name` and its fields; a field
+      `host` is a head again), and optionally `aux_head`, `dtype`,
+      `align_corners` and `norm` (fields of `layers.Norm`).
     num_classes: Number of classes of the data set.
     bn_axis_name: Mesh axis over which batch norms are reduced.
 
@@ -77,29 +79,33 @@ def build(
   """
   settings.check_keys(
       config,
-      ("aux_head", "dtype", "align_corners"),
+      ("aux_head", "dtype", "align_corners", "norm"),
       "model",
       required=("backbone", "head"),
   )
   common = dict(
       num_classes=num_classes,
-      bn_axis_name=bn_axis_name,
+      norm=settings.build(
+          Norm, config.get("norm", {}), "model.norm", axis_name=bn_axis_name
+      ),
       dtype=settings.lookup(
           DTYPES, config.get("dtype", "float32"), "config: model.dtype"
       ),
   )
 
-  def part(key, registry):
-    section = config[key]
-    where = f"model.{key}"
+  def part(section, registry, where):
     if "name" not in section:
       raise errors.UserError(f"config: missing key '{where}.name'")
     target = settings.lookup(registry, section["name"], f"config: {where}.name")
+    section = dict(section)
+    if section.get("host"):
+      section["host"] = part(section["host"], registry, f"{where}.host")
     return settings.build(target, section, where, **common)
 
+  aux_head = config.get("aux_head")
   return SegmentationModel(
-      backbone=part("backbone", BACKBONES),
-      head=part("head", HEADS),
-      aux_head=part("aux_head", HEADS) if config.get("aux_head") else None,
+      backbone=part(config["backbone"], BACKBONES, "model.backbone"),
+      head=part(config["head"], HEADS, "model.head"),
+      aux_head=part(aux_head, HEADS, "model.aux_head") if aux_head else None,
       align_corners=config.get("align_corners", False),
   )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 import difflib
+import functools
 import inspect
 from typing import Any
 
@@ -87,6 +88,35 @@ def build(
     return target(**arguments, **common)
   except (TypeError, ValueError) as e:
     raise errors.UserError(f"config: {where}: {e}") from e
+
+
+def bind(
+    function: Callable[..., Any],
+    section: Mapping[str, Any],
+    where: str,
+    reserved: Iterable[str] = (),
+) -> Callable[..., Any]:
+  """Returns a function with a section of the config as keyword arguments.
+
+  Args:
+    function: A function whose options are keyword-only.
+    section: Its options.
+    where: Dotted name of the section, for messages.
+    reserved: Keyword-only parameters that the caller passes.
+
+  Raises:
+    UserError: A key that is no option, or of another type than its default.
+  """
+  parameters = inspect.signature(function).parameters
+  options = {
+      name: p.default
+      for name, p in parameters.items()
+      if p.kind == p.KEYWORD_ONLY and name not in reserved
+  }
+  check_keys(section, options, where)
+  for key, value in section.items():
+    _check_type(value, options[key], f"{where}.{key}")
+  return functools.partial(function, **section)
 
 
 def _check_type(value: Any, default: Any, where: str) -> None:

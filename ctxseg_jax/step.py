@@ -8,6 +8,7 @@ gradients arrive summed and no collective touches them.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import flax
@@ -26,6 +27,10 @@ AXIS = "data"
 
 # Values that modules sow to be logged; neither state nor supervised.
 DIAGNOSTICS = "diagnostics"
+
+# Scalars, 0 or 1, by which a part of a module comes in after a warm-up. They
+# are state, so that a network is evaluated as it was trained.
+SWITCHES = "switches"
 
 
 @flax.struct.dataclass
@@ -85,6 +90,7 @@ def make_train_step(
     mean: Sequence[float],
     std: Sequence[float],
     ignore_label: int = 255,
+    switches: Mapping[str, int] | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """Compiles one update over all devices of the mesh.
 
@@ -93,10 +99,14 @@ def make_train_step(
     tx: The optimiser.
     mesh: A mesh with the one axis `AXIS`.
     loss_terms: One entry per supervised output: its `loss` (a key of
-      `losses.LOSSES`), its `weight`, and options of that loss.
+      `losses.LOSSES`), its `weight`, the `start_step` before which it counts
+      nothing, for a sum over pixels its `denominator` (a key of
+      `losses.DENOMINATORS`), and options of that loss.
     mean: Mean of the images' channels, 0 to 255.
     std: Standard deviation of the images' channels.
     ignore_label: Label of pixels without a class.
+    switches: The step from which each switch of the model is on; 0 if not
+      named.
 
   Returns:
     A function of the state (donated), a batch sharded over `AXIS` of uint8
@@ -105,12 +115,12 @@ def make_train_step(
     its weight), `grad_norm`, and what the modules sow as diagnostics.
 
   Raises:
-    UserError: An unknown loss, or an output the model does not have (when the
-      step is traced).
+    UserError: An unknown loss, or an output or a switch the model does not
+      have (when the step is traced).
   """
   terms = {name: _loss_term(name, term) for name, term in loss_terms.items()}
 
-  def loss_fn(params, model_state, batch, key):
+  def loss_fn(params, model_state, batch, key, step):
     images = normalize_images(batch["image"], mean, std)
     out, updated = model.apply(
         {"params": params, **model_state},
@@ -121,23 +131,35 @@ def make_train_step(
     )
     sown = updated.pop(DIAGNOSTICS, {})
     sums = {}
-    for name, (loss, _) in terms.items():
+    labels = {}
+    for name, term in terms.items():
       if name not in out:
         raise errors.UserError(
             f"config: loss.{name}: the model has no such output;"
             f" it has {', '.join(sorted(out))}"
         )
-      total, count = loss(out[name], batch["label"], ignore_label=ignore_label)
+      labels[name] = batch["label"]
+      if out[name].ndim == 4 and out[name].shape[:3] != batch["label"].shape:
+        labels[name] = losses.resize_labels(
+            batch["label"], out[name].shape[1:3]
+        )
+      total, count = term.loss(
+          out[name], labels[name], ignore_label=ignore_label
+      )
       sums[name] = (total, count.astype(jnp.float32))
     # Averaged over the labelled pixels of the whole batch, not per device;
     # one collective carries all terms.
     sums, sown = jax.lax.psum((sums, sown), AXIS)
     scalars = {"loss/total": jnp.zeros(())}
-    for name, (_, weight) in terms.items():
+    for name, term in terms.items():
       total, count = sums[name]
+      num_images = labels[name].shape[0] * mesh.size
+      num_pixels = labels[name].size * mesh.size
+      count = term.denominator(count, num_images, num_pixels)
       value = total / jnp.maximum(count, 1.0)
       scalars[f"loss/{name}"] = value
-      scalars["loss/total"] += weight * value
+      counts = step >= term.start_step
+      scalars["loss/total"] += jnp.where(counts, term.weight * value, 0.0)
     for path, values in flax.traverse_util.flatten_dict(sown).items():
       name = "/".join((DIAGNOSTICS, path[0], path[-1]))
       scalars[name] = values[0] / mesh.size
@@ -149,7 +171,11 @@ def make_train_step(
     # The loss is already global, so these gradients are too: with check_vma
     # (the default) a pmean here would be wrong.
     grads, (model_state, scalars) = jax.grad(loss_fn, has_aux=True)(
-        state.params, state.model_state, batch, key
+        state.params,
+        _set_switches(state.model_state, switches or {}, state.step),
+        batch,
+        key,
+        state.step,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     state = state.replace(
@@ -169,15 +195,47 @@ def make_train_step(
   return jax.jit(sharded, donate_argnums=0)
 
 
-def _loss_term(name, term):
-  """Returns a loss function with its options bound, and its weight."""
+def _set_switches(model_state, switches, step):
+  """Returns the collections with every switch on or off at this step."""
+  found = flax.traverse_util.flatten_dict(dict(model_state.get(SWITCHES, {})))
+  settings.check_keys(switches, {path[-1] for path in found}, "switches")
+  if not found:
+    return model_state
+  values = {
+      path: (step >= switches.get(path[-1], 0)).astype(jnp.float32)
+      for path in found
+  }
+  return {**model_state, SWITCHES: flax.traverse_util.unflatten_dict(values)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _LossTerm:
+  """How one output is supervised; see `make_train_step`."""
+
+  loss: Callable[..., tuple[jax.Array, jax.Array]]
+  weight: float
+  start_step: int
+  denominator: Callable[[jax.Array, int, int], jax.Array]
+
+
+def _loss_term(name, section):
+  """Returns a loss with its options bound, and how its mean is taken."""
   where = f"loss.{name}"
-  options = dict(term)
+  options = dict(section)
   if "loss" not in options:
     raise errors.UserError(f"config: missing key '{where}.loss'")
-  function = settings.lookup(
-      losses.LOSSES, options.pop("loss"), f"config: {where}.loss"
-  )
+  loss = options.pop("loss")
+  function = settings.lookup(losses.LOSSES, loss, f"config: {where}.loss")
   weight = options.pop("weight", 1.0)
-  settings.check_keys(options, (), where)
-  return function, weight
+  start_step = options.pop("start_step", 0)
+  denominator = "labelled"
+  if loss in losses.PIXEL_LOSSES:
+    denominator = options.pop("denominator", denominator)
+  return _LossTerm(
+      settings.bind(function, options, where, reserved=("ignore_label",)),
+      weight,
+      start_step,
+      settings.lookup(
+          losses.DENOMINATORS, denominator, f"config: {where}.denominator"
+      ),
+  )

@@ -218,7 +218,7 @@ class PooledBatchNormTest(parameterized.TestCase):
     one = run(head)(features)
     two = jax.jit(
         jax.shard_map(
-            run(head.clone(bn_axis_name="data")),
+            run(head.clone(norm=layers.Norm(axis_name="data"))),
             mesh=mesh,
             in_specs=spec("data"),
             out_specs=spec(),

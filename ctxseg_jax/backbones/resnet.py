@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax.layers import ConvBNAct
 from ctxseg_jax.layers import max_pool
+from ctxseg_jax.layers import Norm
 
 STAGE_SIZES = {
     18: (2, 2, 2, 2),
@@ -101,12 +102,12 @@ class BasicBlock(nn.Module):
   channels: int
   stride: int
   dilation: int
-  bn_axis_name: str | None
+  norm: Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     out = ConvBNAct(
         self.channels,
         stride=self.stride,
@@ -126,12 +127,12 @@ class Bottleneck(nn.Module):
   channels: int
   stride: int
   dilation: int
-  bn_axis_name: str | None
+  norm: Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     out = ConvBNAct(self.channels, 1, name="conv1", **kw)(x, train=train)
     out = ConvBNAct(
         self.channels,
@@ -163,7 +164,7 @@ class ResNet(nn.Module):
     output_stride: Input size over the size of stage 4: 8, 16 or 32.
     stem: "7x7", "deep64" or "deep32"; see `STEMS`.
     dilation: Which blocks are dilated by how much; see `DILATIONS`.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype.
   """
 
@@ -171,7 +172,7 @@ class ResNet(nn.Module):
   output_stride: int = 8
   stem: str = "deep64"
   dilation: str = "contracted"
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -189,7 +190,7 @@ class ResNet(nn.Module):
     plan = stage_plan(self.depth, self.output_stride, self.dilation)
     if self.stem not in STEMS:
       raise ValueError(f"Unknown stem {self.stem!r}; known: {sorted(STEMS)}.")
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     widths = STEMS[self.stem]
     x = images.astype(self.dtype)
     for i, width in enumerate(widths, start=1):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 
 
 class ShallowNet(nn.Module):
@@ -19,18 +20,18 @@ class ShallowNet(nn.Module):
 
   Attributes:
     channels: Width of all layers but the first, which has half of it.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype.
   """
 
   channels: int = 64
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
     """Maps images [B, H, W, 3] to `stem`, `stage1` ... `stage4`."""
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     layers = {
         "stem": dict(channels=self.channels // 2, stride=2),
         "stage1": dict(channels=self.channels, stride=2),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ctxseg_jax.layers import attention
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 
 # PyTorch's default: unscaled products need small queries and keys.
 _projection_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -113,7 +114,7 @@ class DANetHead(nn.Module):
     chunk_size: See `layers.attention`.
     dropout_rate: Dropout before the classifiers.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype; softmax and logits are float32.
   """
 
@@ -123,7 +124,7 @@ class DANetHead(nn.Module):
   chunk_size: int = 512
   dropout_rate: float = 0.1
   channel_dropout: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -140,7 +141,7 @@ class DANetHead(nn.Module):
       `"logits"`, `"position_logits"` and `"channel_logits"`, each
       [B, h, w, num_classes].
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
 
     def branch(name, attend):
       x = ConvBNAct(self.channels, name=f"{name}_reduce", **kw)(

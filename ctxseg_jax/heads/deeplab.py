@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 from ctxseg_jax.layers import resize_bilinear
 
 
@@ -27,19 +28,19 @@ class SeparableConvBNAct(nn.Module):
   Attributes:
     channels: Output channels.
     dilation: Dilation of the 3x3 convolution.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype.
   """
 
   channels: int
   dilation: int = 1
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H, W, channels]."""
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     c = x.shape[-1]
     x = ConvBNAct(c, dilation=self.dilation, groups=c, name="depthwise", **kw)(
         x, train=train
@@ -61,7 +62,7 @@ class ASPP(nn.Module):
     separable: Make the 3x3 branches depthwise separable.
     dropout_rate: Dropout after the projection.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype.
   """
 
@@ -71,17 +72,17 @@ class ASPP(nn.Module):
   separable: bool
   dropout_rate: float
   channel_dropout: bool
-  bn_axis_name: str | None
+  norm: Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H, W, channels]."""
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-    mean = ConvBNAct(
-        self.channels, 1, bn_axis_name=self.bn_axis_name, name="image_pool"
-    )(mean, train=train)
+    mean = ConvBNAct(self.channels, 1, norm=self.norm, name="image_pool")(
+        mean, train=train
+    )
     # The bilinear upsampling of the papers, from a single pixel.
     mean = jnp.broadcast_to(mean, (*x.shape[:3], self.channels))
     # In mmsegmentation's order; the other codes have the mean last.
@@ -129,9 +130,9 @@ class DeepLabV3Head(nn.Module):
     aspp_dropout_rate: Dropout after the projection.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in both.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`. The
-      image's mean gives B samples per channel, so that without the axis small
-      shares per device have no statistics to speak of.
+    norm: Settings of the batch norms. The image's mean gives B samples per
+      channel, so that without its axis small shares per device have no
+      statistics to speak of.
     dtype: Compute dtype; the branch of the mean and the logits are float32.
   """
 
@@ -143,7 +144,7 @@ class DeepLabV3Head(nn.Module):
   aspp_dropout_rate: float = 0.5
   dropout_rate: float = 0.0
   channel_dropout: bool = False
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -159,7 +160,7 @@ class DeepLabV3Head(nn.Module):
     Returns:
       `"logits"`, [B, h, w, num_classes].
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     x = ASPP(
         self.channels,
         self.rates,
@@ -203,9 +204,9 @@ class DeepLabV3PlusHead(nn.Module):
     align_corners: Convention of upsampling to the size of stage 1; see
       `layers.resize_matrix`. True in pytorch-deeplab-xception, False in
       mmsegmentation; the model has the same field for the logits.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`. The
-      image's mean gives B samples per channel, so that without the axis small
-      shares per device have no statistics to speak of.
+    norm: Settings of the batch norms. The image's mean gives B samples per
+      channel, so that without its axis small shares per device have no
+      statistics to speak of.
     dtype: Compute dtype; the branch of the mean and the logits are float32.
   """
 
@@ -220,7 +221,7 @@ class DeepLabV3PlusHead(nn.Module):
   dropout_rate: float = 0.1
   channel_dropout: bool = False
   align_corners: bool = False
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -237,7 +238,7 @@ class DeepLabV3PlusHead(nn.Module):
     Returns:
       `"logits"`, [B, H1, W1, num_classes]: at stride 4.
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     x = ASPP(
         self.channels,
         self.rates,

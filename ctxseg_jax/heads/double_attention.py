@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 
 
 def double_attention(
@@ -105,7 +106,7 @@ class DoubleAttentionHead(nn.Module):
     softmax: See `double_attention`.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype; softmax and logits are float32.
   """
 
@@ -115,7 +116,7 @@ class DoubleAttentionHead(nn.Module):
   softmax: str = "descriptors"
   dropout_rate: float = 0.1
   channel_dropout: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -134,7 +135,7 @@ class DoubleAttentionHead(nn.Module):
     Raises:
       ValueError: Unknown `softmax`.
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
     x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
     x = DoubleAttentionBlock(

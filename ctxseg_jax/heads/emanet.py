@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import conv_init
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 
 
 def l2_normalize(x: jax.Array, axis: int = -1, eps: float = 1e-6) -> jax.Array:
@@ -93,8 +94,8 @@ class EMAttention(nn.Module):
     momentum: Share of the old bases kept by the running average (paper: 0.9).
     normalize_mean: Divide the batch mean of the bases by its norm before it
       enters the running average (mmsegmentation).
-    bn_axis_name: Mesh axis over which batch norm and bases are averaged; None
-      outside `shard_map`. Its devices hold equal shares of the batch.
+    norm: Settings of the batch norm; the bases are averaged over its axis,
+      whose devices hold equal shares of the batch.
     dtype: Compute dtype; bases and EM steps are float32.
   """
 
@@ -102,7 +103,7 @@ class EMAttention(nn.Module):
   num_iters: int = 3
   momentum: float = 0.9
   normalize_mean: bool = False
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -125,7 +126,7 @@ class EMAttention(nn.Module):
         c,
         1,
         act=None,
-        bn_axis_name=self.bn_axis_name,
+        norm=self.norm,
         dtype=self.dtype,
         name="post",
     )(y, train=train)
@@ -138,8 +139,8 @@ class EMAttention(nn.Module):
 
   def _update(self, old, bases):
     mean = jnp.mean(bases, axis=0)
-    if self.bn_axis_name is not None:
-      mean = jax.lax.pmean(mean, self.bn_axis_name)
+    if self.norm.axis_name is not None:
+      mean = jax.lax.pmean(mean, self.norm.axis_name)
     if self.normalize_mean:
       mean = l2_normalize(mean)
     return self.momentum * old + (1.0 - self.momentum) * mean
@@ -160,8 +161,7 @@ class EMAHead(nn.Module):
       convolve again (mmsegmentation).
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis over which batch norms and bases are averaged; None
-      outside `shard_map`.
+    norm: Settings of the batch norms; the bases are averaged over its axis.
     dtype: Compute dtype; bases, EM steps and logits are float32.
   """
 
@@ -174,7 +174,7 @@ class EMAHead(nn.Module):
   concat_input: bool = False
   dropout_rate: float = 0.1
   channel_dropout: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -191,7 +191,7 @@ class EMAHead(nn.Module):
     Returns:
       `"logits"` [B, h, w, num_classes].
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
     x = ConvBNAct(self.channels, name="reduce", **kw)(inputs, train=train)
     x = EMAttention(

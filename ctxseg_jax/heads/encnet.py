@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ctxseg_jax.layers import batch_norm
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 
 
 def encode(
@@ -73,7 +74,7 @@ class ContextEncoding(nn.Module):
     scale_features: Divide the features by sqrt(C / 2) before encoding, so that
       their squared norm starts near 1 and the assignments soft. Not in the
       paper; learns faster on small data.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype; distances and the encoding are float32.
   """
 
@@ -81,7 +82,7 @@ class ContextEncoding(nn.Module):
   project: bool = True
   pooling: str = "mean"
   scale_features: bool = False
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -100,7 +101,7 @@ class ContextEncoding(nn.Module):
       x = ConvBNAct(
           c,
           1,
-          bn_axis_name=self.bn_axis_name,
+          norm=self.norm,
           dtype=self.dtype,
           name="project",
       )(x, train=train)
@@ -118,7 +119,7 @@ class ContextEncoding(nn.Module):
     # Batch norm with the codewords as channels: statistics over B and C.
     encoding = batch_norm(
         train=train,
-        axis_name=self.bn_axis_name,
+        norm=self.norm,
         dtype=jnp.float32,
         name="bn",
         axis=1,
@@ -153,7 +154,7 @@ class EncNetHead(nn.Module):
     se_loss: Whether to output `"se_logits"`, for the SE-loss.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype; distances, encoding, gate and logits are float32.
   """
 
@@ -168,7 +169,7 @@ class EncNetHead(nn.Module):
   se_loss: bool = True
   dropout_rate: float = 0.1
   channel_dropout: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -189,7 +190,7 @@ class EncNetHead(nn.Module):
     Raises:
       ValueError: Unknown `gate`, or stages of unequal sizes with `lateral`.
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     x = ConvBNAct(self.channels, name="reduce", **kw)(
         features["stage4"], train=train
     )
@@ -260,7 +261,7 @@ class EncodingAuxHead(nn.Module):
     num_codewords: Number of codewords K.
     pooling: See `ContextEncoding`.
     project: See `ContextEncoding`.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype.
   """
 
@@ -270,7 +271,7 @@ class EncodingAuxHead(nn.Module):
   num_codewords: int = 32
   pooling: str = "mean"
   project: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -278,7 +279,7 @@ class EncodingAuxHead(nn.Module):
       self, features: dict[str, jax.Array], *, train: bool
   ) -> dict[str, jax.Array]:
     """Maps backbone features to `"se_logits"`, [B, num_classes]."""
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     x = ConvBNAct(self.channels, name="reduce", **kw)(
         features[self.stage], train=train
     )

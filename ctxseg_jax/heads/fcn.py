@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 
 
 class FCNHead(nn.Module):
@@ -27,7 +28,7 @@ class FCNHead(nn.Module):
     dilation: Dilation of the convolutions (6 in mmsegmentation's FCN-D6).
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype; logits are float32.
   """
 
@@ -39,7 +40,7 @@ class FCNHead(nn.Module):
   dilation: int = 1
   dropout_rate: float = 0.1
   channel_dropout: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -47,7 +48,7 @@ class FCNHead(nn.Module):
       self, features: dict[str, jax.Array], *, train: bool
   ) -> dict[str, jax.Array]:
     """Maps backbone features to `"logits"`, [B, h, w, num_classes]."""
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features[self.stage]
     channels = self.channels or inputs.shape[-1] // 4
     x = inputs

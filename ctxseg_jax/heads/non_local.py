@@ -14,6 +14,7 @@ from ctxseg_jax.layers import batch_norm
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import conv_init
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 
 
 class NonLocalBlock(nn.Module):
@@ -27,13 +28,13 @@ class NonLocalBlock(nn.Module):
   Attributes:
     reduction: Input channels over channels of queries, keys and values.
     chunk_size: See `layers.attention`.
-    bn_axis_name: Mesh axis of the batch norm; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype; softmax is float32.
   """
 
   reduction: int = 2
   chunk_size: int = 512
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -63,7 +64,7 @@ class NonLocalBlock(nn.Module):
     )(y)
     y = batch_norm(
         train=train,
-        axis_name=self.bn_axis_name,
+        norm=self.norm,
         dtype=self.dtype,
         name="bn",
         scale_init=nn.initializers.zeros,
@@ -81,7 +82,7 @@ class NonLocalHead(nn.Module):
     chunk_size: See `layers.attention`.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Compute dtype; softmax and logits are float32.
   """
 
@@ -91,7 +92,7 @@ class NonLocalHead(nn.Module):
   chunk_size: int = 512
   dropout_rate: float = 0.1
   channel_dropout: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -107,7 +108,7 @@ class NonLocalHead(nn.Module):
     Returns:
       `"logits"` [B, h, w, num_classes].
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
     x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
     x = NonLocalBlock(self.reduction, self.chunk_size, name="non_local", **kw)(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ctxseg_jax.layers import adaptive_average_pool
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import Norm
 from ctxseg_jax.layers import resize_bilinear
 
 
@@ -26,14 +27,14 @@ class PyramidPooling(nn.Module):
     bins: Side of each grid.
     branch_channels: Width of each branch.
     align_corners: Convention of the upsampling; see `layers.resize_matrix`.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`.
+    norm: Settings of the batch norms.
     dtype: Dtype of the result.
   """
 
   bins: tuple[int, ...]
   branch_channels: int
   align_corners: bool
-  bn_axis_name: str | None
+  norm: Norm
   dtype: jnp.dtype
 
   @nn.compact
@@ -44,7 +45,7 @@ class PyramidPooling(nn.Module):
       pooled = ConvBNAct(
           self.branch_channels,
           1,
-          bn_axis_name=self.bn_axis_name,
+          norm=self.norm,
           name=f"bin{n}",
       )(adaptive_average_pool(x, (n, n)), train=train)
       pooled = resize_bilinear(
@@ -69,7 +70,7 @@ class PSPHead(nn.Module):
       mmsegmentation; the model has the same field for the logits.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    bn_axis_name: Mesh axis of the batch norms; None outside `shard_map`. The
+    norm: Settings of the batch norms. The
       branch of a single bin has B samples per channel, so that without the
       axis small shares per device have no statistics to speak of.
     dtype: Compute dtype; pooling, branches and logits are float32.
@@ -82,7 +83,7 @@ class PSPHead(nn.Module):
   align_corners: bool = False
   dropout_rate: float = 0.1
   channel_dropout: bool = True
-  bn_axis_name: str | None = None
+  norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -98,7 +99,7 @@ class PSPHead(nn.Module):
     Returns:
       `"logits"`, [B, h, w, num_classes].
     """
-    kw = dict(bn_axis_name=self.bn_axis_name, dtype=self.dtype)
+    kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
     x = PyramidPooling(
         self.bins,
