@@ -112,6 +112,7 @@ class DANetHead(nn.Module):
     channels: Width C of both branches (a quarter of stage 4).
     query_channels: See `PositionAttention`.
     chunk_size: See `layers.attention`.
+    supervise_branches: Whether the branches have classifiers.
     dropout_rate: Dropout before the classifiers.
     channel_dropout: Drop channels instead of elements.
     norm: Settings of the batch norms.
@@ -122,6 +123,7 @@ class DANetHead(nn.Module):
   channels: int = 512
   query_channels: int | None = None
   chunk_size: int = 512
+  supervise_branches: bool = True
   dropout_rate: float = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
@@ -138,8 +140,8 @@ class DANetHead(nn.Module):
       train: Whether batch norm uses batch statistics, and dropout drops.
 
     Returns:
-      `"logits"`, `"position_logits"` and `"channel_logits"`, each
-      [B, h, w, num_classes].
+      `"logits"` and, if `supervise_branches`, `"position_logits"` and
+      `"channel_logits"`, each [B, h, w, num_classes].
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
 
@@ -169,8 +171,8 @@ class DANetHead(nn.Module):
         ),
     )
     channel = branch("channel", ChannelAttention(name="channel_attention"))
-    return {
-        "logits": classify(position + channel, "classifier"),
-        "position_logits": classify(position, "position_classifier"),
-        "channel_logits": classify(channel, "channel_classifier"),
-    }
+    out = {"logits": classify(position + channel, "classifier")}
+    if self.supervise_branches:
+      out["position_logits"] = classify(position, "position_classifier")
+      out["channel_logits"] = classify(channel, "channel_classifier")
+    return out
