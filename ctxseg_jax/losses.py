@@ -80,6 +80,27 @@ def presence_bce(
   return jnp.sum(loss), count
 
 
+def mean_squared_residual(
+    residual: jax.Array, labels: jax.Array, *, ignore_label: int = 255
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the mean square of what is left of a reconstruction (MFNet).
+
+  Args:
+    residual: Differences between features and their reconstruction, of any
+      shape; every element counts, as what lies under ignored pixels is
+      reconstructed as well.
+    labels: Not read.
+    ignore_label: Not read.
+
+  Returns:
+    The sum of the squares and the number of elements, both scalars.
+  """
+  del labels, ignore_label
+  squares = jnp.square(residual.astype(jnp.float32))
+  # An array that varies over devices like the sum does, not a constant.
+  return jnp.sum(squares), jnp.sum(jnp.ones_like(squares))
+
+
 def resize_labels(labels: jax.Array, size: Sequence[int]) -> jax.Array:
   """Picks the label nearest to the middle of each cell of a coarser map.
 
@@ -99,6 +120,7 @@ def resize_labels(labels: jax.Array, size: Sequence[int]) -> jax.Array:
 
 
 LOSSES = {
+    "mean_squared_residual": mean_squared_residual,
     "presence_bce": presence_bce,
     "softmax_cross_entropy": softmax_cross_entropy,
 }
