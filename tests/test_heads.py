@@ -86,10 +86,8 @@ NO_LOGITS = {"mfnet": ("reconstruction_residual",)}
 
 
 def make_head(name, **fields):
-  """Returns a narrow head for `make_features` with few channels."""
-  return HEADS[name](
-      num_classes=5, channels=16, **FIELDS.get(name, {}), **fields
-  )
+  """Builds a head with what it needs on the maps of `make_features`."""
+  return HEADS[name](**FIELDS.get(name, {}), **fields)
 
 
 def make_features(batch=2, size=8, channels=(256, 512, 1024, 2048)):
@@ -140,7 +138,7 @@ class AllHeadsTest(parameterized.TestCase):
   @parameterized.product(name=list(HEADS), dtype=(jnp.float32, jnp.bfloat16))
   def test_outputs_are_float32_and_named(self, name, dtype):
     features = make_features(channels=(4, 8, 16, 32))
-    head = make_head(name, dtype=dtype)
+    head = make_head(name, num_classes=5, channels=16, dtype=dtype)
     out, variables = head.init_with_output(
         jax.random.key(0), features, train=False
     )
@@ -155,9 +153,9 @@ class AllHeadsTest(parameterized.TestCase):
   @parameterized.parameters(*HEADS)
   def test_bfloat16_stays_near_float32(self, name):
     features = make_features(channels=(4, 8, 16, 32))
-    head = make_head(name)
+    head = make_head(name, num_classes=5, channels=16)
     variables = head.init(jax.random.key(0), features, train=False)
-    low = make_head(name, dtype=jnp.bfloat16)
+    low = make_head(name, num_classes=5, channels=16, dtype=jnp.bfloat16)
     exact = head.apply(variables, features, train=False)
     rough = low.apply(variables, features, train=False)
     for key in exact:
@@ -169,7 +167,7 @@ class AllHeadsTest(parameterized.TestCase):
   def test_every_parameter_has_a_gradient(self, name):
     # Away from the initial values, where residual blocks are the identity.
     features = make_features(channels=(4, 8, 16, 32))
-    head = make_head(name)
+    head = make_head(name, num_classes=5, channels=16)
     variables = head.init(jax.random.key(0), features, train=False)
     variables.pop("diagnostics", None)
     params = perturb(variables.pop("params"))

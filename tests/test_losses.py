@@ -344,6 +344,10 @@ class PresenceTest(chex.TestCase):
     present = self.variant(lambda x: losses.class_presence(x, 4))(labels)
     np.testing.assert_array_equal(present, [[1, 0, 1, 0], [0, 1, 0, 0]])
 
+  def test_the_label_of_an_image_is_one_hot(self):
+    present = losses.class_presence(jnp.array([2, 255]), 3)
+    np.testing.assert_array_equal(present, [[0, 0, 1], [0, 0, 0]])
+
   def test_matches_the_definition(self):
     labels = jnp.array([[[0, 2], [255, 2]]])
     logits = jnp.array([[0.3, -1.2, 0.7]])

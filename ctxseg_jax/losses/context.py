@@ -11,7 +11,7 @@ def class_presence(
   """Tells which classes occur in each label map.
 
   Args:
-    labels: Integer classes, [B, H, W].
+    labels: Integer classes, [B, H, W] or [B].
     num_classes: Number of classes.
     ignore_label: A label that is not a class.
 
@@ -21,7 +21,9 @@ def class_presence(
   classes = jnp.arange(num_classes)
   labels = labels.astype(jnp.int32)[..., None]
   present = (labels == classes) & (labels != ignore_label)
-  return jnp.any(present, axis=(1, 2)).astype(jnp.float32)
+  # Over no axis where a label is one class: then it is one-hot.
+  axes = tuple(range(1, labels.ndim - 1))
+  return jnp.any(present, axis=axes).astype(jnp.float32)
 
 
 def presence_bce(
@@ -36,7 +38,7 @@ def presence_bce(
 
   Args:
     logits: One score per image and class, [B, num_classes].
-    labels: Integer classes, [B, H, W].
+    labels: Integer classes, [B, H, W] or [B].
     ignore_label: A label that is not a class.
 
   Returns:
