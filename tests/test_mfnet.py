@@ -1,15 +1,21 @@
 """MFNet: loops over its equation, warm-up, gradients, the fixed map size."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import test_inference
 import test_step
 
+from ctxseg_jax import decoder
 from ctxseg_jax import errors
+from ctxseg_jax import layers
 from ctxseg_jax import model as model_lib
 from ctxseg_jax.backbones import resnet
 from ctxseg_jax.heads import mfnet
@@ -56,7 +62,8 @@ def make_features():
 
 def init(head, features):
   """Returns variables with noise on all parameters."""
-  variables = dict(head.init(jax.random.key(0), features, train=False))
+  initialize = jax.jit(functools.partial(head.init, train=False))
+  variables = dict(initialize(jax.random.key(0), features))
   flat = flax.traverse_util.flatten_dict(variables["params"])
   variables["params"] = flax.traverse_util.unflatten_dict(
       {
@@ -67,10 +74,33 @@ def init(head, features):
   return variables
 
 
+class Rest(nn.Module):
+  """What the head does with what it decodes."""
+
+  @nn.compact
+  def __call__(self, x, low):
+    x = layers.ConvBNAct(6, 1, name="conv2")(x, train=True)
+    return decoder.decode(
+        x,
+        low,
+        train=True,
+        num_classes=3,
+        channels=6,
+        low_channels=4,
+        decoder_dropout_rate=0.0,
+        dropout_rate=0.0,
+        channel_dropout=False,
+        align_corners=False,
+        norm=layers.Norm(),
+        dtype=jnp.float32,
+    )
+
+
 def switched(variables, value):
   return {**variables, "switches": {"low_rank": jnp.float32(value)}}
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def apply(head, variables, features):
   state = [k for k in variables if k != "params"]
   return head.apply(variables, features, train=True, mutable=state)[0]
@@ -114,12 +144,13 @@ class MFHeadTest(parameterized.TestCase):
     np.testing.assert_allclose(
         out["reconstruction_residual"], residual, rtol=1e-4, atol=1e-4
     )
-    # What the decoder gets: the same head, off, on those features.
-    features["stage4"] = decoded.astype(np.float32)
-    expected = apply(head, switched(variables, 0.0), features)
-    np.testing.assert_allclose(
-        out["logits"], expected["logits"], rtol=1e-4, atol=1e-4
+    expected, _ = Rest().apply(
+        {k: variables[k] for k in ("params", "batch_stats")},
+        decoded.astype(np.float32),
+        features["stage1"],
+        mutable=["batch_stats"],
     )
+    np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-4)
 
   def test_factors_start_within_the_bounds_of_the_code(self):
     head = make_head(reconstruction_loss=False)
@@ -185,29 +216,53 @@ class MFHeadTest(parameterized.TestCase):
     self.assertNotIn("\n", str(caught.exception))
 
 
+class InferenceTest(parameterized.TestCase):
+
+  def _predict(self, *sizes, **fields):
+    model = model_lib.build(STEP["model"], 3, bn_axis_name=None)
+    variables = jax.jit(model.init)(
+        jax.random.key(0), jnp.zeros((1, 16, 16, 3))
+    )
+    predictor, _ = test_inference.make_predictor(model, variables, **fields)
+    images = test_inference.make_images(*sizes)
+    return test_inference.predict(predictor, variables, images)
+
+  def test_windows_of_the_crop_serve_images_of_any_size(self):
+    sizes = [(16, 16), (20, 23), (9, 40)]
+    out = self._predict(
+        *sizes, mode="slide", crop_size=(16, 16), scales=(0.5, 1.5)
+    )
+    self.assertEqual([x.shape for x in out], sizes)
+
+  def test_whole_images_must_have_the_size_of_the_crop(self):
+    with self.assertRaisesRegex(errors.UserError, "5x6.*4x4.*slide"):
+      self._predict((20, 23))
+
+
+@functools.cache
+def run(num_devices, reconstruction=True):
+  """Returns the states before and after four steps; the path is on from 2."""
+  loss = dict(STEP["loss"])
+  if not reconstruction:
+    del loss["reconstruction_residual"]
+  step, state, put = test_step.make_step(
+      num_devices, STEP["model"], loss, switches=dict(low_rank=2)
+  )
+  states = [jax.device_get(state)]
+  for i in range(4):
+    state, _ = step(state, put(test_step.make_batch(i)), jax.random.key(1))
+    states.append(jax.device_get(state))
+  return states
+
+
 class StepTest(parameterized.TestCase):
 
-  def _run(self, num_devices=1, steps=3, loss=None, **kwargs):
-    step, state, put = test_step.make_step(
-        num_devices, STEP["model"], loss or STEP["loss"], **kwargs
-    )
-    states = [jax.device_get(state)]
-    for i in range(steps):
-      state, _ = step(state, put(test_step.make_batch(i)), jax.random.key(1))
-      states.append(jax.device_get(state))
-    return states
-
   def test_four_devices_equal_one(self):
-    chex.assert_trees_all_close(
-        self._run(1)[-1], self._run(4)[-1], rtol=1e-3, atol=1e-4
-    )
+    chex.assert_trees_all_close(run(1)[-1], run(4)[-1], rtol=1e-3, atol=1e-4)
 
   @parameterized.parameters(False, True)
   def test_the_path_comes_in_at_its_step(self, reconstruction):
-    loss = dict(STEP["loss"])
-    if not reconstruction:
-      del loss["reconstruction_residual"]
-    states = self._run(loss=loss, switches=dict(low_rank=2), steps=4)
+    states = run(1, reconstruction)
     values = [
         float(s.model_state["switches"]["head"]["low_rank"]) for s in states
     ]
