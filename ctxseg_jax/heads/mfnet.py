@@ -127,13 +127,13 @@ def _check_size(found, expected):
   if found == expected:
     return
   crops = ", ".join(
-      f"{stride * (expected[0] - 1) + 1}x{stride * (expected[1] - 1) + 1}"
-      f" at output stride {stride}"
+      f"{stride}: "
+      + " x ".join(f"{stride * (n - 1) + 1}-{stride * n}" for n in expected)
       for stride in (4, 8, 16)
   )
   raise errors.UserError(
       f"MFNet: stage 4 has {found[0]}x{found[1]} positions, but map_size and"
-      f" with it Z have {expected[0]}x{expected[1]}: train on crops of the"
-      f" size that gives them ({crops}) and, if images differ from it,"
-      " evaluate and predict with mode 'slide' and that crop_size"
+      f" with it Z have {expected[0]}x{expected[1]}: train on crops of a size"
+      f" that gives them (by output stride, {crops}) and, if images differ"
+      " from it, evaluate and predict with mode 'slide' and that crop_size"
   )
