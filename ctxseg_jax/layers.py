@@ -115,6 +115,48 @@ class ConvBNAct(nn.Module):
     return x if self.act is None else self.act(x)
 
 
+class SeparableConvBNAct(nn.Module):
+  """A 3x3 convolution of each channel, then a 1x1 convolution over channels.
+
+  Batch norm and ReLU follow both, as in mmsegmentation. So does the initial
+  scale of the depthwise kernels, for which the fan-out counts all channels:
+  small, but batch norm undoes it.
+
+  Attributes:
+    channels: Output channels.
+    dilation: Dilation of the 3x3 convolution.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype.
+  """
+
+  channels: int
+  dilation: int = 1
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, channels]."""
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    c = x.shape[-1]
+    x = ConvBNAct(c, dilation=self.dilation, groups=c, name="depthwise", **kw)(
+        x, train=train
+    )
+    return ConvBNAct(self.channels, 1, name="pointwise", **kw)(x, train=train)
+
+
+def dropout(
+    x: jax.Array, rate: float, *, channel_dropout: bool, train: bool, name: str
+) -> jax.Array:
+  """Drops elements or, of each image, whole channels of [B, H, W, C]."""
+  return nn.Dropout(
+      rate,
+      broadcast_dims=(1, 2) if channel_dropout else (),
+      deterministic=not train,
+      name=name,
+  )(x)
+
+
 class Classifier(nn.Module):
   """Dropout and a 1x1 convolution to float32 logits.
 
@@ -132,12 +174,13 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    x = nn.Dropout(
+    x = dropout(
+        x,
         self.dropout_rate,
-        broadcast_dims=(1, 2) if self.channel_dropout else (),
-        deterministic=not train,
+        channel_dropout=self.channel_dropout,
+        train=train,
         name="dropout",
-    )(x)
+    )
     # float32 whatever the compute dtype: bfloat16 logits cost accuracy. The
     # kernel starts at 1 / sqrt(C), not at mmsegmentation's 0.01: a gate gets
     # its gradient through it, and on context scenes EncNet's stayed asleep.

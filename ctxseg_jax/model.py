@@ -45,7 +45,7 @@ class SegmentationModel(nn.Module):
     Returns:
       A dict with float32 `"logits"` [B, H, W, num_classes] and whatever else
       the head returned under its own names (e.g. `"se_logits"`), maps
-      upsampled, vectors untouched; the auxiliary head's outputs follow with
+      upsampled, all else untouched; the auxiliary head's outputs follow with
       `aux_` before their names, if `train`.
     """
     features = self.backbone(images, train=train)

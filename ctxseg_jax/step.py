@@ -115,8 +115,8 @@ def make_train_step(
     its weight), `grad_norm`, and what the modules sow as diagnostics.
 
   Raises:
-    UserError: An unknown loss, or an output or a switch the model does not
-      have (when the step is traced).
+    UserError: An unknown loss; when the step is traced, an output or a switch
+      the model does not have, or a loss that refuses its options or output.
   """
   terms = {name: _loss_term(name, term) for name, term in loss_terms.items()}
 
@@ -143,9 +143,12 @@ def make_train_step(
         labels[name] = losses.resize_labels(
             batch["label"], out[name].shape[1:3]
         )
-      total, count = term.loss(
-          out[name], labels[name], ignore_label=ignore_label
-      )
+      try:
+        total, count = term.loss(
+            out[name], labels[name], ignore_label=ignore_label
+        )
+      except (TypeError, ValueError) as e:
+        raise errors.UserError(f"config: loss.{name}: {e}") from e
       sums[name] = (total, count.astype(jnp.float32))
     # Averaged over the labelled pixels of the whole batch, not per device;
     # one collective carries all terms.
@@ -156,7 +159,7 @@ def make_train_step(
       num_images = labels[name].shape[0] * mesh.size
       num_pixels = labels[name].size * mesh.size
       count = term.denominator(count, num_images, num_pixels)
-      value = total / jnp.maximum(count, 1.0)
+      value = total / jnp.where(count > 0, count, 1.0)
       scalars[f"loss/{name}"] = value
       counts = step >= term.start_step
       scalars["loss/total"] += jnp.where(counts, term.weight * value, 0.0)

@@ -223,14 +223,42 @@ class EquationsTest(parameterized.TestCase):
         expected = sum(weights[k] * descriptors[k] for k in range(3))
         np.testing.assert_allclose(out[b, i], expected, rtol=1e-4, atol=1e-5)
 
+  def test_double_attention_block_matches_its_parts(self):
+    # Width 4, three descriptors.
+    x = normal(0, 2, 3, 4, 8)
+    block = double_attention.DoubleAttentionBlock(2, 3)
+    params = perturb(block.init(jax.random.key(0), x)["params"])
+    out = block.apply({"params": params}, x).reshape(2, 12, 8)
+    pixels = x.reshape(2, 12, 8)
+    features, gather, distribute = (
+        dense(params[name], pixels)
+        for name in ("features", "gather", "distribute")
+    )
+    self.assertEqual(features.shape, (2, 12, 4))
+    self.assertEqual(gather.shape, (2, 12, 3))
+    for b in range(2):
+      descriptors = [softmax(gather[b, :, k]) @ features[b] for k in range(3)]
+      for i in range(12):
+        z = softmax(distribute[b, i]) @ np.stack(descriptors)
+        np.testing.assert_allclose(
+            out[b, i],
+            pixels[b, i] + dense(params["out"], z),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
   def test_unknown_softmax_is_refused(self):
     x = np.zeros((1, 2, 3), np.float32)
     with self.assertRaisesRegex(ValueError, "known"):
       double_attention.double_attention(x, x, x, "channels")
 
-  @parameterized.parameters((4, 263_040), (1, 1_050_624))
-  def test_parameters_of_double_attention(self, reduction, expected):
-    block = double_attention.DoubleAttentionBlock(reduction)
+  @parameterized.parameters(
+      (4, None, 263_040), (1, None, 1_050_624), (1, 64, 590_976)
+  )
+  def test_parameters_of_double_attention(
+      self, reduction, num_descriptors, expected
+  ):
+    block = double_attention.DoubleAttentionBlock(reduction, num_descriptors)
     variables = jax.eval_shape(
         lambda: block.init(jax.random.key(0), jnp.zeros((1, 2, 2, 512)))
     )

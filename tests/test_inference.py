@@ -32,10 +32,11 @@ class MeanModel(nn.Module):
     return {"logits": jnp.broadcast_to(x, (*images.shape[:3], 3))}
 
 
-def make_predictor(model=None, num_devices=1, **fields):
+def make_predictor(model=None, variables=None, num_devices=1, **fields):
   model = model or PixelModel()
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
-  variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+  if variables is None:
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
   predictor = inference.Predictor(
       model,
       mesh,

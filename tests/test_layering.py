@@ -13,6 +13,7 @@ import ctxseg_jax
 FLOORS = [
     {"errors"},
     {"commands", "layers", "losses", "metrics", "settings"},
+    {"decoder"},
     {"backbones", "data", "heads"},
     {
         "checkpoint",

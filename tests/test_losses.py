@@ -1,6 +1,9 @@
 """Losses against hand-computed values; what must not count, does not."""
 
+import functools
+
 from absl.testing import absltest
+from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
@@ -59,6 +62,279 @@ class CrossEntropyTest(chex.TestCase):
     self.assertEqual(count, 1)
     np.testing.assert_allclose(total, np.log(3), rtol=1e-6)
 
+  def test_class_weights_count_in_sum_and_count(self):
+    logits = jax.random.normal(jax.random.key(0), (1, 2, 2, 3))
+    labels = jnp.array([[[0, 2], [255, 2]]])
+    weights = (0.5, 1.0, 3.0)
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    total, count = losses.softmax_cross_entropy(
+        logits, labels, class_weights=weights
+    )
+    expected = -(
+        0.5 * log_p[0, 0, 0, 0]
+        + 3.0 * log_p[0, 0, 1, 2]
+        + 3.0 * log_p[0, 1, 1, 2]
+    )
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    np.testing.assert_allclose(count, 6.5)
+
+  def test_class_weights_must_be_one_number_per_class(self):
+    logits = jnp.zeros((1, 2, 3))
+    labels = jnp.zeros((1, 2), jnp.int32)
+    for weights in ((1.0, 2.0), (1.0, 2.0, -3.0), ("a", "b", "c")):
+      with self.assertRaisesRegex(ValueError, "expected 3 numbers"):
+        losses.softmax_cross_entropy(logits, labels, class_weights=weights)
+
+  def test_images_have_labels_too(self):
+    logits = jax.random.normal(jax.random.key(0), (4, 10))
+    labels = jnp.array([1, 9, 0, 3])
+    total, count = losses.softmax_cross_entropy(logits, labels)
+    expected = -jax.nn.log_softmax(logits)[jnp.arange(4), labels].sum()
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    self.assertEqual(count, 4)
+
+
+def random_example(seed=0, shape=(2, 6, 7), num_classes=4):
+  """Returns logits and labels without class 3, some ignored."""
+  rng = np.random.default_rng(seed)
+  logits = 2.0 * rng.normal(size=(*shape, num_classes)).astype(np.float32)
+  labels = rng.integers(0, num_classes - 1, size=shape)
+  labels[rng.random(shape) < 0.2] = 255
+  return jnp.asarray(logits), jnp.asarray(labels, jnp.uint8)
+
+
+LABEL_LOSSES = sorted(set(losses.LOSSES) - {"mean_squared_residual"})
+
+
+@functools.cache
+def compiled(name):
+  """Returns the mean of a loss and its gradient, as one program."""
+
+  def mean(logits, labels):
+    if name == "presence_bce":  # The scores of images: their first pixels'.
+      logits = logits[:, 0, 0]
+    total, count = losses.LOSSES[name](logits, labels)
+    return total / jnp.maximum(count, 1)
+
+  return jax.jit(jax.value_and_grad(mean))
+
+
+class AllLossesTest(parameterized.TestCase):
+
+  @parameterized.parameters(*LABEL_LOSSES)
+  def test_ignored_pixels_do_not_matter(self, name):
+    logits, labels = random_example()
+    labels = labels.at[:, 0, 0].set(1)
+    ignored = np.asarray(labels == 255)[..., None]
+    other = np.where(ignored, 100.0 * logits[::-1] + 1.0, logits)
+    value, grads = compiled(name)(logits, labels)
+    again, _ = compiled(name)(other, labels)
+    np.testing.assert_allclose(value, again, rtol=1e-6)
+    np.testing.assert_array_equal(np.where(ignored, grads, 0.0), 0.0)
+    self.assertGreater(np.abs(grads).max(), 1e-4)
+
+  @parameterized.product(name=LABEL_LOSSES, size=(1.0, 1e4))
+  def test_finite_where_everything_is_ignored(self, name, size):
+    logits, labels = random_example()
+    logits = size * logits
+    ignored = jnp.full_like(labels, 255)
+    value, grads = compiled(name)(logits, ignored)
+    self.assertTrue(np.isfinite(value))
+    self.assertTrue(np.all(np.isfinite(grads)))
+    if name != "presence_bce":  # Absent classes are its subject.
+      self.assertEqual(value, 0.0)
+      np.testing.assert_array_equal(grads, 0.0)
+
+  @parameterized.parameters(
+      *sorted(set(LABEL_LOSSES) - {"presence_bce"})  # Every image counts.
+  )
+  def test_an_image_without_labels_does_not_count(self, name):
+    logits, labels = random_example()
+    value, grads = compiled(name)(logits, labels.at[0].set(255))
+    alone, _ = compiled(name)(
+        jnp.stack([logits[1], logits[1]]), jnp.stack([labels[1], labels[1]])
+    )
+    np.testing.assert_allclose(value, alone, rtol=1e-6)
+    np.testing.assert_array_equal(grads[0], 0.0)
+
+  @parameterized.parameters(*LABEL_LOSSES)
+  def test_the_sum_of_images_is_that_of_the_batch(self, name):
+    logits, labels = random_example(shape=(4, 6, 7))
+    if name == "presence_bce":
+      logits = logits[:, 0, 0]
+    options = dict(min_kept=10) if name == "ohem_cross_entropy" else {}
+    loss = jax.jit(functools.partial(losses.LOSSES[name], **options))
+    whole = loss(logits, labels)
+    parts = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(4)]
+    np.testing.assert_allclose(whole, np.sum(parts, axis=0), rtol=1e-5)
+
+  @parameterized.parameters(*LABEL_LOSSES)
+  def test_bfloat16_logits_are_summed_in_float32(self, name):
+    logits, labels = random_example()
+    rounded = logits.astype(jnp.bfloat16)
+    value, _ = compiled(name)(rounded, labels)
+    self.assertEqual(value.dtype, jnp.float32)
+    exact, _ = compiled(name)(rounded.astype(jnp.float32), labels)
+    np.testing.assert_allclose(value, exact, rtol=1e-6)
+
+
+class OhemTest(parameterized.TestCase):
+
+  @parameterized.parameters((0.5, 0), (0.5, 5), (0.01, 5), (0.01, 1000))
+  def test_matches_loops(self, threshold, min_kept):
+    logits, labels = random_example()
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    total, count = 0.0, 0
+    for b in range(2):
+      costs = sorted(
+          (
+              -log_p[b, y, x, labels[b, y, x]]
+              for y, x in np.ndindex(6, 7)
+              if labels[b, y, x] != 255
+          ),
+          reverse=True,
+      )
+      limit = costs[min(min_kept, len(costs) - 1)]
+      kept = [c for c in costs if c > min(limit, -np.log(threshold))]
+      total += sum(kept)
+      count += len(kept)
+    result = losses.ohem_cross_entropy(
+        logits, labels, threshold=threshold, min_kept=min_kept
+    )
+    np.testing.assert_allclose(result, (total, count), rtol=1e-5)
+    self.assertGreater(count, 0)
+
+  def test_at_least_the_hardest_are_kept(self):
+    logits, labels = random_example()
+    _, count = losses.ohem_cross_entropy(
+        logits, labels, threshold=1e-6, min_kept=7
+    )
+    self.assertEqual(count, 14)
+
+
+class FocalTest(chex.TestCase):
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_matches_loops(self):
+    logits, labels = random_example()
+    expected = 0.0
+    for b, y, x in np.ndindex(labels.shape):
+      if labels[b, y, x] == 255:
+        continue
+      for c in range(4):
+        p = 1 / (1 + np.exp(-float(logits[b, y, x, c])))
+        own = labels[b, y, x] == c
+        p_t, a_t = (p, 0.3) if own else (1 - p, 0.7)
+        expected -= a_t * (1 - p_t) ** 1.5 * np.log(p_t) / 4
+    total, count = self.variant(
+        lambda *a: losses.focal(*a, alpha=0.3, gamma=1.5)
+    )(logits, labels)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    self.assertEqual(count, (labels != 255).sum())
+
+  def test_without_focus_it_is_half_the_binary_cross_entropy(self):
+    logits = jnp.zeros((1, 2, 5))
+    labels = jnp.zeros((1, 2), jnp.int32)
+    loss, grads = jax.value_and_grad(
+        lambda x: losses.focal(x, labels, gamma=0.0)[0]
+    )(logits)
+    np.testing.assert_allclose(loss, 2 * 0.5 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(grads[0, 0, 0], -0.25 / 5, rtol=1e-6)
+
+
+class RegionsTest(parameterized.TestCase):
+
+  # Class 0 is right in 2 of 3 pixels, taken for 1 once; class 1 in 1 of 1;
+  # class 2 is predicted at an ignored pixel only.
+  LABELS = jnp.array([[[0, 0, 0], [1, 255, 255]]])
+  PREDICTED = jnp.array([[[0, 0, 1], [1, 2, 0]]])
+
+  def _apply(self, loss, **options):
+    logits = 100.0 * jax.nn.one_hot(self.PREDICTED, 3)
+    return loss(logits, self.LABELS, **options)
+
+  def test_lovasz_of_certain_predictions_is_one_minus_the_iou(self):
+    total, count = self._apply(losses.lovasz_softmax)
+    np.testing.assert_allclose(total, (1 / 3 + 1 / 2) / 2, rtol=1e-6)
+    self.assertEqual(count, 1)
+
+  def test_dice_of_certain_predictions_is_one_minus_the_coefficient(self):
+    total, count = self._apply(losses.dice, epsilon=0.0)
+    np.testing.assert_allclose(total, (1 - 4 / 5 + 1 - 2 / 3) / 2, rtol=1e-6)
+    self.assertEqual(count, 1)
+
+  def test_lovasz_matches_loops_over_algorithm_1(self):
+    logits, labels = random_example()
+    probabilities = np.asarray(jax.nn.softmax(logits), np.float64)
+    expected = 0.0
+    for b in range(2):
+      valid = np.asarray(labels[b]) != 255
+      values = []
+      for c in range(3):  # Class 3 is absent.
+        own = np.asarray(labels[b])[valid] == c
+        errors = np.abs(own - probabilities[b][valid][:, c])
+        before, wrong = 0.0, np.zeros(len(errors), bool)
+        value = 0.0
+        for i in np.argsort(-errors):
+          wrong[i] = True
+          # The Jaccard loss of the set of pixels wrong so far.
+          jaccard = wrong.sum() / (own | wrong).sum()
+          value += errors[i] * (jaccard - before)
+          before = jaccard
+        values.append(value)
+      expected += np.mean(values)
+    total, count = losses.lovasz_softmax(logits, labels)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    self.assertEqual(count, 2)
+
+  def test_lovasz_keeps_its_digits_among_many_pixels(self):
+    n = 100_000
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(1, n, 2)).astype(np.float32)
+    labels = rng.integers(0, 2, size=(1, n))
+    grads = jax.jit(
+        jax.grad(lambda x: losses.lovasz_softmax(x, jnp.asarray(labels))[0])
+    )(jnp.asarray(logits))
+    p = 1 / (1 + np.exp(logits[0, :, ::-1] - logits[0]).astype(np.float64))
+    expected = np.zeros(n)
+    for c in range(2):
+      own = labels[0] == c
+      order = np.argsort(-np.abs(own - p[:, c]), kind="stable")
+      union = own.sum() + np.cumsum(~own[order])
+      jaccard = 1 - (own.sum() - np.cumsum(own[order])) / union
+      steps = np.zeros(n)
+      steps[order] = np.diff(jaccard, prepend=0.0)
+      sign = np.where(own, -1, 1) * (1 if c == 0 else -1)
+      expected += 0.5 * steps * sign * p[:, 0] * p[:, 1]
+    error = np.abs(grads[0, :, 0] - expected) / np.abs(expected).max()
+    # But for the neighbours that float32 puts in another order.
+    self.assertLess(np.quantile(error, 0.99), 1e-3)
+
+  def test_dice_matches_loops(self):
+    logits, labels = random_example()
+    probabilities = np.asarray(jax.nn.softmax(logits), np.float64)
+    expected = 0.0
+    for b in range(2):
+      valid = np.asarray(labels[b]) != 255
+      for c in range(3):
+        own = np.asarray(labels[b])[valid] == c
+        p = probabilities[b][valid][:, c]
+        both = np.sum(p * own)
+        total = np.sum(p * p) + np.sum(own) + 2e-3
+        expected += (1 - 2 * both / total) / 3
+    total, count = losses.dice(logits, labels)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    self.assertEqual(count, 2)
+
+
+class ResidualTest(absltest.TestCase):
+
+  def test_mean_of_squares_over_all_elements(self):
+    residual = jnp.array([[[1.0, -2.0], [0.0, 3.0]]], jnp.bfloat16)
+    labels = jnp.full((1, 2, 2), 255)
+    total, count = losses.mean_squared_residual(residual, labels)
+    self.assertEqual((float(total), float(count)), (14.0, 4.0))
+
 
 class PresenceTest(chex.TestCase):
 
@@ -67,6 +343,10 @@ class PresenceTest(chex.TestCase):
     labels = jnp.array([[[0, 2], [255, 2]], [[1, 1], [1, 255]]])
     present = self.variant(lambda x: losses.class_presence(x, 4))(labels)
     np.testing.assert_array_equal(present, [[1, 0, 1, 0], [0, 1, 0, 0]])
+
+  def test_the_label_of_an_image_is_one_hot(self):
+    present = losses.class_presence(jnp.array([2, 255]), 3)
+    np.testing.assert_array_equal(present, [[0, 0, 1], [0, 0, 0]])
 
   def test_matches_the_definition(self):
     labels = jnp.array([[[0, 2], [255, 2]]])

@@ -41,7 +41,9 @@ def make_batch(seed=0, size=16):
   }
 
 
-def make_step(num_devices, model=None, loss=None, **optim_config):
+def make_step(
+    num_devices, model=None, loss=None, switches=None, **optim_config
+):
   mesh = jax.sharding.Mesh(
       np.array(jax.devices()[:num_devices]), (step_lib.AXIS,)
   )
@@ -51,7 +53,13 @@ def make_step(num_devices, model=None, loss=None, **optim_config):
   state = step_lib.init_state(net, tx, jax.random.key(0), (16, 16))
   state = jax.device_put(state, NamedSharding(mesh, P()))
   step = step_lib.make_train_step(
-      net, tx, mesh, loss or LOSS, mean=(127,) * 3, std=(60,) * 3
+      net,
+      tx,
+      mesh,
+      loss or LOSS,
+      mean=(127,) * 3,
+      std=(60,) * 3,
+      switches=switches,
   )
 
   def put(batch):
@@ -137,6 +145,8 @@ class HeadsTest(parameterized.TestCase):
         backbone=dict(name="shallow", channels=8),
         head=dict(name=name, channels=8, dropout_rate=0.0),
     )
+    if name == "mfnet":
+      model["head"]["map_size"] = (4, 4)
     for field in ("aspp_dropout_rate", "decoder_dropout_rate"):
       if field in HEADS[name].__dataclass_fields__:
         model["head"][field] = 0.0

@@ -6,6 +6,7 @@ from ctxseg_jax.heads import double_attention
 from ctxseg_jax.heads import emanet
 from ctxseg_jax.heads import encnet
 from ctxseg_jax.heads import fcn
+from ctxseg_jax.heads import mfnet
 from ctxseg_jax.heads import non_local
 from ctxseg_jax.heads import pspnet
 
@@ -18,6 +19,7 @@ HEADS = {
     "encnet": encnet.EncNetHead,
     "encoding_aux": encnet.EncodingAuxHead,
     "fcn": fcn.FCNHead,
+    "mfnet": mfnet.MFHead,
     "nonlocal": non_local.NonLocalHead,
     "pspnet": pspnet.PSPHead,
 }

@@ -12,40 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax.decoder import decode
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
+from ctxseg_jax.layers import dropout
 from ctxseg_jax.layers import Norm
-from ctxseg_jax.layers import resize_bilinear
-
-
-class SeparableConvBNAct(nn.Module):
-  """A 3x3 convolution of each channel, then a 1x1 convolution over channels.
-
-  Batch norm and ReLU follow both, as in mmsegmentation. So does the initial
-  scale of the depthwise kernels, for which the fan-out counts all channels:
-  small, but batch norm undoes it.
-
-  Attributes:
-    channels: Output channels.
-    dilation: Dilation of the 3x3 convolution.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
-  """
-
-  channels: int
-  dilation: int = 1
-  norm: Norm = Norm()
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Maps [B, H, W, C] to [B, H, W, channels]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
-    c = x.shape[-1]
-    x = ConvBNAct(c, dilation=self.dilation, groups=c, name="depthwise", **kw)(
-        x, train=train
-    )
-    return ConvBNAct(self.channels, 1, name="pointwise", **kw)(x, train=train)
+from ctxseg_jax.layers import SeparableConvBNAct
 
 
 class ASPP(nn.Module):
@@ -99,18 +71,13 @@ class ASPP(nn.Module):
     x = ConvBNAct(
         self.channels, self.project_kernel_size, name="project", **kw
     )(jnp.concatenate(maps, axis=-1), train=train)
-    return _dropout(
-        x, self.dropout_rate, self.channel_dropout, train, "dropout"
+    return dropout(
+        x,
+        self.dropout_rate,
+        channel_dropout=self.channel_dropout,
+        train=train,
+        name="dropout",
     )
-
-
-def _dropout(x, rate, channel_dropout, train, name):
-  return nn.Dropout(
-      rate,
-      broadcast_dims=(1, 2) if channel_dropout else (),
-      deterministic=not train,
-      name=name,
-  )(x)
 
 
 class DeepLabV3Head(nn.Module):
@@ -249,25 +216,18 @@ class DeepLabV3PlusHead(nn.Module):
         name="aspp",
         **kw,
     )(features["stage4"], train=train)
-    low = ConvBNAct(self.low_channels, 1, name="low", **kw)(
-        features["stage1"], train=train
-    )
-    x = resize_bilinear(x, low.shape[1:3], align_corners=self.align_corners)
-    x = jnp.concatenate([x.astype(self.dtype), low], axis=-1)
-    conv = SeparableConvBNAct if self.separable else ConvBNAct
-    x = conv(self.channels, name="decoder1", **kw)(x, train=train)
-    x = _dropout(
+    logits = decode(
         x,
-        self.decoder_dropout_rate,
-        self.channel_dropout,
-        train,
-        "decoder_dropout",
+        features["stage1"],
+        train=train,
+        num_classes=self.num_classes,
+        channels=self.channels,
+        low_channels=self.low_channels,
+        separable=self.separable,
+        decoder_dropout_rate=self.decoder_dropout_rate,
+        dropout_rate=self.dropout_rate,
+        channel_dropout=self.channel_dropout,
+        align_corners=self.align_corners,
+        **kw,
     )
-    x = conv(self.channels, name="decoder2", **kw)(x, train=train)
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
     return {"logits": logits}

@@ -59,13 +59,14 @@ class DoubleAttentionBlock(nn.Module):
   (the rule of non-local blocks without batch norm; the paper does not say).
 
   Attributes:
-    reduction: Input channels over the widths m and n of the paper, which are
-      equal (paper: 4).
+    reduction: Input channels over the width m of the descriptors (paper: 4).
+    num_descriptors: Number n of descriptors; None is as many as m (paper).
     softmax: See `double_attention`.
     dtype: Compute dtype; softmax is float32.
   """
 
   reduction: int = 4
+  num_descriptors: int | None = None
   softmax: str = "descriptors"
   dtype: jnp.dtype = jnp.float32
 
@@ -74,9 +75,10 @@ class DoubleAttentionBlock(nn.Module):
     """Maps [B, H, W, C] to [B, H, W, C]."""
     b, h, w, c = x.shape
     width = max(c // self.reduction, 1)
+    num_descriptors = self.num_descriptors or width
     pixels = x.reshape(b, h * w, c)
 
-    def project(name):
+    def project(width, name):
       return nn.Dense(
           width,
           kernel_init=nn.initializers.he_normal(),
@@ -85,9 +87,9 @@ class DoubleAttentionBlock(nn.Module):
       )(pixels)
 
     z = double_attention(
-        project("features"),
-        project("gather"),
-        project("distribute"),
+        project(width, "features"),
+        project(num_descriptors, "gather"),
+        project(num_descriptors, "distribute"),
         self.softmax,
     )
     z = nn.Dense(
@@ -103,6 +105,7 @@ class DoubleAttentionHead(nn.Module):
     num_classes: Number of classes.
     channels: Width C of the features the block works on.
     reduction: See `DoubleAttentionBlock`.
+    num_descriptors: See `DoubleAttentionBlock`.
     softmax: See `double_attention`.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
@@ -113,6 +116,7 @@ class DoubleAttentionHead(nn.Module):
   num_classes: int
   channels: int = 512
   reduction: int = 4
+  num_descriptors: int | None = None
   softmax: str = "descriptors"
   dropout_rate: float = 0.1
   channel_dropout: bool = True
@@ -139,7 +143,11 @@ class DoubleAttentionHead(nn.Module):
     inputs = features["stage4"]
     x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
     x = DoubleAttentionBlock(
-        self.reduction, self.softmax, self.dtype, name="double_attention"
+        self.reduction,
+        self.num_descriptors,
+        self.softmax,
+        self.dtype,
+        name="double_attention",
     )(x)
     x = ConvBNAct(self.channels, name="conv2", **kw)(x, train=train)
     x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)

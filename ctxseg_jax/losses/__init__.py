@@ -1,0 +1,66 @@
+"""Losses as (sum, count), so that a mean can be taken over all devices.
+
+With ignored pixels every device sees another number of labelled ones: a mean
+of the devices' means is a noisier loss than the papers'. The caller sums both
+parts over the devices and divides once. Nothing in a loss depends on which
+images share a device: what is no sum over pixels is one over images.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax.losses.context import class_presence
+from ctxseg_jax.losses.context import mean_squared_residual
+from ctxseg_jax.losses.context import presence_bce
+from ctxseg_jax.losses.pixels import focal
+from ctxseg_jax.losses.pixels import ohem_cross_entropy
+from ctxseg_jax.losses.pixels import resize_labels
+from ctxseg_jax.losses.pixels import softmax_cross_entropy
+from ctxseg_jax.losses.regions import dice
+from ctxseg_jax.losses.regions import lovasz_softmax
+
+__all__ = [
+    "class_presence",
+    "dice",
+    "focal",
+    "lovasz_softmax",
+    "mean_squared_residual",
+    "ohem_cross_entropy",
+    "presence_bce",
+    "resize_labels",
+    "softmax_cross_entropy",
+    "DENOMINATORS",
+    "LOSSES",
+    "PIXEL_LOSSES",
+]
+
+LOSSES = {
+    "dice": dice,
+    "focal": focal,
+    "lovasz_softmax": lovasz_softmax,
+    "mean_squared_residual": mean_squared_residual,
+    "ohem_cross_entropy": ohem_cross_entropy,
+    "presence_bce": presence_bce,
+    "softmax_cross_entropy": softmax_cross_entropy,
+}
+
+# Losses that are a sum over pixels: what the papers divide it by differs.
+PIXEL_LOSSES = frozenset(
+    {"focal", "ohem_cross_entropy", "softmax_cross_entropy"}
+)
+
+# By what a sum over pixels is divided, of the labelled pixels `count`, the
+# images and all pixels of the global batch. At equal learning rates these are
+# different recipes.
+DENOMINATORS: dict[str, Callable[[jax.Array, int, int], jax.Array]] = {
+    # torch, PyTorch-Encoding, semseg.
+    "labelled": lambda count, images, pixels: count,
+    # mmsegmentation's default, EMANet: ignored pixels count too.
+    "pixels": lambda count, images, pixels: jnp.full_like(count, pixels),
+    # pytorch-deeplab-xception, MFNet: divided by the batch size once more.
+    "labelled_times_images": lambda count, images, pixels: count * images,
+    # The first FCN: the sum itself.
+    "one": lambda count, images, pixels: jnp.ones_like(count),
+}

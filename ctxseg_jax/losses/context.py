@@ -1,0 +1,72 @@
+"""Losses that context heads bring along, of whole images or features."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def class_presence(
+    labels: jax.Array, num_classes: int, *, ignore_label: int = 255
+) -> jax.Array:
+  """Tells which classes occur in each label map.
+
+  Args:
+    labels: Integer classes, [B, H, W] or [B].
+    num_classes: Number of classes.
+    ignore_label: A label that is not a class.
+
+  Returns:
+    float32 [B, num_classes], 1 where at least one pixel has the class.
+  """
+  classes = jnp.arange(num_classes)
+  labels = labels.astype(jnp.int32)[..., None]
+  present = (labels == classes) & (labels != ignore_label)
+  # Over no axis where a label is one class: then it is one-hot.
+  axes = tuple(range(1, labels.ndim - 1))
+  return jnp.any(present, axis=axes).astype(jnp.float32)
+
+
+def presence_bce(
+    logits: jax.Array, labels: jax.Array, *, ignore_label: int = 255
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the semantic encoding loss (EncNet's SE-loss).
+
+  Binary cross-entropy of "class c occurs in this label map", after
+  augmentation, so small and large objects weigh the same. Paper: section 3.1
+  of Zhang et al., CVPR 2018; averaged over images and classes as the authors'
+  code does.
+
+  Args:
+    logits: One score per image and class, [B, num_classes].
+    labels: Integer classes, [B, H, W] or [B].
+    ignore_label: A label that is not a class.
+
+  Returns:
+    The summed loss and B * num_classes, both scalars.
+  """
+  targets = class_presence(labels, logits.shape[-1], ignore_label=ignore_label)
+  loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
+  # An array that varies over devices like the sum does, not a constant.
+  count = jnp.sum(jnp.ones_like(loss))
+  return jnp.sum(loss), count
+
+
+def mean_squared_residual(
+    residual: jax.Array, labels: jax.Array, *, ignore_label: int = 255
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the mean square of what is left of a reconstruction (MFNet).
+
+  Args:
+    residual: Differences between features and their reconstruction, of any
+      shape; every element counts, as what lies under ignored pixels is
+      reconstructed as well.
+    labels: Not read.
+    ignore_label: Not read.
+
+  Returns:
+    The sum of the squares and the number of elements, both scalars.
+  """
+  del labels, ignore_label
+  squares = jnp.square(residual.astype(jnp.float32))
+  # An array that varies over devices like the sum does, not a constant.
+  return jnp.sum(squares), jnp.sum(jnp.ones_like(squares))

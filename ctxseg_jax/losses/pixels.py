@@ -1,0 +1,152 @@
+"""Losses that are a sum over pixels."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+def softmax_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    ignore_label: int = 255,
+    class_weights: Sequence[float] | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Computes cross-entropy over the pixels that carry a label.
+
+  Args:
+    logits: Unnormalised class scores, [..., num_classes].
+    labels: Integer classes, [...]; `ignore_label` marks unlabelled pixels.
+    ignore_label: The label to leave out of both the sum and the count.
+    class_weights: Factor of each class's pixels, in the count as well: the
+      mean over labelled pixels is then torch's weighted one.
+
+  Returns:
+    The summed loss and the number of pixels that contributed (the sum of
+    their weights), both scalars.
+
+  Raises:
+    ValueError: Not one weight per class.
+  """
+  loss, valid, safe_labels = _cross_entropy(logits, labels, ignore_label)
+  if class_weights is None:
+    return jnp.sum(loss, where=valid), jnp.sum(valid)
+  num_classes = logits.shape[-1]
+  if len(class_weights) != num_classes or not all(
+      isinstance(w, (int, float)) and w >= 0 for w in class_weights
+  ):
+    raise ValueError(
+        f"class_weights: expected {num_classes} numbers, none below 0,"
+        f" got {len(class_weights)}: {class_weights!r}"
+    )
+  weights = jnp.asarray(class_weights, jnp.float32)[safe_labels]
+  return jnp.sum(weights * loss, where=valid), jnp.sum(weights, where=valid)
+
+
+def _cross_entropy(logits, labels, ignore_label):
+  """Returns the loss of each pixel, which are valid, and safe labels."""
+  labels = labels.astype(jnp.int32)
+  valid = labels != ignore_label
+  safe_labels = jnp.where(valid, labels, 0)
+  loss = optax.softmax_cross_entropy_with_integer_labels(
+      logits.astype(jnp.float32), safe_labels
+  )
+  return loss, valid, safe_labels
+
+
+def ohem_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    ignore_label: int = 255,
+    threshold: float = 0.7,
+    min_kept: int = 100_000,
+) -> tuple[jax.Array, jax.Array]:
+  """Computes cross-entropy over the hard pixels of each image (OHEM).
+
+  Hard are the pixels whose true class is given a probability below
+  `threshold`; in an image with fewer than `min_kept` of them the `min_kept`
+  hardest pixels are. The rule and its defaults are mmsegmentation's, which
+  pools the images of a device: here an image is on its own, so that the loss
+  does not depend on the number of devices.
+
+  Args:
+    logits: Unnormalised class scores, [B, ..., num_classes].
+    labels: Integer classes, [B, ...].
+    ignore_label: The label to leave out.
+    threshold: Probability from which a pixel is easy.
+    min_kept: Number of pixels kept of an image that has more.
+
+  Returns:
+    The summed loss of the hard pixels and their number, both scalars. The
+    mean over them is OHEM's own; mmsegmentation's sampler goes with the
+    denominator "pixels".
+  """
+  loss, valid, _ = _cross_entropy(logits, labels, ignore_label)
+  num_images = labels.shape[0]
+  loss, valid = (x.reshape(num_images, -1) for x in (loss, valid))
+  probability = jnp.exp(-jax.lax.stop_gradient(loss))
+  # Ignored pixels last, behind every probability.
+  ordered = jnp.sort(jnp.where(valid, probability, 2.0), axis=1)
+  last = jnp.sum(valid, axis=1, keepdims=True) - 1
+  index = jnp.maximum(jnp.minimum(min_kept, last), 0)
+  limit = jnp.take_along_axis(ordered, index, axis=1)
+  hard = valid & (probability < jnp.maximum(limit, threshold))
+  return jnp.sum(loss, where=hard), jnp.sum(hard)
+
+
+def focal(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    ignore_label: int = 255,
+    alpha: float = 0.5,
+    gamma: float = 2.0,
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the sigmoid focal loss, each class against the rest.
+
+  Paper: Eq. (5) of Lin et al., "Focal Loss for Dense Object Detection", ICCV
+  2017, https://arxiv.org/abs/1708.02002; alpha as in mmsegmentation (paper:
+  0.25), and as there a pixel has the mean over its classes.
+
+  Args:
+    logits: Scores of each class against the rest, [..., num_classes].
+    labels: Integer classes, [...].
+    ignore_label: The label to leave out of both the sum and the count.
+    alpha: Weight of a pixel's own class; the others have 1 - alpha.
+    gamma: Power of 1 - p_t, by which easy decisions count less.
+
+  Returns:
+    The summed loss and the number of labelled pixels, both scalars.
+  """
+  labels = labels.astype(jnp.int32)
+  valid = labels != ignore_label
+  own = labels[..., None] == jnp.arange(logits.shape[-1])
+  logits = logits.astype(jnp.float32)
+  # p_t = sigmoid(signed), and 1 - p_t = sigmoid(-signed) without cancelling.
+  signed = jnp.where(own, logits, -logits)
+  easiness = jnp.exp(gamma * jax.nn.log_sigmoid(-signed))
+  balance = jnp.where(own, alpha, 1.0 - alpha)
+  loss = -balance * easiness * jax.nn.log_sigmoid(signed)
+  return jnp.sum(jnp.mean(loss, axis=-1), where=valid), jnp.sum(valid)
+
+
+def resize_labels(labels: jax.Array, size: Sequence[int]) -> jax.Array:
+  """Picks the label nearest to the middle of each cell of a coarser map.
+
+  Args:
+    labels: Integer classes, [B, H, W].
+    size: (h, w), the size of the logits to be supervised (DeepLabV2).
+
+  Returns:
+    [B, h, w].
+  """
+  for axis, (target, source) in enumerate(
+      zip(size, labels.shape[1:], strict=True), start=1
+  ):
+    index = ((np.arange(target) + 0.5) * source / target).astype(np.int32)
+    labels = jnp.take(labels, index, axis=axis)
+  return labels
