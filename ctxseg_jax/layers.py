@@ -166,11 +166,15 @@ class Classifier(nn.Module):
     channel_dropout: Drop whole channels (PyTorch's Dropout2d, as mmsegmentation
       and the first PyTorch-Encoding), or single elements (PyTorch-Encoding
       since 2020).
+    kernel_init: Initialiser of the kernel. Its default is 1 / sqrt(C) and not
+      mmsegmentation's 0.01: a gate gets its gradient through it, and on
+      context scenes EncNet's stayed asleep.
   """
 
   num_classes: int
   dropout_rate: float = 0.1
   channel_dropout: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -188,6 +192,7 @@ class Classifier(nn.Module):
         self.num_classes,
         (1, 1),
         padding="VALID",
+        kernel_init=self.kernel_init,
         dtype=jnp.float32,
         name="conv",
     )(x)
@@ -243,9 +248,33 @@ def attention(
   return out.swapaxes(0, 1).reshape(b, num_chunks * size, -1)[:, :n]
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-  """3x3 max pooling with stride 2 and padding 1 (of minus infinity)."""
-  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+def max_pool(
+    x: jax.Array,
+    *,
+    window: int = 3,
+    stride: int = 2,
+    padding: int = 1,
+    ceil_mode: bool = False,
+) -> jax.Array:
+  """Max pooling, padded with minus infinity.
+
+  Args:
+    x: Maps, [B, H, W, C].
+    window: Side of the square window.
+    stride: Stride in both directions.
+    padding: Padding on all sides, at most half of the window.
+    ceil_mode: Round output sizes up instead of down where the stride leaves a
+      rest: a last window then reaches over the edge (Caffe's rule; PyTorch's
+      option of this name).
+  """
+  pads = []
+  for size in x.shape[1:3]:
+    rest = (size + 2 * padding - window) % stride
+    over = stride - rest if ceil_mode and rest else 0
+    # No window begins beyond the first padding and the map.
+    starts_at = size + 2 * padding + over - window
+    pads.append((padding, padding + over * (starts_at < size + padding)))
+  return nn.max_pool(x, (window,) * 2, strides=(stride,) * 2, padding=pads)
 
 
 def resize_matrix(

@@ -23,6 +23,8 @@ NUM_PARAMS = {
     ("resnet", 101, "deep32"): 42_519_392,
     ("resnet", 152, "7x7"): 58_143_808,
     ("shallow", None, None): 130_464,
+    # Its 14,714,688 and the convolution in the place of pool5.
+    ("vgg16", None, None): 17_074_496,
 }
 
 

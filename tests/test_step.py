@@ -141,15 +141,15 @@ class HeadsTest(parameterized.TestCase):
       *sorted(set(HEADS) - {"encnet", "encoding_aux"})  # Tested above.
   )
   def test_every_head_trains_alike_on_8_devices_and_on_1(self, name):
-    model = dict(
-        backbone=dict(name="shallow", channels=8),
-        head=dict(name=name, channels=8, dropout_rate=0.0),
-    )
+    head = dict(name=name, channels=8)
     if name == "mfnet":
-      model["head"]["map_size"] = (4, 4)
-    for field in ("aspp_dropout_rate", "decoder_dropout_rate"):
+      head["map_size"] = (4, 4)
+    for field in ("dropout_rate", "aspp_dropout_rate", "decoder_dropout_rate"):
       if field in HEADS[name].__dataclass_fields__:
-        model["head"][field] = 0.0
+        head[field] = 0.0
+    if "host" in HEADS[name].__dataclass_fields__:
+      head["host"] = dict(name="fcn", channels=8, dropout_rate=0.0)
+    model = dict(backbone=dict(name="shallow", channels=8), head=head)
     loss = dict(logits=LOSS["logits"])
     results = []
     for num_devices in (1, 8):

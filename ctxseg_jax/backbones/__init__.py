@@ -2,8 +2,10 @@
 
 from ctxseg_jax.backbones import resnet
 from ctxseg_jax.backbones import shallow
+from ctxseg_jax.backbones import vgg
 
 BACKBONES = {
     "resnet": resnet.ResNet,
     "shallow": shallow.ShallowNet,
+    "vgg16": vgg.VGG16,
 }

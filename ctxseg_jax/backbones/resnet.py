@@ -2,8 +2,11 @@
 
 References: He et al., "Deep Residual Learning for Image Recognition", CVPR
 2016; stems and dilation as in the segmentation codes named at `STEMS` and
-`DILATIONS`. The stride of a bottleneck is on its 3x3 convolution (v1.5).
+`DILATIONS`. The stride of a bottleneck is on its 3x3 convolution (v1.5) unless
+a field says otherwise.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
@@ -122,21 +125,28 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-  """1x1, 3x3 (strided, dilated) and 1x1 convolutions and a shortcut."""
+  """1x1, 3x3 (dilated) and 1x1 convolutions and a shortcut.
+
+  The stride is that of the 3x3, or of the first 1x1 convolution.
+  """
 
   channels: int
   stride: int
   dilation: int
+  stride_in_1x1: bool
   norm: Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     kw = dict(norm=self.norm, dtype=self.dtype)
-    out = ConvBNAct(self.channels, 1, name="conv1", **kw)(x, train=train)
+    strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+    out = ConvBNAct(self.channels, 1, stride=strides[0], name="conv1", **kw)(
+        x, train=train
+    )
     out = ConvBNAct(
         self.channels,
-        stride=self.stride,
+        stride=strides[1],
         dilation=self.dilation,
         name="conv2",
         **kw,
@@ -164,6 +174,10 @@ class ResNet(nn.Module):
     output_stride: Input size over the size of stage 4: 8, 16 or 32.
     stem: "7x7", "deep64" or "deep32"; see `STEMS`.
     dilation: Which blocks are dilated by how much; see `DILATIONS`.
+    stride_in_1x1: Put the stride of a bottleneck into its first convolution,
+      as in the first release of the weights (He et al.; DeepLabV2).
+    ceil_pool: Round the size of the stem up; see `layers.max_pool` (the first
+      release, DeepLabV2).
     norm: Settings of the batch norms.
     dtype: Compute dtype.
   """
@@ -172,6 +186,8 @@ class ResNet(nn.Module):
   output_stride: int = 8
   stem: str = "deep64"
   dilation: str = "contracted"
+  stride_in_1x1: bool = False
+  ceil_pool: bool = False
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -190,6 +206,11 @@ class ResNet(nn.Module):
     plan = stage_plan(self.depth, self.output_stride, self.dilation)
     if self.stem not in STEMS:
       raise ValueError(f"Unknown stem {self.stem!r}; known: {sorted(STEMS)}.")
+    if self.stride_in_1x1 and self.depth < 50:
+      raise ValueError(
+          "stride_in_1x1 needs bottlenecks, a depth of 50 or more, got"
+          f" {self.depth}."
+      )
     kw = dict(norm=self.norm, dtype=self.dtype)
     widths = STEMS[self.stem]
     x = images.astype(self.dtype)
@@ -201,9 +222,13 @@ class ResNet(nn.Module):
           name=f"stem_conv{i}",
           **kw,
       )(x, train=train)
-    x = max_pool(x)
+    x = max_pool(x, ceil_mode=self.ceil_pool)
     features = {"stem": x}
-    block_type = BasicBlock if self.depth < 50 else Bottleneck
+    block_type = BasicBlock
+    if self.depth >= 50:
+      block_type = functools.partial(
+          Bottleneck, stride_in_1x1=self.stride_in_1x1
+      )
     for stage, (stride, dilations) in enumerate(plan, start=1):
       for i, dilation in enumerate(dilations, start=1):
         x = block_type(

@@ -2,16 +2,21 @@
 
 from ctxseg_jax.heads import danet
 from ctxseg_jax.heads import deeplab
+from ctxseg_jax.heads import deeplabv2
 from ctxseg_jax.heads import double_attention
 from ctxseg_jax.heads import emanet
 from ctxseg_jax.heads import encnet
 from ctxseg_jax.heads import fcn
+from ctxseg_jax.heads import fcn_vgg
 from ctxseg_jax.heads import mfnet
 from ctxseg_jax.heads import non_local
 from ctxseg_jax.heads import pspnet
+from ctxseg_jax.heads import sca
 
 HEADS = {
     "danet": danet.DANetHead,
+    "deeplabv2": deeplabv2.DeepLabV2Head,
+    "deeplabv2_concat": deeplabv2.DeepLabV2ConcatHead,
     "deeplabv3": deeplab.DeepLabV3Head,
     "deeplabv3plus": deeplab.DeepLabV3PlusHead,
     "double_attention": double_attention.DoubleAttentionHead,
@@ -19,7 +24,9 @@ HEADS = {
     "encnet": encnet.EncNetHead,
     "encoding_aux": encnet.EncodingAuxHead,
     "fcn": fcn.FCNHead,
+    "fcn_vgg": fcn_vgg.FCNVGGHead,
     "mfnet": mfnet.MFHead,
     "nonlocal": non_local.NonLocalHead,
     "pspnet": pspnet.PSPHead,
+    "sca": sca.SCAHead,
 }

@@ -1,0 +1,139 @@
+"""Selective context aggregation (SCA) around another head.
+
+Reference: Wang et al., "Neuron-level Selective Context Aggregation for Scene
+Segmentation", 2017, https://arxiv.org/abs/1711.08278. There is no code of the
+authors'. A summary of the paper describes the predictor with as many outputs
+as there are classes, multiplies them with the mean of 512 features, and does
+not say how its four branches meet; `READINGS` are the three ways to make that
+consistent. The branches are summed, as DeepLabV2's.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# What context is added to, by what it is predicted from.
+READINGS = ("features", "logits", "scores")
+
+
+def aggregate_context(x: jax.Array, dependencies: jax.Array) -> jax.Array:
+  """Adds the mean of the image to each neuron, as far as it depends on it.
+
+  out = x + GAP(x) * D, the paper's context aggregation operator.
+
+  Args:
+    x: Local features, [B, H, W, C].
+    dependencies: D, [B, H, W, C].
+
+  Returns:
+    [B, H, W, C] in the dtype of `x`; the mean is taken in float32.
+  """
+  context = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+  return x + (context * dependencies.astype(jnp.float32)).astype(x.dtype)
+
+
+class DependencyPredictor(nn.Module):
+  """Predicts how far each neuron depends on the context of the image.
+
+  Attributes:
+    num_outputs: Number of outputs per position.
+    channels: Width of the hidden layer.
+    rates: Dilations of the four branches.
+    dtype: Compute dtype.
+  """
+
+  num_outputs: int
+  channels: int
+  rates: tuple[int, ...]
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, H, W, C] to dependencies [B, H, W, num_outputs]."""
+    x = nn.relu(self._conv(x, self.channels, 1, "reduce"))
+    return sum(
+        self._conv(x, self.num_outputs, rate, f"branch{i}")
+        for i, rate in enumerate(self.rates, start=1)
+    )
+
+  def _conv(self, x, channels, rate, name):
+    return nn.Conv(
+        channels,
+        (3, 3),
+        kernel_dilation=(rate, rate),
+        padding=((rate, rate), (rate, rate)),
+        kernel_init=nn.initializers.normal(0.01),
+        dtype=self.dtype,
+        name=name,
+    )(x)
+
+
+class SCAHead(nn.Module):
+  """Selective context aggregation before, or behind, a host head.
+
+  Small weights let it start near the identity, the more so the fewer channels
+  there are.
+
+  Attributes:
+    num_classes: Number of classes.
+    host: The head that classifies.
+    reading: What context is predicted from, and added to. "features": both are
+      stage 4, before the host (the default: neurons are features). "logits":
+      both are the host's logits. "scores": predicted from stage 4, added to
+      the host's logits.
+    channels: Width of the predictor's hidden layer (256).
+    rates: Dilations of the predictor's branches (1, 2, 4, 8).
+    dtype: Compute dtype; on logits, float32.
+  """
+
+  num_classes: int
+  host: nn.Module
+  reading: str = "features"
+  channels: int = 256
+  rates: tuple[int, ...] = (1, 2, 4, 8)
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to what the host returns.
+
+    Args:
+      features: Backbone outputs; `"stage4"` [B, h, w, C4] is read here, others
+        by the host.
+      train: Passed on to the host.
+
+    Returns:
+      The host's outputs.
+
+    Raises:
+      ValueError: An unknown reading, or one the host's logits do not fit.
+    """
+    if self.reading not in READINGS:
+      raise ValueError(
+          f"Unknown reading {self.reading!r}; known: {sorted(READINGS)}."
+      )
+    x = features["stage4"]
+    if self.reading == "features":
+      x = x.astype(self.dtype)
+      x = aggregate_context(x, self._predict(x, x.shape[-1], self.dtype))
+      return self.host({**features, "stage4": x}, train=train)
+    out = dict(self.host(features, train=train))
+    logits = out["logits"]
+    if self.reading == "logits":
+      dependencies = self._predict(logits, self.num_classes, jnp.float32)
+    else:
+      if logits.shape[:3] != x.shape[:3]:
+        raise ValueError(
+            "reading='scores' needs logits at the size of stage 4, got"
+            f" {logits.shape[1:3]} and {x.shape[1:3]}; use 'features'."
+        )
+      dependencies = self._predict(x, self.num_classes, self.dtype)
+    out["logits"] = aggregate_context(logits, dependencies)
+    return out
+
+  def _predict(self, x, num_outputs, dtype):
+    return DependencyPredictor(
+        num_outputs, self.channels, self.rates, dtype, name="predictor"
+    )(x)
