@@ -21,8 +21,10 @@ NUM_PARAMS = {
     "encnet": 10_002_058,
     "encoding_aux": 2_439_541,
     "fcn": 9_448_981,
+    "fcn_se": 11_813_913,
     "nonlocal": 24_132_885,
     "pspnet": 23_084_565,
+    "sanet": 14_004_770,
 }
 
 # With the fields of published models: PyTorch-Encoding's FCN and auxiliary

@@ -6,8 +6,10 @@ from ctxseg_jax.heads import double_attention
 from ctxseg_jax.heads import emanet
 from ctxseg_jax.heads import encnet
 from ctxseg_jax.heads import fcn
+from ctxseg_jax.heads import fcn_se
 from ctxseg_jax.heads import non_local
 from ctxseg_jax.heads import pspnet
+from ctxseg_jax.heads import sanet
 
 HEADS = {
     "danet": danet.DANetHead,
@@ -18,6 +20,8 @@ HEADS = {
     "encnet": encnet.EncNetHead,
     "encoding_aux": encnet.EncodingAuxHead,
     "fcn": fcn.FCNHead,
+    "fcn_se": fcn_se.FCNSEHead,
     "nonlocal": non_local.NonLocalHead,
     "pspnet": pspnet.PSPHead,
+    "sanet": sanet.SANetHead,
 }
