@@ -111,6 +111,14 @@ class SqueezeAttention(nn.Module):
     return attention * main + attention
 
 
+def _mean_init(key, shape, dtype):
+  """Makes the fusion start as the mean of the maps, class by class."""
+  del key
+  *_, inputs, classes = shape
+  kernel = jnp.tile(jnp.eye(classes, dtype=dtype), (inputs // classes, 1))
+  return (kernel * classes / inputs).reshape(shape)
+
+
 class SANetHead(nn.Module):
   """Squeeze-and-attention modules on all stages, and a dense branch.
 
@@ -194,9 +202,14 @@ class SANetHead(nn.Module):
         resize_bilinear(x, size, align_corners=self.align_corners)
         for x in outputs.values()
     ]
-    masks = Classifier(self.num_classes, dropout_rate=0.0, name="fusion")(
-        jnp.concatenate(maps, axis=-1), train=train
-    )
+    masks = nn.Conv(
+        self.num_classes,
+        (1, 1),
+        padding="VALID",
+        kernel_init=_mean_init,
+        dtype=jnp.float32,
+        name="fusion",
+    )(jnp.concatenate(maps, axis=-1))
     out = {"logits": masks}
     if self.category_loss:
       out["category_logits"] = jnp.mean(masks, axis=(1, 2))
