@@ -202,7 +202,7 @@ class SANetHeadTest(parameterized.TestCase):
         )
         maps[stage] = classify(x, params[f"{stage}_classifier"]["conv"])
       masks = np.concatenate([upsample(x, (12, 11)) for x in maps.values()], -1)
-      masks = classify(masks, params["fusion"])
+      masks = classify(masks, params["fusion"]["conv"])
       dense = conv_bn_relu(self.features["stage4"][i], self.variables, "dense")
       dense = classify(dense, params["dense_classifier"]["conv"])
       for name, expected in (
@@ -265,7 +265,7 @@ class SANetHeadTest(parameterized.TestCase):
     self.assertLess(prediction, 0.6 * everything)
     self.assertLess(masks, 0.8 * everything)
 
-  def test_without_extra_supervision_the_masks_are_the_prediction(self):
+  def test_the_masks_can_be_the_prediction(self):
     def run(variables, **fields):
       head = self.head.clone(**fields)
       return jax.jit(lambda v: head.apply(v, self.features, train=False))(
@@ -285,6 +285,12 @@ class SANetHeadTest(parameterized.TestCase):
     np.testing.assert_allclose(
         out["logits"], full["mask_logits"], rtol=1e-4, atol=1e-5
     )
+    # As in the abstract, with all three losses.
+    out = run(self.variables, prediction="masks")
+    self.assertSameElements(out, ("logits", "category_logits", "dense_logits"))
+    np.testing.assert_allclose(
+        out["logits"], full["mask_logits"], rtol=1e-4, atol=1e-5
+    )
 
   @parameterized.parameters(
       (dict(dense_loss=False), ("logits", "category_logits")),
@@ -297,6 +303,10 @@ class SANetHeadTest(parameterized.TestCase):
         )
     )[0]
     self.assertSameElements(out, expected)
+
+  def test_unknown_predictions_are_refused(self):
+    with self.assertRaisesRegex(ValueError, "fused.*known"):
+      make(self.head.clone(prediction="fused"), self.features)
 
 
 class FCNSETest(absltest.TestCase):
@@ -414,13 +424,6 @@ class StepTest(absltest.TestCase):
         mutable=["batch_stats"],
     )
     before = jax.device_get(state.params)
-    # Masks start as the mean of the modules' maps, class by class.
-    maps = rng.normal(size=(4, 3))
-    np.testing.assert_allclose(
-        maps.reshape(-1) @ before["head"]["fusion"]["kernel"][0, 0],
-        maps.mean(0),
-        rtol=1e-5,
-    )
     state, scalars = step(
         state, {"image": images, "label": label}, jax.random.key(1)
     )

@@ -111,23 +111,19 @@ class SqueezeAttention(nn.Module):
     return attention * main + attention
 
 
-def _mean_init(key, shape, dtype):
-  """Makes the fusion start as the mean of the maps, class by class."""
-  del key
-  *_, inputs, classes = shape
-  kernel = jnp.tile(jnp.eye(classes, dtype=dtype), (inputs // classes, 1))
-  return (kernel * classes / inputs).reshape(shape)
-
-
 class SANetHead(nn.Module):
   """Squeeze-and-attention modules on all stages, and a dense branch.
 
-  The paper supervises three outputs and predicts with a fourth: the loss is
-  the cross-entropy of the masks, plus 0.2 of the binary cross-entropy of the
-  categories, plus 0.8 of the cross-entropy of the dense branch; the prediction
-  is the sum of the dense branch and of the module on stage 4. What a compiled
-  program does not use of these it does not compute: evaluation runs neither
-  the modules on the first three stages nor their fusion.
+  The paper supervises three outputs: the loss is the cross-entropy of the
+  masks, which fuse the four modules, plus 0.2 of the binary cross-entropy of
+  the categories, plus 0.8 of the cross-entropy of the dense branch. What it
+  predicts with it says twice. By its section 3.3 that is the sum of the dense
+  branch and of the module on stage 4: no supervised output, of which only the
+  latter sees context. By its abstract that is what the four modules give
+  together, the masks.
+
+  What a compiled program does not use it does not compute: evaluation runs
+  either the dense branch and one module, or the modules and their fusion.
 
   Attributes:
     num_classes: Number of classes.
@@ -136,9 +132,10 @@ class SANetHead(nn.Module):
     groups: See `SqueezeAttention` (paper: 2, for the first convolution).
     pool_size: See `SqueezeAttention` (paper: 8).
     pooling: "average" (the paper's equations and figures) or "max" (its text).
+    prediction: "dense" (section 3.3) or "masks" (abstract).
     category_loss: Whether to output `"category_logits"`.
     dense_loss: Whether there is a dense branch. Without it the masks are the
-      prediction, and are supervised as such.
+      prediction.
     dropout_rate: Dropout before the classifier of the dense branch.
     channel_dropout: Drop channels instead of elements.
     align_corners: Convention of upsampling attention and masks; see
@@ -152,6 +149,7 @@ class SANetHead(nn.Module):
   groups: int = 2
   pool_size: int = 8
   pooling: str = "average"
+  prediction: str = "dense"
   category_loss: bool = True
   dense_loss: bool = True
   dropout_rate: float = 0.1
@@ -172,11 +170,20 @@ class SANetHead(nn.Module):
       train: Whether batch norm uses batch statistics, and dropout drops.
 
     Returns:
-      With `dense_loss` the prediction `"logits"`, not to be supervised, and
-      `"dense_logits"`, both [B, h4, w4, num_classes], and `"mask_logits"`,
-      [B, h1, w1, num_classes]; without it these masks as `"logits"`. With
-      `category_loss` also `"category_logits"`, [B, num_classes].
+      The masks, [B, h1, w1, num_classes]: as `"logits"` where they are the
+      prediction, else as `"mask_logits"` beside `"logits"`, [B, h4, w4,
+      num_classes], which are not to be supervised. With `dense_loss`
+      `"dense_logits"`, [B, h4, w4, num_classes], with `category_loss`
+      `"category_logits"`, [B, num_classes].
+
+    Raises:
+      ValueError: Unknown `prediction` or `pooling`, or a width of a path that
+        the groups do not divide.
     """
+    if self.prediction not in ("dense", "masks"):
+      raise ValueError(
+          f"Unknown prediction {self.prediction!r}; known: ['dense', 'masks']."
+      )
     kw = dict(norm=self.norm, dtype=self.dtype)
 
     def width(stage):
@@ -202,14 +209,9 @@ class SANetHead(nn.Module):
         resize_bilinear(x, size, align_corners=self.align_corners)
         for x in outputs.values()
     ]
-    masks = nn.Conv(
-        self.num_classes,
-        (1, 1),
-        padding="VALID",
-        kernel_init=_mean_init,
-        dtype=jnp.float32,
-        name="fusion",
-    )(jnp.concatenate(maps, axis=-1))
+    masks = Classifier(self.num_classes, dropout_rate=0.0, name="fusion")(
+        jnp.concatenate(maps, axis=-1), train=train
+    )
     out = {"logits": masks}
     if self.category_loss:
       out["category_logits"] = jnp.mean(masks, axis=(1, 2))
@@ -223,9 +225,7 @@ class SANetHead(nn.Module):
           self.channel_dropout,
           name="dense_classifier",
       )(x, train=train)
-      out |= {
-          "logits": dense + outputs["stage4"],
-          "mask_logits": masks,
-          "dense_logits": dense,
-      }
+      out["dense_logits"] = dense
+      if self.prediction == "dense":
+        out |= {"logits": dense + outputs["stage4"], "mask_logits": masks}
     return out
