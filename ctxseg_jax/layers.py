@@ -107,7 +107,11 @@ class ConvBNAct(nn.Module):
         padding=((pad, pad), (pad, pad)),
         feature_group_count=self.groups,
         use_bias=False,
-        kernel_init=conv_init,
+        # An output feeds as many units as its group has: without the factor a
+        # depthwise kernel starts so small that a batch norm's epsilon shows.
+        kernel_init=nn.initializers.variance_scaling(
+            2.0 * self.groups, "fan_out", "normal"
+        ),
         dtype=self.dtype,
         name="conv",
     )(x)

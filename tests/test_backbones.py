@@ -9,9 +9,11 @@ import numpy as np
 from ctxseg_jax.backbones import BACKBONES
 from ctxseg_jax.backbones import resnet
 
-# Without the classifier. The 7x7 stem as in torchvision; the deep stems differ
-# from it by their three convolutions (and a wider first block) only. Rounded
-# they are the published 23.508, 23.632, 23.527 and 42.500, 42.624, 42.519 M.
+# Without the classifier. ResNets: the 7x7 stem as in torchvision; the deep
+# stems differ from it by their three convolutions (and a wider first block)
+# only. Rounded they are the published 23.508, 23.632, 23.527 and 42.500,
+# 42.624, 42.519 M. EfficientNet: the published 5.289 M less the last 1x1
+# convolution and the classifier; test_efficientnet.py has the other variants.
 NUM_PARAMS = {
     ("resnet", 18, "7x7"): 11_176_512,
     ("resnet", 34, "7x7"): 21_284_672,
@@ -25,12 +27,18 @@ NUM_PARAMS = {
     ("shallow", None, None): 130_464,
     # Its 14,714,688 and the convolution in the place of pool5.
     ("vgg16", None, None): 17_074_496,
+    ("efficientnet", "b0", None): 3_595_388,
 }
 
+# Where the default is not the smallest.
+SMALLEST = {"resnet": (18, "7x7")}
 
-def _build(name, depth, stem, **kw):
+
+def _build(name, depth=None, stem=None, **kw):
   if name == "resnet":
     kw |= dict(depth=depth, stem=stem)
+  elif name == "efficientnet":
+    kw |= dict(variant=depth or "b0")
   return BACKBONES[name](**kw)
 
 
@@ -55,14 +63,16 @@ class AllBackbonesTest(parameterized.TestCase):
 
   @parameterized.parameters(*BACKBONES)
   def test_outputs_are_named_alike(self, name):
-    features, _ = _shapes(_build(name, 18, "7x7"))
+    features, _ = _shapes(_build(name, *SMALLEST.get(name, ())))
     self.assertSameElements(
         features, ["stem", "stage1", "stage2", "stage3", "stage4"]
     )
 
   @parameterized.parameters(*BACKBONES)
   def test_bfloat16_computes_in_it_and_keeps_float32_parameters(self, name):
-    features, variables = _shapes(_build(name, 18, "7x7", dtype=jnp.bfloat16))
+    features, variables = _shapes(
+        _build(name, *SMALLEST.get(name, ()), dtype=jnp.bfloat16)
+    )
     self.assertEqual(features["stage4"].dtype, jnp.bfloat16)
     for leaf in jax.tree.leaves(variables):
       self.assertEqual(leaf.dtype, jnp.float32)

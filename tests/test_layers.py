@@ -75,6 +75,15 @@ class LayersTest(chex.TestCase):
         out[0, :, :, 0], x[0, ::2, ::2, 0] / np.sqrt(1 + 1e-5), rtol=1e-5
     )
 
+  @parameterized.parameters(1, 2, 64)
+  def test_convolutions_start_at_the_fan_out_of_their_group(self, groups):
+    layer = layers.ConvBNAct(64, groups=groups)
+    variables = layer.init(
+        jax.random.key(0), jnp.ones((1, 3, 3, 64)), train=False
+    )
+    std = np.std(variables["params"]["conv"]["kernel"])
+    np.testing.assert_allclose(std, (2 * groups / (9 * 64)) ** 0.5, rtol=0.1)
+
   def test_max_pool_pads_with_minus_infinity(self):
     x = -jnp.ones((1, 4, 4, 1))
     np.testing.assert_array_equal(layers.max_pool(x), -jnp.ones((1, 2, 2, 1)))

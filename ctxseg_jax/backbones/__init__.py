@@ -1,10 +1,12 @@
 """Backbones, by the name used in configs."""
 
+from ctxseg_jax.backbones import efficientnet
 from ctxseg_jax.backbones import resnet
 from ctxseg_jax.backbones import shallow
 from ctxseg_jax.backbones import vgg
 
 BACKBONES = {
+    "efficientnet": efficientnet.EfficientNet,
     "resnet": resnet.ResNet,
     "shallow": shallow.ShallowNet,
     "vgg16": vgg.VGG16,

@@ -7,10 +7,12 @@ from ctxseg_jax.heads import double_attention
 from ctxseg_jax.heads import emanet
 from ctxseg_jax.heads import encnet
 from ctxseg_jax.heads import fcn
+from ctxseg_jax.heads import fcn_se
 from ctxseg_jax.heads import fcn_vgg
 from ctxseg_jax.heads import mfnet
 from ctxseg_jax.heads import non_local
 from ctxseg_jax.heads import pspnet
+from ctxseg_jax.heads import sanet
 from ctxseg_jax.heads import sca
 
 HEADS = {
@@ -24,9 +26,11 @@ HEADS = {
     "encnet": encnet.EncNetHead,
     "encoding_aux": encnet.EncodingAuxHead,
     "fcn": fcn.FCNHead,
+    "fcn_se": fcn_se.FCNSEHead,
     "fcn_vgg": fcn_vgg.FCNVGGHead,
     "mfnet": mfnet.MFHead,
     "nonlocal": non_local.NonLocalHead,
     "pspnet": pspnet.PSPHead,
+    "sanet": sanet.SANetHead,
     "sca": sca.SCAHead,
 }
