@@ -12,7 +12,7 @@ import ctxseg_jax
 # From the ground up. A module may import from floors strictly below its own.
 FLOORS = [
     {"errors"},
-    {"commands", "layers", "losses", "metrics", "settings"},
+    {"commands", "encoding", "layers", "losses", "metrics", "settings"},
     {"backbones", "data", "heads"},
     {
         "checkpoint",

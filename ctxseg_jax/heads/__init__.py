@@ -7,6 +7,7 @@ from ctxseg_jax.heads import emanet
 from ctxseg_jax.heads import encnet
 from ctxseg_jax.heads import fcn
 from ctxseg_jax.heads import non_local
+from ctxseg_jax.heads import pooled
 from ctxseg_jax.heads import pspnet
 
 HEADS = {
@@ -19,5 +20,6 @@ HEADS = {
     "encoding_aux": encnet.EncodingAuxHead,
     "fcn": fcn.FCNHead,
     "nonlocal": non_local.NonLocalHead,
+    "pooled": pooled.PooledHead,
     "pspnet": pspnet.PSPHead,
 }
