@@ -20,8 +20,10 @@ def softmax_cross_entropy(
   """Computes per-pixel cross-entropy over the pixels that carry a label.
 
   Args:
-    logits: Unnormalised class scores, [B, H, W, num_classes].
-    labels: Integer classes, [B, H, W]; `ignore_label` marks unlabelled pixels.
+    logits: Unnormalised class scores, [B, H, W, num_classes] or, for images of
+      one class, [B, num_classes].
+    labels: Integer classes, [B, H, W] or [B]; `ignore_label` marks unlabelled
+      pixels.
     ignore_label: The label to leave out of both the sum and the count.
 
   Returns:
@@ -42,7 +44,7 @@ def class_presence(
   """Tells which classes occur in each label map.
 
   Args:
-    labels: Integer classes, [B, H, W].
+    labels: Integer classes, [B, H, W] or [B].
     num_classes: Number of classes.
     ignore_label: A label that is not a class.
 
@@ -52,7 +54,9 @@ def class_presence(
   classes = jnp.arange(num_classes)
   labels = labels.astype(jnp.int32)[..., None]
   present = (labels == classes) & (labels != ignore_label)
-  return jnp.any(present, axis=(1, 2)).astype(jnp.float32)
+  # Over no axis where a label is one class: then it is one-hot.
+  axes = tuple(range(1, labels.ndim - 1))
+  return jnp.any(present, axis=axes).astype(jnp.float32)
 
 
 def presence_bce(

@@ -16,6 +16,7 @@ FLOORS = [
     {"backbones", "data", "heads"},
     {
         "checkpoint",
+        "classify",
         "inference",
         "model",
         "optim",
@@ -25,7 +26,9 @@ FLOORS = [
         "visualize",
         "workdir",
     },
-    {"evaluate", "experiment", "predictions"},
+    {"predictions"},
+    {"tasks"},
+    {"evaluate", "experiment"},
     {"reports"},
     {"loop"},
 ]

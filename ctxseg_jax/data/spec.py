@@ -1,6 +1,7 @@
 """What the library has to know about a dataset, in one frozen value."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -90,6 +91,10 @@ class DatasetSpec:
   def num_classes(self) -> int:
     """Number of classes, without the ignored one."""
     return len(self.class_names)
+
+  def label_shape(self, image_size: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of the label of an image of (H, W)."""
+    return tuple(image_size) if self.task == "segmentation" else ()
 
   def check_label(self, label: np.ndarray, name: str) -> None:
     """Refuses values that are no class: in JAX they would go unnoticed.
