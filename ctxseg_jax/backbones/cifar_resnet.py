@@ -38,6 +38,9 @@ class CifarResNet(nn.Module):
     num_codewords: Codewords K of each encoding layer (paper: 16 "16k", 32).
     norm: Settings of the batch norms.
     dtype: Compute dtype.
+
+  Raises:
+    ValueError: Unknown `block`, or a number below 1.
   """
 
   block: str = "preactivation"
@@ -45,6 +48,14 @@ class CifarResNet(nn.Module):
   num_codewords: int = 16
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    if self.block not in BLOCKS:
+      raise ValueError(f"Unknown block {self.block!r}; known: {list(BLOCKS)}.")
+    for name in ("widen", "num_codewords"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name}={getattr(self, name)}; expected at least 1.")
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
@@ -54,12 +65,7 @@ class CifarResNet(nn.Module):
       `stem` and `stage1` at the images' own size, `stage2` at half and
       `stage3` at a quarter of it; 16, 32 and 64 times `widen` channels.
       `stage3` has gone through the final batch norm and ReLU.
-
-    Raises:
-      ValueError: Unknown `block`.
     """
-    if self.block not in BLOCKS:
-      raise ValueError(f"Unknown block {self.block!r}; known: {list(BLOCKS)}.")
     kw = dict(norm=self.norm, dtype=self.dtype)
     width = 16 * self.widen
     make_block = self._block()
