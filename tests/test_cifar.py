@@ -797,8 +797,11 @@ def make_predictor(num_devices, batch_size_per_device=3):
   model = build("preactivation")
   images = jnp.zeros((1, 16, 16, 3))
   variables = jax.jit(model.init)(jax.random.key(0), images)
-  # Away from the start, where one class takes all.
-  variables["params"] = noisy(variables["params"], scale=0.3)
+  variables["params"] = noisy(variables["params"])
+  # Or one class would take all.
+  x = (ListSource().images.astype(np.float32) - 127) / 60
+  logits = jax.jit(model.apply)(variables, x)["logits"]
+  variables["params"]["head"]["classifier"]["bias"] -= logits.mean(axis=0)
   predictor = classify.Predictor(
       model,
       mesh,
