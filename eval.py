@@ -1,10 +1,11 @@
-"""Evaluates a trained network: per-class table, mIoU, JSON in the work dir.
+"""Evaluates a trained network: per-class table, score, JSON in the work dir.
 
   python eval.py --workdir runs/quickstart
   python eval.py --workdir runs/camvid --split val --flip \
       --scales 0.5,0.75,1.0,1.25,1.5,1.75
 """
 
+import dataclasses
 import os
 
 from absl import flags
@@ -35,23 +36,31 @@ def main(argv):
   from ctxseg_jax import errors
   from ctxseg_jax import evaluate
   from ctxseg_jax import experiment
-  from ctxseg_jax import metrics
   from ctxseg_jax import workdir
   from ctxseg_jax.data import pipeline
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   config = trained.config
-  protocol = _PROTOCOL.value or config.get("eval", {}).get("protocol", "mmseg")
-  if protocol not in metrics.PROTOCOLS:
-    raise errors.UserError(
-        f"--protocol: unknown {protocol!r}; known:"
-        f" {', '.join(sorted(metrics.PROTOCOLS))}"
-    )
   changes = {"mode": _MODE.value, "flip": _FLIP.value}
   changes["scales"] = _numbers("scales", _SCALES.value, float)
   changes["crop_size"] = _numbers("crop_size", _CROP_SIZE.value, int, 2)
   changes["stride"] = _numbers("stride", _STRIDE.value, int, 2)
   changes = {k: v for k, v in changes.items() if v is not None}
+  known = {field.name for field in dataclasses.fields(trained.task.settings)}
+  meaningless = sorted(set(changes) - known)
+  if _PROTOCOL.value and not trained.task.protocols:
+    meaningless.append("protocol")
+  if meaningless:
+    raise errors.UserError(
+        f"--{meaningless[0]}: has no meaning for the {trained.spec.task} of"
+        f" {trained.spec.name}; leave it out"
+    )
+  protocol = _PROTOCOL.value or experiment.protocol(config)
+  if _PROTOCOL.value and protocol not in trained.task.protocols:
+    raise errors.UserError(
+        f"--protocol: unknown {protocol!r}; known:"
+        f" {', '.join(sorted(trained.task.protocols))}"
+    )
   if changes.get("mode") == "slide" and "crop_size" not in changes:
     changes["crop_size"] = tuple(config["data"]["crop_size"])
   how = experiment.inference_settings(config, **changes)
@@ -74,7 +83,7 @@ def main(argv):
   name = str(trained.step)
   same = how == experiment.inference_settings(config)
   if split != config["data"]["eval_split"] or not same or _PROTOCOL.value:
-    words = f"{split} {how.describe()} {protocol}"
+    words = f"{split} {how.describe()} {protocol or ''}"
     name += "_" + "_".join(words.replace(",", " ").split())
   path = workdir.Workdir(_WORKDIR.value).write_evaluation(name, report)
   print(f"written: {os.path.relpath(path)}")

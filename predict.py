@@ -1,9 +1,11 @@
-"""Predicts class maps of photographs with a trained network.
+"""Predicts class maps, or classes, of photographs with a trained network.
 
   python predict.py --workdir runs/camvid --images photos/ --output out/
 
 Writes for each image a label PNG with the data set's palette and an overlay;
-with --probabilities also a float16 array [H, W, classes] (.npy).
+with --probabilities also a float16 array [H, W, classes] (.npy). A network that
+classifies whole images writes predictions.csv: class and probability of each,
+with --probabilities those of all classes.
 """
 
 import pathlib
@@ -20,7 +22,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "'best', 'last' or a step that is kept."
 )
-_OPACITY = flags.DEFINE_float("opacity", 0.5, "Of the overlay, 0 to 1.", 0, 1)
+_OPACITY = flags.DEFINE_float(
+    "opacity", None, "Of the overlay, 0 to 1; default: 0.5.", 0, 1
+)
 _PROBABILITIES = flags.DEFINE_bool(
     "probabilities", False, "Write class probabilities too."
 )
@@ -36,7 +40,7 @@ def main(argv):
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   predictor = trained.predictor(experiment.inference_settings(trained.config))
   output = pathlib.Path(_OUTPUT.value)
-  count = predictions.write(
+  count = trained.task.write(
       predictor,
       trained.variables,
       paths,

@@ -1,4 +1,4 @@
-"""Trains a segmentation network. Kept short: the work is in ctxseg_jax.loop.
+"""Trains a network. Kept short: the work is in ctxseg_jax.loop.
 
   python train.py --config configs/quickstart.py --workdir runs/quickstart
 

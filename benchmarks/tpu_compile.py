@@ -108,7 +108,9 @@ def compile_step(
   batch_size = batch_per_chip * mesh.size
   batch = {
       "image": jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8),
-      "label": jax.ShapeDtypeStruct((batch_size, *size), jnp.uint8),
+      "label": jax.ShapeDtypeStruct(
+          (batch_size, *spec.label_shape(size)), jnp.uint8
+      ),
   }
   arguments = (
       jax.tree.map(shape, state),

@@ -42,6 +42,25 @@ def camvid(
   )
 
 
+def cifar10() -> dict:
+  """CIFAR-10, 32x32, 10 classes; evaluated on its test split.
+
+  Padding, flips, mean and deviation as in the authors' code.
+  """
+  return dict(
+      name="cifar10",
+      data_dir="data",
+      train_split="train",
+      eval_split="test",
+      crop_size=(32, 32),
+      padding=4,
+      flip=True,
+      mean=(125.307, 122.961, 113.8575),
+      std=(51.5865, 50.847, 51.255),
+      num_workers=0,
+  )
+
+
 def cross_entropy(weight: float = 1.0) -> dict:
   """Pixel-wise cross-entropy, the mean over labelled pixels."""
   return dict(loss="softmax_cross_entropy", weight=weight)
@@ -72,3 +91,11 @@ def smoke(config) -> None:
   config.eval_every = 4
   if "warmup_steps" in config.optim.schedule:
     config.optim.schedule.warmup_steps = 1
+
+
+def cifar10_smoke(config) -> None:
+  """Shrinks a CIFAR-10 experiment, and takes drawn images in its place."""
+  smoke(config)
+  config.data.name = "cifar10_stand_in"
+  config.data.eval_split = "test[:100]"
+  config.model.backbone.widen = 1

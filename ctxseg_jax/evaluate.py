@@ -12,20 +12,22 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from ctxseg_jax import classify
 from ctxseg_jax import errors
 from ctxseg_jax import inference
 from ctxseg_jax import metrics
-from ctxseg_jax import visualize
+from ctxseg_jax.data import DATASETS
+from ctxseg_jax.tasks import TASKS
 
 
 def evaluate(
-    predictor: inference.Predictor,
+    predictor: inference.Predictor | classify.Predictor,
     variables: Any,
     source: Any,
     spec: Any,
     *,
     split: str,
-    protocol: str = "mmseg",
+    protocol: str | None = None,
     keep: tuple[int, ...] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[dict[str, Any], dict[int, tuple]] | None:
@@ -36,12 +38,12 @@ def evaluate(
   always works on batches of one size and padding carries the ignored label.
 
   Args:
-    predictor: Makes class maps.
+    predictor: Makes class maps, or classes.
     variables: Variables of the model, replicated over the predictor's mesh.
     source: Examples by index: `image`, `label`, `name`; and `sizes()`.
     spec: The data set's `DatasetSpec`.
     split: Name of the split, for the report.
-    protocol: A key of `metrics.PROTOCOLS`.
+    protocol: One of the task's `protocols`; None is the default.
     keep: Indices of images to return with labels and predictions.
     should_stop: Asked between batches; True abandons the evaluation.
 
@@ -78,11 +80,10 @@ def evaluate(
       local = _local_rows(predictions)
       for i in wanted:
         example = batch["examples"][i]
-        h, w = example["label"].shape
         kept[int(batch["local"][i])] = (
             example["image"],
             example["label"],
-            local[i, :h, :w],
+            local[(i, *map(slice, example["label"].shape))],
             str(example["name"]),
         )
   if pending is not None:
@@ -113,9 +114,13 @@ def evaluate(
 
 def _report(total, protocol, spec):
   """Returns the scores with the matrix and the names they belong to."""
-  report = metrics.scores(total, protocol)
-  for name in ("iou", "accuracy"):
-    report[name] = [float(x) for x in report[name]]
+  task = TASKS[spec.task]
+  if protocol is None and task.protocols:
+    protocol = task.protocols[0]
+  report = {
+      name: value.tolist() if isinstance(value, np.ndarray) else value
+      for name, value in task.scores(total, protocol).items()
+  }
   return report | {
       "confusion_matrix": total.tolist(),
       "dataset": spec.name,
@@ -125,13 +130,16 @@ def _report(total, protocol, spec):
 
 
 def summary(report: dict[str, Any]) -> str:
-  """Returns one line: the mIoU and what belongs beside it."""
+  """Returns one line: the score and what belongs beside it."""
+  how = report["procedure"]
+  if "protocol" in report:
+    how += (
+        f"; protocol {report['protocol']}, {report['num_classes_averaged']}"
+        " classes averaged"
+    )
   text = (
-      f"mIoU {100 * report['miou']:.2f}, pixel accuracy"
-      f" {100 * report['pixel_accuracy']:.2f} on {report['num_images']} images"
-      f" of {report['dataset']} {report['split']} ({report['procedure']};"
-      f" protocol {report['protocol']}, {report['num_classes_averaged']}"
-      " classes averaged)"
+      f"{_task(report).headline(report)} on {report['num_images']} images of"
+      f" {report['dataset']} {report['split']} ({how})"
   )
   for name, value in report["references"].items():
     text += f"; {name}: {100 * value:.2f}"
@@ -140,10 +148,12 @@ def summary(report: dict[str, Any]) -> str:
 
 def describe(report: dict[str, Any]) -> str:
   """Returns the table of classes with the summary below it."""
-  table = visualize.iou_table(
-      report["class_names"], report, np.array(report["confusion_matrix"])
-  )
+  table = _task(report).table(report)
   return f"{table}\nstep {report['step']}: {summary(report)}"
+
+
+def _task(report):
+  return TASKS[DATASETS[report["dataset"]].task]
 
 
 def _batches(predictor, source, spec) -> Iterator[dict[str, Any]]:
@@ -168,17 +178,17 @@ def _batches(predictor, source, spec) -> Iterator[dict[str, Any]]:
       len(groups),
   )
   for key, members in groups:
-    height, width = key[0]
+    shape = spec.label_shape(key[0])
     for at in range(0, len(members), batch_size):
       batch = members[at : at + batch_size]
       local = batch[first : first + share]
       examples = [source[int(i)] for i in local]
-      labels = np.full((share, height, width), spec.ignore_label, np.uint8)
+      labels = np.full((share, *shape), spec.ignore_label, np.uint8)
       images = []
       for row, example in enumerate(examples):
         label = example["label"]
         spec.check_label(label, example["name"])
-        labels[row, : label.shape[0], : label.shape[1]] = label
+        labels[(row, *map(slice, label.shape))] = label
         images.append(example["image"])
       while len(images) < share:
         # Any image will do: its label is all ignored.

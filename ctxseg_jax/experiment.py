@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import checkpoint
+from ctxseg_jax import classify
 from ctxseg_jax import errors
 from ctxseg_jax import inference
-from ctxseg_jax import metrics
 from ctxseg_jax import model as model_lib
 from ctxseg_jax import settings
 from ctxseg_jax import step as step_lib
@@ -22,12 +22,12 @@ from ctxseg_jax import workdir as workdir_lib
 from ctxseg_jax.data import DATASETS
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
+from ctxseg_jax.tasks import task as task_lib
+from ctxseg_jax.tasks import TASKS
 
 _KEYS = ("seed", "batch_size", "total_steps", "data", "model", "loss", "optim")
 _PERIODS = ("log_every", "checkpoint_every", "eval_every", "max_to_keep")
 _DATA_KEYS = ("name", "data_dir", "train_split", "eval_split", "mean", "std")
-_AUGMENTATION_KEYS = ("crop_size", "scale_range", "rotation", "flip")
-_EVAL_KEYS = tuple(f.name for f in dataclasses.fields(inference.Settings))
 
 # A resume may change these: they move no number of the training.
 FREE_KEYS = ("data.data_dir", "data.num_workers", "eval", *_PERIODS)
@@ -42,15 +42,20 @@ def check(config: Mapping[str, Any]) -> None:
   settings.check_keys(
       config, (*_PERIODS, "eval", "switches"), "", required=_KEYS
   )
+  chosen = task(config)
   settings.check_keys(
       config["data"],
-      (*_AUGMENTATION_KEYS, "num_workers"),
+      (*chosen.data_keys, "num_workers"),
       "data",
       required=_DATA_KEYS,
   )
   settings.check_keys(
       config.get("eval", {}),
-      (*_EVAL_KEYS, "protocol", "num_pictures"),
+      (
+          *(field.name for field in dataclasses.fields(chosen.settings)),
+          *(("protocol",) if chosen.protocols else ()),
+          "num_pictures",
+      ),
       "eval",
   )
   for key in ("batch_size", "total_steps", *_PERIODS):
@@ -62,8 +67,7 @@ def check(config: Mapping[str, Any]) -> None:
   for key, value in _numbers(config).items():
     if isinstance(value, bool) or not isinstance(value, (int, float)):
       raise errors.UserError(f"config: {key}: expected a number, got {value!r}")
-  protocol = config.get("eval", {}).get("protocol", "mmseg")
-  settings.lookup(metrics.PROTOCOLS, protocol, "config: eval.protocol")
+  protocol(config)  # Refuses an unknown one.
   for key in ("mean", "std"):
     value = config["data"][key]
     if len(value) != 3 or (key == "std" and min(value) <= 0):
@@ -93,18 +97,36 @@ def _numbers(config):
 
 def dataset(config: Mapping[str, Any]) -> spec_lib.DatasetSpec:
   """Returns the specification of the config's data set."""
-  name = config["data"]["name"]
-  return settings.lookup(DATASETS, name, "config: data.name")
+  data = config["data"]
+  settings.check_keys(data, data, "data", required=("name",))
+  return settings.lookup(DATASETS, data["name"], "config: data.name")
+
+
+def task(config: Mapping[str, Any]) -> task_lib.Task:
+  """Returns the task of the config's data set."""
+  return TASKS[dataset(config).task]
+
+
+def protocol(config: Mapping[str, Any]) -> str | None:
+  """Returns by which rule the config wants to be scored; None if by the one."""
+  known = task(config).protocols
+  if not known:
+    return None
+  name = config.get("eval", {}).get("protocol", known[0])
+  return settings.lookup(
+      dict(zip(known, known, strict=True)), name, "config: eval.protocol"
+  )
 
 
 def augmentation(
     config: Mapping[str, Any], spec: spec_lib.DatasetSpec
-) -> transforms.Augmentation:
+) -> transforms.Augmentation | transforms.PaddedCrop:
   """Returns what is done to each training example."""
   data = config["data"]
+  chosen = TASKS[spec.task]
   return settings.build(
-      transforms.Augmentation,
-      {key: data[key] for key in _AUGMENTATION_KEYS if key in data},
+      chosen.augmentation,
+      {key: data[key] for key in chosen.data_keys if key in data},
       "data",
       pad_color=tuple(data["mean"]),
       ignore_label=spec.ignore_label,
@@ -127,35 +149,31 @@ def make_mesh() -> jax.sharding.Mesh:
 
 def inference_settings(
     config: Mapping[str, Any], **changes: Any
-) -> inference.Settings:
-  """Returns how the config wants class maps made.
+) -> inference.Settings | classify.Settings:
+  """Returns how the config wants predictions to be made.
 
   Args:
     config: The config.
-    **changes: Fields of `inference.Settings` to use instead.
+    **changes: Fields of the task's settings to use instead.
   """
-  section = {k: v for k, v in config.get("eval", {}).items() if k in _EVAL_KEYS}
-  for key in ("scales", "crop_size", "stride"):
-    if section.get(key) is not None:
-      section[key] = tuple(section[key])
-  return settings.build(inference.Settings, section | changes, "eval")
+  target = task(config).settings
+  fields = {field.name for field in dataclasses.fields(target)}
+  section = {
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in config.get("eval", {}).items()
+      if key in fields
+  }
+  return settings.build(target, section | changes, "eval")
 
 
 def build_predictor(
     config: Mapping[str, Any],
     model: model_lib.SegmentationModel,
     mesh: jax.sharding.Mesh,
-    how: inference.Settings,
-) -> inference.Predictor:
+    how: inference.Settings | classify.Settings,
+) -> inference.Predictor | classify.Predictor:
   """Returns the predictor of a model with the config's normalisation."""
-  return inference.Predictor(
-      model,
-      mesh,
-      mean=config["data"]["mean"],
-      std=config["data"]["std"],
-      settings=how,
-      align_corners=model.align_corners,
-  )
+  return task(config).make_predictor(config, model, mesh, how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +196,13 @@ class Trained:
   variables: Any
   step: int
 
-  def predictor(self, how: inference.Settings) -> inference.Predictor:
+  @property
+  def task(self) -> task_lib.Task:
+    return TASKS[self.spec.task]
+
+  def predictor(
+      self, how: inference.Settings | classify.Settings
+  ) -> inference.Predictor | classify.Predictor:
     """Returns a predictor of the network."""
     return build_predictor(self.config, self.model, self.mesh, how)
 
@@ -188,7 +212,7 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
 
   Args:
     workdir: A work dir of `train.py`.
-    which: "best" (the highest mIoU so far), "last", or a step that is kept.
+    which: "best" (the highest score so far), "last", or a step that is kept.
 
   Raises:
     UserError: No work dir, no such checkpoint, or it is damaged.

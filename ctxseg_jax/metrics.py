@@ -112,6 +112,28 @@ def scores(confusion: Any, protocol: str = "mmseg") -> dict[str, Any]:
   }
 
 
+def accuracy_scores(confusion: Any) -> dict[str, Any]:
+  """Computes how many images were classified rightly.
+
+  Args:
+    confusion: Counts [C, C] of images, rows are labels.
+
+  Returns:
+    `accuracy` and `error_rate` (fractions), and `class_accuracy`, float64 [C],
+    nan where nothing has the label.
+  """
+  counts = np.asarray(confusion, np.int64)
+  hits = np.diag(counts).astype(np.float64)
+  labelled = counts.sum(axis=1).astype(np.float64)
+  total = labelled.sum()
+  accuracy = float(hits.sum() / total) if total else float("nan")
+  return {
+      "accuracy": accuracy,
+      "error_rate": 1.0 - accuracy,
+      "class_accuracy": _ratio(hits, labelled),
+  }
+
+
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
   return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 

@@ -19,11 +19,12 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class SegmentationModel(nn.Module):
-  """Maps images to per-pixel class scores.
+  """Maps images to class scores per pixel, or per image if the head does.
 
   Attributes:
     backbone: Module returning `{"stem": ..., "stage1": ..., "stage4": ...}`.
-    head: Module returning at least `{"logits": [B, h, w, num_classes]}`.
+    head: Module returning at least `{"logits": [B, h, w, num_classes]}`, or
+      [B, num_classes].
     aux_head: Optional second head; its outputs exist only to be supervised.
     align_corners: Convention of all resizing; see `layers.resize_matrix`.
     scales: Factors, 1 among them, by which images are resized before each

@@ -1,6 +1,8 @@
-"""Writes the class maps of a user's own images."""
+"""Writes what a network makes of a user's own images."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import csv
 import pathlib
 from typing import Any
 
@@ -10,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from ctxseg_jax import classify
 from ctxseg_jax import errors
 from ctxseg_jax import inference
 from ctxseg_jax import visualize
@@ -57,14 +60,14 @@ def list_images(path: str) -> list[pathlib.Path]:
   return paths
 
 
-def write(
+def write_maps(
     predictor: inference.Predictor,
     variables: Any,
     paths: Sequence[pathlib.Path],
     output: pathlib.Path,
     spec: Any,
     *,
-    opacity: float = 0.5,
+    opacity: float | None = None,
     probabilities: bool = False,
 ) -> int:
   """Predicts images and writes `<stem>.png` and `<stem>_overlay.png`.
@@ -75,7 +78,7 @@ def write(
     paths: Image files.
     output: Folder to write to; made if it is not there.
     spec: The data set's `DatasetSpec`: its palette.
-    opacity: Of the classes in the overlay.
+    opacity: Of the classes in the overlay; None is one half.
     probabilities: Whether to write `<stem>.npy`, float16 [H, W, C], too.
 
   Returns:
@@ -93,7 +96,79 @@ def write(
       )
     stems[path.stem] = path
   output.mkdir(parents=True, exist_ok=True)
+  opacity = 0.5 if opacity is None else opacity
   palette = np.array(spec.palette, np.uint8)
+  for path, image, values in _predict(
+      predictor, variables, paths, probabilities
+  ):
+    h, w = image.shape[:2]
+    values = values[:h, :w]
+    if probabilities:
+      np.save(output / f"{path.stem}.npy", values.astype(np.float16))
+      values = values.argmax(axis=-1)
+    labels = values.astype(np.uint8)
+    visualize.save_palette_png(output / f"{path.stem}.png", labels, palette)
+    visualize.save_png(
+        output / f"{path.stem}_overlay.png",
+        visualize.overlay(image, labels, palette, opacity),
+    )
+  return len(paths)
+
+
+def write_classes(
+    predictor: classify.Predictor,
+    variables: Any,
+    paths: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    spec: Any,
+    *,
+    opacity: float | None = None,
+    probabilities: bool = False,
+) -> int:
+  """Predicts images and writes `predictions.csv`, one line for each.
+
+  Args:
+    predictor: Makes classes.
+    variables: Variables of the model, replicated.
+    paths: Image files.
+    output: Folder to write to; made if it is not there.
+    spec: The data set's `DatasetSpec`: its class names.
+    opacity: None; there are no overlays.
+    probabilities: Whether to write those of all classes, not of the best only.
+
+  Returns:
+    The number of images.
+
+  Raises:
+    UserError: An image cannot be read, or an opacity is given.
+  """
+  if opacity is not None:
+    raise errors.UserError(
+        f"--opacity: {spec.name} has one class per image and no overlays;"
+        " leave it out"
+    )
+  header = ["image", "class", "probability"]
+  if probabilities:
+    header += spec.class_names
+  rows = []
+  for path, _, values in _predict(predictor, variables, paths, True):
+    best = int(values.argmax())
+    rows.append([path, spec.class_names[best], f"{values[best]:.6f}"])
+    if probabilities:
+      rows[-1] += [f"{value:.6f}" for value in values]
+  output.mkdir(parents=True, exist_ok=True)
+  with open(output / "predictions.csv", "w", encoding="utf-8", newline="") as f:
+    csv.writer(f).writerows([header, *rows])
+  return len(paths)
+
+
+def _predict(
+    predictor: inference.Predictor | classify.Predictor,
+    variables: Any,
+    paths: Sequence[pathlib.Path],
+    probabilities: bool,
+) -> Iterator[tuple[pathlib.Path, np.ndarray, np.ndarray]]:
+  """Yields path, image and what is predicted, padded, for each image."""
   sizes = np.array(
       [images_lib.image_size(path.read_bytes(), str(path)) for path in paths]
   )
@@ -112,20 +187,7 @@ def write(
       out = predictor.predict(
           variables, images + padding, key, put, probabilities=probabilities
       )
-      for path, image, values in zip(
-          batch, images, np.asarray(out), strict=False
-      ):
-        h, w = image.shape[:2]
-        values = values[:h, :w]
-        if probabilities:
-          np.save(output / f"{path.stem}.npy", values.astype(np.float16))
-          values = values.argmax(axis=-1)
-        labels = values.astype(np.uint8)
-        visualize.save_palette_png(output / f"{path.stem}.png", labels, palette)
-        visualize.save_png(
-            output / f"{path.stem}_overlay.png",
-            visualize.overlay(image, labels, palette, opacity),
-        )
+      for item in zip(batch, images, np.asarray(out), strict=False):
+        yield item
         done += 1
-        logging.info("%d/%d %s", done, len(paths), path)
-  return done
+        logging.info("%d/%d %s", done, len(paths), item[0])

@@ -10,14 +10,17 @@ import numpy as np
 import tensorboardX
 
 from ctxseg_jax import checkpoint
+from ctxseg_jax import classify
 from ctxseg_jax import errors
 from ctxseg_jax import evaluate
+from ctxseg_jax import experiment
 from ctxseg_jax import inference
 from ctxseg_jax import preemption
 from ctxseg_jax import visualize
 from ctxseg_jax import workdir
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.tasks import TASKS
 
 
 class Reports:
@@ -27,7 +30,7 @@ class Reports:
       self,
       config: Mapping[str, Any],
       spec: spec_lib.DatasetSpec,
-      predictor: inference.Predictor,
+      predictor: inference.Predictor | classify.Predictor,
       source: pipeline.Source,
       folder: workdir.Workdir,
       stop: preemption.StopRequest,
@@ -38,7 +41,7 @@ class Reports:
     Args:
       config: The resolved config.
       spec: The data set.
-      predictor: Makes class maps.
+      predictor: Makes class maps, or classes.
       source: Examples of the split to evaluate.
       folder: The open work dir.
       stop: Tells whether to abandon an evaluation.
@@ -47,12 +50,13 @@ class Reports:
     """
     self._config = config
     self._spec = spec
+    self._task = TASKS[spec.task]
     self._predictor = predictor
     self._source = source
     self._folder = folder
     self._stop = stop
     self._every = config.get("eval_every", config["total_steps"])
-    self._protocol = config.get("eval", {}).get("protocol", "mmseg")
+    self._protocol = experiment.protocol(config)
     pictures = config.get("eval", {}).get("num_pictures", 4)
     self._keep = tuple(
         int(i)
@@ -85,7 +89,7 @@ class Reports:
     Args:
       step: The step the state is from.
       state: The `TrainState`.
-      board: Where the mIoU is logged too.
+      board: Where the scores are logged too.
 
     Raises:
       Preempted: A signal came meanwhile.
@@ -109,29 +113,24 @@ class Reports:
     report, kept = result
     report["step"] = step
     # JSON holds an undefined mean (nobody labelled) as null.
-    earlier = [r["miou"] for r in self._reports.values()]
-    if report["miou"] > max([m for m in earlier if m is not None], default=-1):
+    name = self._task.score
+    earlier = [r[name] for r in self._reports.values()]
+    if report[name] > max([s for s in earlier if s is not None], default=-1):
       checkpoint.save_best(
-          self._folder.best, state, {"step": step, "miou": report["miou"]}
+          self._folder.best, state, {"step": step, name: report[name]}
       )
     if jax.process_index() == 0:
       self._folder.write_evaluation(step, report)
     self._reports[step] = report
     logging.info("step %d: %s", step, evaluate.summary(report))
     if board is not None:
-      board.add_scalar("eval/miou", report["miou"], step)
-      board.add_scalar("eval/pixel_accuracy", report["pixel_accuracy"], step)
+      for name in self._task.logged:
+        board.add_scalar(f"eval/{name}", report[name], step)
     self._draw(step, kept)
 
   def _draw(self, step, kept):
     for index, (image, label, prediction, name) in kept.items():
-      picture = visualize.comparison(
-          image,
-          label,
-          prediction,
-          self._spec.class_names,
-          np.array(self._spec.palette, np.uint8),
-      )
+      picture = self._task.picture(image, label, prediction, self._spec)
       stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
       visualize.save_png(self._folder.predictions / stem, picture)
 
@@ -146,6 +145,8 @@ class Reports:
         [self._reports[s] for s in sorted(self._reports)],
         self._folder.path / "curves.png",
         self._spec.references,
+        score=self._task.score,
+        title=self._task.score_title,
     )
     print(evaluate.describe(report))
     print(

@@ -110,7 +110,7 @@ def make_train_step(
 
   Returns:
     A function of the state (donated), a batch sharded over `AXIS` of uint8
-    `"image"` [B, H, W, 3] and `"label"` [B, H, W], and a random key. It
+    `"image"` [B, H, W, 3] and `"label"` [B, H, W] or [B], and a random key. It
     returns the new state and scalars: `loss/total`, `loss/<output>` (before
     its weight), `grad_norm`, and what the modules sow as diagnostics.
 
@@ -139,6 +139,12 @@ def make_train_step(
             f" it has {', '.join(sorted(out))}"
         )
       labels[name] = batch["label"]
+      if name == "logits" and out[name].ndim != batch["label"].ndim + 1:
+        kinds = {2: "one class per image", 4: "maps of classes"}
+        raise errors.UserError(
+            f"config: model.head: its logits are {kinds[out[name].ndim]}, the"
+            " labels of the data set are not; choose another head or data set"
+        )
       if out[name].ndim == 4 and out[name].shape[:3] != batch["label"].shape:
         labels[name] = losses.resize_labels(
             batch["label"], out[name].shape[1:3]

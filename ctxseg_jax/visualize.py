@@ -163,6 +163,31 @@ def comparison(
   return np.asarray(canvas)
 
 
+def captioned(image: np.ndarray, *lines: str) -> np.ndarray:
+  """Puts lines of text below an image, which is enlarged if it is small.
+
+  Args:
+    image: RGB, uint8 [H, W, 3].
+    *lines: From above.
+
+  Returns:
+    RGB, uint8.
+  """
+  image = _enlarge(image, max(1, round(_SMALL / max(image.shape[:2]))))
+  height, width = image.shape[:2]
+  text = max(14, width // 18)
+  font = ImageFont.load_default(size=text)
+  gap = text // 2
+  canvas = Image.new(
+      "RGB", (width, height + gap + len(lines) * (text + gap)), _BACKGROUND
+  )
+  canvas.paste(Image.fromarray(image), (0, 0))
+  draw = ImageDraw.Draw(canvas)
+  for i, line in enumerate(lines):
+    draw.text((gap, height + gap + i * (text + gap)), line, _TEXT, font)
+  return np.asarray(canvas)
+
+
 def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
   """Writes uint8 [H, W, 3] as an RGB or [H, W] as a gray PNG."""
   path = pathlib.Path(path)
@@ -199,21 +224,26 @@ def plot_curves(
     evaluations: Sequence[Mapping[str, Any]],
     path: str | os.PathLike[str],
     references: Mapping[str, float] | None = None,
+    *,
+    score: str = "miou",
+    title: str = "mIoU, %",
 ) -> None:
-  """Draws loss, learning rate and mIoU over the steps.
+  """Draws loss, learning rate and a score over the steps.
 
   Args:
     metrics: Rows of `metrics.jsonl`: `"step"`, `"learning_rate"` and the loss
       terms `"loss/..."`; other entries and null are left out.
-    evaluations: `"step"` and `"miou"` (a fraction) each.
+    evaluations: `"step"` and the score (a fraction) each.
     path: The PNG to write.
-    references: Known mIoU (fractions) by name, drawn as dashed lines.
+    references: Known scores (fractions) by name, drawn as dashed lines.
+    score: Name of the score.
+    title: What to call it.
   """
   fig = figure.Figure(figsize=(11, 5.2), dpi=120, layout="constrained")
   grid = fig.add_gridspec(2, 2, height_ratios=(3, 1))
   loss_axes = fig.add_subplot(grid[0, 0])
   rate_axes = fig.add_subplot(grid[1, 0], sharex=loss_axes)
-  miou_axes = fig.add_subplot(grid[:, 1])
+  score_axes = fig.add_subplot(grid[:, 1])
 
   names = {name for row in metrics for name in row if name.startswith("loss/")}
   # The total first and in black; alone it is the only term there is.
@@ -242,12 +272,12 @@ def plot_curves(
   rate_axes.set_ylim(bottom=0.0)
   rate_axes.set_xlabel("step")
 
-  steps, values = _series(evaluations, "miou")
+  steps, values = _series(evaluations, score)
   values = [100 * value for value in values]
-  miou_axes.plot(steps, values, marker="o", markersize=4, color="tab:blue")
+  score_axes.plot(steps, values, marker="o", markersize=4, color="tab:blue")
   if values:
     best = max(range(len(values)), key=values.__getitem__)
-    miou_axes.annotate(
+    score_axes.annotate(
         f"{values[best]:.2f}",
         (steps[best], values[best]),
         textcoords="offset points",
@@ -257,7 +287,7 @@ def plot_curves(
         fontweight="bold",
     )
   for i, (name, value) in enumerate((references or {}).items()):
-    miou_axes.axhline(
+    score_axes.axhline(
         100 * value,
         label=f"{name} {100 * value:.2f}",
         color=f"C{1 + i % 9}",
@@ -267,14 +297,14 @@ def plot_curves(
   if references:
     # Where a rising curve leaves room.
     # On white: reference lines may run behind it.
-    miou_axes.legend(edgecolor="none", framealpha=0.9, loc="lower right")
+    score_axes.legend(edgecolor="none", framealpha=0.9, loc="lower right")
   heights = values + [100 * v for v in (references or {}).values()]
-  miou_axes.set_ylim(0.0, min(105.0, 1.15 * max(heights, default=100.0) + 1.0))
-  miou_axes.set_title("mIoU, %", loc="left")
-  miou_axes.set_xlabel("step")
+  score_axes.set_ylim(0.0, min(105.0, 1.15 * max(heights, default=100.0) + 1.0))
+  score_axes.set_title(title, loc="left")
+  score_axes.set_xlabel("step")
 
   last = max((row["step"] for row in (*metrics, *evaluations)), default=1)
-  for axes in (loss_axes, rate_axes, miou_axes):
+  for axes in (loss_axes, rate_axes, score_axes):
     axes.set_xlim(0, 1.03 * max(last, 1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -356,6 +386,46 @@ def iou_table(
     lines.append(
         f"{name.ljust(width)}  {_percent(value).rjust(6)}  {note}".rstrip()
     )
+  return "\n".join(lines)
+
+
+def accuracy_table(class_names: Sequence[str], confusion: np.ndarray) -> str:
+  """Formats the accuracy per class as plain text.
+
+  Args:
+    class_names: Names by class.
+    confusion: Counts [C, C] of images; rows are labels, columns predictions.
+
+  Returns:
+    Lines without a line break at the end.
+  """
+  confusion = np.asarray(confusion)
+  rows = [("Class", "Acc", "images", "most often taken for")]
+  for i, name in enumerate(class_names):
+    total = int(confusion[i].sum())
+    wrong = np.where(np.arange(len(class_names)) == i, 0, confusion[i])
+    most = int(wrong.argmax())
+    rows.append(
+        (
+            name,
+            _percent(confusion[i, i] / total if total else None),
+            f"{total:,}",
+            f"{class_names[most]} ({wrong[most]})" if wrong[most] else "",
+        )
+    )
+  widths = [max(len(row[i]) for row in rows) for i in range(3)]
+  lines = [
+      "  ".join(
+          (
+              row[0].ljust(widths[0]),
+              row[1].rjust(widths[1]),
+              row[2].rjust(widths[2]),
+              row[3],
+          )
+      ).rstrip()
+      for row in rows
+  ]
+  lines.insert(1, "-" * (sum(widths) + 4))
   return "\n".join(lines)
 
 

@@ -182,7 +182,7 @@ class PredictionTest(RunCase):
     paths = predictions.list_images(str(folder))
     with self.assertRaisesRegex(errors.UserError, r"a\.png.*a\.jpg"):
       # Refused before anything is predicted or written.
-      predictions.write(None, None, paths, self.folder / "none", SPEC)
+      predictions.write_maps(None, None, paths, self.folder / "none", SPEC)
     self.assertFalse((self.folder / "none").exists())
 
   def test_a_damaged_image_is_refused_and_named(self):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctxseg_jax import encoding
 from ctxseg_jax.heads import encnet
 from ctxseg_jax.heads import HEADS
 
@@ -27,6 +28,7 @@ NUM_PARAMS = {
     "fcn_vgg": 427_913_237,
     "mfnet": 6_230_965,
     "nonlocal": 24_132_885,
+    "pooled": 1024 * 21 + 21,
     "pspnet": 23_084_565,
     "sanet": 14_004_770,
     "sca": 33_050_389,  # 23_601_408 of its own.
@@ -109,6 +111,13 @@ def make_features(batch=2, size=8, channels=(256, 512, 1024, 2048)):
   }
 
 
+def small_head(name, dtype=jnp.float32):
+  fields = dict(channels=16, dtype=dtype)
+  if name == "pooled":  # Has no layers between features and logits.
+    fields = {}
+  return make_head(name, num_classes=5, **fields)
+
+
 def num_params(head, features):
   variables = jax.eval_shape(
       lambda: head.init(jax.random.key(0), features, train=False)
@@ -151,7 +160,7 @@ class AllHeadsTest(parameterized.TestCase):
   @parameterized.product(name=list(HEADS), dtype=(jnp.float32, jnp.bfloat16))
   def test_outputs_are_float32_and_named(self, name, dtype):
     features = make_features(channels=(4, 8, 16, 32))
-    head = make_head(name, num_classes=5, channels=16, dtype=dtype)
+    head = small_head(name, dtype=dtype)
     out, variables = head.init_with_output(
         jax.random.key(0), features, train=False
     )
@@ -166,9 +175,9 @@ class AllHeadsTest(parameterized.TestCase):
   @parameterized.parameters(*HEADS)
   def test_bfloat16_stays_near_float32(self, name):
     features = make_features(channels=(4, 8, 16, 32))
-    head = make_head(name, num_classes=5, channels=16)
+    head = small_head(name)
     variables = head.init(jax.random.key(0), features, train=False)
-    low = make_head(name, num_classes=5, channels=16, dtype=jnp.bfloat16)
+    low = small_head(name, dtype=jnp.bfloat16)
     exact = head.apply(variables, features, train=False)
     rough = low.apply(variables, features, train=False)
     for key in exact:
@@ -180,7 +189,7 @@ class AllHeadsTest(parameterized.TestCase):
   def test_every_parameter_has_a_gradient(self, name):
     # Away from the initial values, where residual blocks are the identity.
     features = make_features(channels=(4, 8, 16, 32))
-    head = make_head(name, num_classes=5, channels=16)
+    head = small_head(name)
     variables = head.init(jax.random.key(0), features, train=False)
     variables.pop("diagnostics", None)
     params = perturb(variables.pop("params"))
@@ -230,8 +239,8 @@ class EncodeTest(chex.TestCase):
         weights /= weights.sum()
         for k in range(3):
           expected[b, k] += weights[k] * r[k]
-    encoding, assignments = self.variant(encnet.encode)(x, d, s)
-    np.testing.assert_allclose(encoding, expected, rtol=1e-5, atol=1e-5)
+    encoded, assignments = self.variant(encoding.encode)(x, d, s)
+    np.testing.assert_allclose(encoded, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(assignments.sum(-1), 1.0, rtol=1e-6)
 
   def test_gradients_match_the_form_with_all_residuals(self):
@@ -244,7 +253,7 @@ class EncodeTest(chex.TestCase):
 
     probe = np.random.default_rng(1).normal(size=(2, 8, 16))
     ours = jax.grad(
-        lambda *a: jnp.sum(encnet.encode(*a)[0] * probe), argnums=(0, 1, 2)
+        lambda *a: jnp.sum(encoding.encode(*a)[0] * probe), argnums=(0, 1, 2)
     )(x, d, s)
     theirs = jax.grad(lambda *a: jnp.sum(naive(*a) * probe), argnums=(0, 1, 2))(
         x, d, s
@@ -260,7 +269,7 @@ class EncodeTest(chex.TestCase):
     )
 
     def loss(*a):
-      return jnp.sum(jnp.square(encnet.encode(*a)[0]))
+      return jnp.sum(jnp.square(encoding.encode(*a)[0]))
 
     compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*args).compile()
     temporaries = compiled.memory_analysis().temp_size_in_bytes
@@ -272,20 +281,21 @@ class EncodeTest(chex.TestCase):
     x = jnp.asarray(np.maximum(rng.normal(size=(1, 256, 512)), 0), jnp.float32)
     d = jnp.asarray(rng.uniform(-0.008, 0.008, (32, 512)), jnp.float32)
     s = jnp.asarray(rng.uniform(-1, 0, 32), jnp.float32)
-    encoding, assignments = encnet.encode(x, d, s)
+    encoded, assignments = encoding.encode(x, d, s)
     # One codeword takes nearly everything: a property of the layer.
-    self.assertLess(float(encnet.effective_codewords(assignments)), 2.0)
-    self.assertTrue(np.all(np.isfinite(encoding)))
+    self.assertLess(float(encoding.effective_codewords(assignments)), 2.0)
+    self.assertTrue(np.all(np.isfinite(encoded)))
     grads = jax.grad(
-        lambda *a: jnp.sum(jnp.square(encnet.encode(*a)[0])), argnums=(0, 1, 2)
+        lambda *a: jnp.sum(jnp.square(encoding.encode(*a)[0])),
+        argnums=(0, 1, 2),
     )(x, d, s)
     chex.assert_tree_all_finite(grads)
 
   def test_effective_codewords(self):
     even = jnp.full((1, 4, 8), 1 / 8)
     one = jnp.zeros((1, 4, 8)).at[..., 3].set(1.0)
-    np.testing.assert_allclose(encnet.effective_codewords(even), 8, rtol=1e-5)
-    np.testing.assert_allclose(encnet.effective_codewords(one), 1, rtol=1e-5)
+    np.testing.assert_allclose(encoding.effective_codewords(even), 8, rtol=1e-5)
+    np.testing.assert_allclose(encoding.effective_codewords(one), 1, rtol=1e-5)
 
 
 class EncNetHeadTest(parameterized.TestCase):

@@ -12,11 +12,12 @@ import ctxseg_jax
 # From the ground up. A module may import from floors strictly below its own.
 FLOORS = [
     {"errors"},
-    {"commands", "layers", "losses", "metrics", "settings"},
+    {"commands", "encoding", "layers", "losses", "metrics", "settings"},
     {"decoder"},
     {"backbones", "data", "heads"},
     {
         "checkpoint",
+        "classify",
         "inference",
         "model",
         "optim",
@@ -26,7 +27,9 @@ FLOORS = [
         "visualize",
         "workdir",
     },
-    {"evaluate", "experiment", "predictions"},
+    {"predictions"},
+    {"tasks"},
+    {"evaluate", "experiment"},
     {"reports"},
     {"loop"},
 ]

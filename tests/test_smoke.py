@@ -11,6 +11,7 @@ from PIL import Image
 import pytest
 import test_configs
 
+from ctxseg_jax import experiment
 from ctxseg_jax import loop
 from ctxseg_jax.data import DATASETS
 from ctxseg_jax.data import prepare
@@ -60,7 +61,8 @@ class SmokeTest(parameterized.TestCase):
     report = json.loads(
         (workdir / "eval" / f"{config.total_steps}.json").read_text()
     )
-    self.assertBetween(report["miou"], 0.0, 1.0)
+    score = experiment.task(config.to_dict()).score
+    self.assertBetween(report[score], 0.0, 1.0)
     self.assertTrue((workdir / "curves.png").is_file())
     self.assertNotEmpty(list((workdir / "predictions").glob("*.png")))
     lines = (workdir / "metrics.jsonl").read_text().splitlines()

@@ -33,7 +33,7 @@ from ctxseg_jax.data import spec as spec_lib
 _WORKER_BUFFER = 2
 _WATCH_SECONDS = 0.5
 
-# Returns {"image": uint8 [h, w, 3], "label": uint8 [h, w]} of fixed size.
+# Returns {"image": uint8 [h, w, 3], "label": uint8 [h, w] or []} of fixed size.
 Augment = Callable[
     [Mapping[str, Any], np.random.Generator], dict[str, np.ndarray]
 ]
@@ -46,7 +46,7 @@ class ExampleSource(Protocol):
     ...
 
   def __getitem__(self, index: int) -> Mapping[str, Any]:
-    """Returns `"image"` uint8 [H, W, 3] and `"label"` uint8 [H, W]."""
+    """Returns `"image"` uint8 [H, W, 3] and `"label"` uint8 [H, W] or []."""
 
 
 class Source:
@@ -56,8 +56,8 @@ class Source:
     """Wraps a tfds data source.
 
     Args:
-      records: Sequence of dicts with encoded `"image"` and `"label"`, and
-        `"name"`.
+      records: Sequence of dicts with encoded `"image"`, `"label"` (an encoded
+        map or a class) and `"name"`.
       title: What to call the split in messages.
     """
     self._records = records
@@ -73,15 +73,19 @@ class Source:
       index: Position in the split.
 
     Returns:
-      `"image"` uint8 [H, W, 3], `"label"` uint8 [H, W] and `"name"`, a string.
+      `"image"` uint8 [H, W, 3], `"label"` uint8 [H, W], or [] if the image has
+      one class, and `"name"`, a string.
     """
     record = self._records[index]
     name = record["name"].decode()
     place = f"{self._title}/{name}"
+    label = record["label"]
     return {
         # Verified at preparation, so there is no second decode here.
         "image": images.decode_image(record["image"], place, verify=False),
-        "label": images.decode_label(record["label"], place),
+        "label": images.decode_label(label, place)
+        if isinstance(label, bytes)
+        else np.array(label, np.uint8),
         "name": name,
     }
 
@@ -186,8 +190,8 @@ def train_batches(
 
   Returns:
     An iterator of dicts `"image"` uint8 [b, h, w, 3], `"label"` uint8 [b, h, w]
-    and `"index"` int32 [b], the position of each example in the source, with
-    b = batch_size / number of processes.
+    or [b] and `"index"` int32 [b], the position of each example in the source,
+    with b = batch_size / number of processes.
 
   Raises:
     UserError: The batch does not divide over the processes, the source is

@@ -232,7 +232,9 @@ def _check_source(
         f"{spec.layouts}. Run: {prepare_command(spec, str(data_dir))}"
     )
   if not os.path.isdir(source) or not os.listdir(source):
-    state = "empty folder" if os.path.isdir(source) else "no such folder"
+    state = "no such folder"
+    if os.path.exists(source):
+      state = "empty folder" if os.path.isdir(source) else "not a folder"
     raise errors.UserError(
         f"{source}: {state}; expected {spec.layouts}. Pass the folder of "
         f"{spec.name} as --source."

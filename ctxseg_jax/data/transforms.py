@@ -1,4 +1,4 @@
-"""Random scale, rotation, flip and crop as one affine warp.
+"""Random scale, rotation, flip and crop, as one affine warp for label maps.
 
 Fusing them samples every pixel once instead of once per step, which is less
 blur and less time. Neither the fused warp nor a bilinear resize filters when it
@@ -40,12 +40,7 @@ class Augmentation:
   ignore_label: int = 255
 
   def __post_init__(self):
-    _check_pair("crop_size", self.crop_size, "(height, width)")
-    if not all(float(v).is_integer() and v >= 1 for v in self.crop_size):
-      raise errors.UserError(
-          f"data.crop_size: {self.crop_size}; expected whole numbers of at "
-          "least 1, (height, width). Change the config."
-      )
+    _check_crop_size(self.crop_size)
     _check_pair("scale_range", self.scale_range, "(smallest, largest)")
     low, high = self.scale_range
     if not 0 < low <= high < math.inf:
@@ -133,6 +128,70 @@ class Augmentation:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class PaddedCrop:
+  """Crops an image that has one class, after padding it with black.
+
+  As PyTorch's RandomCrop(size, padding) and RandomHorizontalFlip, the usual
+  augmentation of CIFAR: whole pixels, nothing is resampled.
+
+  Attributes:
+    crop_size: Height and width of the result.
+    padding: Rows and columns of zeros on each side.
+    flip: Whether to mirror left and right half of the time.
+  """
+
+  crop_size: tuple[int, int]
+  padding: int = 0
+  flip: bool = False
+
+  def __post_init__(self):
+    _check_crop_size(self.crop_size)
+    if self.padding < 0:
+      raise errors.UserError(
+          f"data.padding: {self.padding}; expected 0 or more pixels. Change "
+          "the config."
+      )
+
+  def __call__(
+      self, example: Mapping[str, Any], rng: np.random.Generator
+  ) -> dict[str, np.ndarray]:
+    """Returns a random crop of an example.
+
+    Args:
+      example: `"image"` uint8 [H, W, 3] and `"label"` uint8 [].
+      rng: Source of the draws; as many whatever the settings.
+
+    Returns:
+      `"image"` uint8 [h, w, 3] of `crop_size` and `"label"` as it was.
+
+    Raises:
+      UserError: The padded image is smaller than the crop.
+    """
+    pad = (self.padding, self.padding)
+    image = np.pad(example["image"], (pad, pad, (0, 0)))
+    height, width = self.crop_size
+    room = (image.shape[0] - height, image.shape[1] - width)
+    if min(room) < 0:
+      raise errors.UserError(
+          f"data.crop_size: {self.crop_size} is larger than an image of "
+          f"{image.shape[0]}x{image.shape[1]} with its padding; expected at "
+          "most that. Change the config."
+      )
+    top, left = (
+        math.floor(part * (n + 1))
+        for part, n in zip(rng.uniform(size=2), room, strict=True)
+    )
+    flip = rng.uniform() < 0.5 and self.flip
+    image = image[top : top + height, left : left + width]
+    if flip:
+      image = image[:, ::-1]
+    return {
+        "image": np.ascontiguousarray(image),
+        "label": example["label"],
+    }
+
+
 def crop_matrix(
     crop_size: tuple[int, int],
     top: float,
@@ -181,6 +240,15 @@ def crop_matrix(
 def _crop_start(side: int, crop: int, part: float) -> int:
   room = side - crop
   return min(0, room) + math.floor(part * (abs(room) + 1))
+
+
+def _check_crop_size(crop_size: Any) -> None:
+  _check_pair("crop_size", crop_size, "(height, width)")
+  if not all(float(v).is_integer() and v >= 1 for v in crop_size):
+    raise errors.UserError(
+        f"data.crop_size: {crop_size}; expected whole numbers of at least 1, "
+        "(height, width). Change the config."
+    )
 
 
 def _check_pair(key: str, value: Any, meaning: str) -> None:

@@ -11,6 +11,7 @@ from ctxseg_jax.heads import fcn_se
 from ctxseg_jax.heads import fcn_vgg
 from ctxseg_jax.heads import mfnet
 from ctxseg_jax.heads import non_local
+from ctxseg_jax.heads import pooled
 from ctxseg_jax.heads import pspnet
 from ctxseg_jax.heads import sanet
 from ctxseg_jax.heads import sca
@@ -30,6 +31,7 @@ HEADS = {
     "fcn_vgg": fcn_vgg.FCNVGGHead,
     "mfnet": mfnet.MFHead,
     "nonlocal": non_local.NonLocalHead,
+    "pooled": pooled.PooledHead,
     "pspnet": pspnet.PSPHead,
     "sanet": sanet.SANetHead,
     "sca": sca.SCAHead,

@@ -10,57 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax.encoding import effective_codewords
+from ctxseg_jax.encoding import encode
+from ctxseg_jax.encoding import uniform
 from ctxseg_jax.layers import batch_norm
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
 from ctxseg_jax.layers import Norm
-
-
-def encode(
-    x: jax.Array, codewords: jax.Array, scale: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Sums the residuals to each codeword, weighted by soft assignment.
-
-  Paper: Eq. (1), with the sign inside `scale` (the paper's -s_k), as in the
-  code. The distances are expanded, |x|^2 - 2 x.d + |d|^2, and the residuals
-  summed as A^T x - (sum A) d, so that nothing of size [B, N, K, C] exists.
-
-  Args:
-    x: Pixel features, [B, N, C]; matrix products run in their dtype and
-      accumulate in float32.
-    codewords: [K, C], float32.
-    scale: Smoothing factors, [K], float32.
-
-  Returns:
-    The encoding [B, K, C], a sum over the N pixels, and the assignments
-    [B, N, K] (rows sum to 1), both float32.
-  """
-  f32 = jnp.float32
-  # The expanded distance cancels where x is near d: float32 must be full
-  # float32, which GPUs and TPUs only do when asked.
-  kw = dict(preferred_element_type=f32, precision=jax.lax.Precision.HIGHEST)
-  x_sq = jnp.sum(jnp.square(x.astype(f32)), axis=-1, keepdims=True)
-  d_sq = jnp.sum(jnp.square(codewords), axis=-1)
-  xd = jnp.einsum("bnc,kc->bnk", x, codewords.astype(x.dtype), **kw)
-  logits = scale * (x_sq - 2.0 * xd + d_sq)
-  assignments = jax.nn.softmax(logits, axis=-1)
-  weights = assignments.astype(x.dtype)
-  weighted = jnp.einsum("bnk,bnc->bkc", weights, x, **kw)
-  mass = jnp.sum(weights.astype(f32), axis=1)
-  return weighted - mass[..., None] * codewords, assignments
-
-
-def effective_codewords(assignments: jax.Array) -> jax.Array:
-  """Returns exp(entropy) of the mean assignment: how many codewords serve.
-
-  At the paper's C = 512 it starts near 1 (the codeword whose scale is nearest
-  to 0 takes almost every pixel); that is a property of the layer, not a bug.
-
-  Args:
-    assignments: [B, N, K].
-  """
-  share = jnp.mean(assignments, axis=(0, 1))
-  return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))
 
 
 class ContextEncoding(nn.Module):
@@ -109,9 +65,9 @@ class ContextEncoding(nn.Module):
       x = x / jnp.asarray((c / 2) ** 0.5, x.dtype)
     bound = (self.num_codewords * c) ** -0.5
     codewords = self.param(
-        "codewords", _uniform(-bound, bound), (self.num_codewords, c)
+        "codewords", uniform(-bound, bound), (self.num_codewords, c)
     )
-    scale = self.param("scale", _uniform(-1.0, 0.0), (self.num_codewords,))
+    scale = self.param("scale", uniform(-1.0, 0.0), (self.num_codewords,))
     encoding, assignments = encode(x.reshape(b, h * w, c), codewords, scale)
     self.sow(
         "diagnostics", "effective_codewords", effective_codewords(assignments)
@@ -127,13 +83,6 @@ class ContextEncoding(nn.Module):
     encoding = nn.relu(encoding)
     pool = jnp.mean if self.pooling == "mean" else jnp.sum
     return pool(encoding, axis=1)
-
-
-def _uniform(low, high):
-  def init(key, shape):
-    return jax.random.uniform(key, shape, jnp.float32, low, high)
-
-  return init
 
 
 class EncNetHead(nn.Module):

@@ -1,0 +1,367 @@
+"""CIFAR-10: the published files to a tfds dataset of one class per image.
+
+Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images",
+2009, https://www.cs.toronto.edu/~kriz/cifar.html.
+
+Both editions are read, as archives too, which are not unpacked. The files of
+the Python one are pickles. Unpickling them as they come would run what they
+say, so that only plain values are taken out of them and arrays are put together
+here: a file that asks for anything else is refused.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import io
+import pathlib
+import pickle
+import tarfile
+from typing import Any
+import zlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ctxseg_jax import errors
+from ctxseg_jax.data import images
+from ctxseg_jax.data import spec as spec_lib
+
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+SIZE = 32
+PER_FILE = 10_000
+
+_BATCHES = {
+    "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
+    "test": ("test_batch",),
+}
+_PIXELS = 3 * SIZE * SIZE
+_RECORD = 1 + _PIXELS  # A label, then the planes R, G and B row by row.
+_LARGEST_FILE = 64_000_000  # Twice the published ones.
+
+_BINARY = "cifar-10-batches-bin"
+_PYTHON = "cifar-10-batches-py"
+_LAYOUTS = (
+    f"{_BINARY}/ (data_batch_1.bin ... test_batch.bin) or "
+    f"cifar-10-binary.tar.gz, or {_PYTHON}/ (data_batch_1 ... test_batch) or "
+    "cifar-10-python.tar.gz"
+)
+
+# Reads a file of the edition by its name.
+_Read = Callable[[str], bytes]
+
+
+def load(
+    source: pathlib.Path, *, any_size: bool = False
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Reads and checks all images.
+
+  Args:
+    source: A folder that holds one of the layouts of `SPEC.layouts`, or is one
+      of the two folders itself. If there are several the first is read.
+    any_size: Whether to accept files of other than 10,000 images and classes of
+      unequal size: for miniatures and excerpts.
+
+  Returns:
+    By split, images uint8 [N, 32, 32, 3] and labels uint8 [N], in the order of
+    the files.
+
+  Raises:
+    UserError: No layout is there, a file is missing, cut short or damaged, a
+      label is no class, or the counts are not the published ones.
+  """
+  read, decode, place = _find(pathlib.Path(source))
+  splits = {}
+  for split, names in _BATCHES.items():
+    parts = []
+    for name in names:
+      found, labels = decode(read, name, place)
+      where = f"{place}: {name}"
+      if len(labels) != PER_FILE and not any_size:
+        raise errors.UserError(
+            f"{where}: {len(labels)} images; expected {PER_FILE}. Download the "
+            "file again, or pass --any_size to prepare what is there."
+        )
+      if labels.max() >= len(CLASS_NAMES):
+        index = int(np.argmax(labels >= len(CLASS_NAMES)))
+        raise errors.UserError(
+            f"{where}: label {labels[index]} of image {index}; expected 0 to "
+            f"{len(CLASS_NAMES) - 1}. Is this CIFAR-10? Download the file "
+            "again."
+        )
+      parts.append((found, labels))
+    found, labels = (np.concatenate(x) for x in zip(*parts, strict=True))
+    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+    # Also tells a file that is there twice under two names.
+    if counts.min() != counts.max() and not any_size:
+      raise errors.UserError(
+          f"{place}: {split} has {counts.min()} to {counts.max()} images per "
+          f"class; expected {len(labels) // len(CLASS_NAMES)} of each. "
+          "Download the files again."
+      )
+    planes = found.reshape(-1, 3, SIZE, SIZE)
+    splits[split] = (planes.transpose(0, 2, 3, 1), labels)
+  return splits
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Packs a copy of CIFAR-10; not registered, as tfds has one of this name."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  # Nothing is downloaded. Looking for checksums would take importlib_resources,
+  # which tfds uses there without depending on it.
+  url_infos = None
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"A folder that holds {_LAYOUTS}."
+
+  def __init__(self, *, any_size: bool = False, **kwargs: Any):
+    self._any_size = any_size
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset_info(self, __doc__, CLASS_NAMES)
+
+  def _split_generators(self, dl_manager):
+    source = pathlib.Path(dl_manager.manual_dir)
+    splits = load(source, any_size=self._any_size)
+    return {
+        split: self._generate_examples(split, *arrays)
+        for split, arrays in splits.items()
+    }
+
+  def _generate_examples(
+      self, split: str, pictures: np.ndarray, labels: np.ndarray
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    return generate_examples(self.info, split, pictures, labels)
+
+
+def dataset_info(
+    builder: tfds.core.DatasetBuilder,
+    description: str,
+    class_names: tuple[str, ...],
+) -> tfds.core.DatasetInfo:
+  """Returns what tfds wants to know of images with one class each."""
+  return tfds.core.DatasetInfo(
+      builder=builder,
+      description=description,
+      features=tfds.features.FeaturesDict(
+          {
+              "image": tfds.features.Image(shape=(SIZE, SIZE, 3)),
+              "label": tfds.features.ClassLabel(names=list(class_names)),
+              "name": tfds.features.Text(),
+          }
+      ),
+      disable_shuffling=True,
+      # An image counts as one pixel: it has one label.
+      metadata=tfds.core.MetadataDict(label_pixels={}),
+  )
+
+
+def generate_examples(
+    info: tfds.core.DatasetInfo,
+    split: str,
+    pictures: np.ndarray,
+    labels: np.ndarray,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields the examples of a split and notes its labels in `info.metadata`.
+
+  Args:
+    info: Of `dataset_info`.
+    split: Name of the split.
+    pictures: uint8 [N, 32, 32, 3].
+    labels: uint8 [N].
+  """
+  for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    yield (
+        index,
+        {
+            "image": images.encode_png(picture),
+            "label": int(label),
+            "name": f"{split}_{index:05d}",
+        },
+    )
+  counts = np.bincount(labels, minlength=256)
+  info.metadata["label_pixels"][split] = counts.tolist()
+
+
+SPEC = spec_lib.DatasetSpec(
+    name="cifar10",
+    class_names=CLASS_NAMES,
+    mean=(125.3, 123.0, 113.9),
+    split_sizes={"train": 50_000, "test": 10_000},
+    builder=Cifar10,
+    needs_source=True,
+    task="classification",
+    layouts=_LAYOUTS,
+    references={"test accuracy of a guess": 0.1},
+)
+
+
+def _find(source: pathlib.Path):
+  """Returns how to read and decode the first layout, and where it is."""
+  for folder, archive, suffix, decode in (
+      (_BINARY, "cifar-10-binary.tar.gz", ".bin", _decode_binary),
+      (_PYTHON, "cifar-10-python.tar.gz", "", _decode_python),
+  ):
+    for path in (source / folder, source):
+      if (path / f"test_batch{suffix}").is_file():
+        return _folder_reader(path, suffix), decode, path
+    path = source / archive
+    if path.is_file():
+      return _archive_reader(path, suffix), decode, path
+  raise errors.UserError(
+      f"{source}: no known layout; expected {_LAYOUTS}. Pass the folder that "
+      "holds them as --source."
+  )
+
+
+def _folder_reader(folder: pathlib.Path, suffix: str) -> _Read:
+  def read(name):
+    path = folder / f"{name}{suffix}"
+    try:
+      with open(path, "rb") as file:
+        return _read_limited(file, path)
+    except OSError as error:
+      raise errors.UserError(
+          f"{path}: cannot be read ({error.strerror}); expected a file of "
+          "CIFAR-10. Complete the folder."
+      ) from error
+
+  return read
+
+
+def _archive_reader(path: pathlib.Path, suffix: str) -> _Read:
+  wanted = {f"{n}{suffix}": n for names in _BATCHES.values() for n in names}
+  contents = {}
+  try:
+    # In one pass: to seek in a compressed archive is to start over.
+    with tarfile.open(path, "r|gz") as archive:
+      for member in archive:
+        name = wanted.get(pathlib.PurePosixPath(member.name).name)
+        if name and member.isfile():
+          contents[name] = _read_limited(archive.extractfile(member), path)
+  except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    raise errors.UserError(
+        f"{path}: cannot be unpacked ({' '.join(str(error).split())}); "
+        "expected a whole .tar.gz archive. Download it again."
+    ) from error
+
+  def read(name):
+    if name not in contents:
+      raise errors.UserError(
+          f"{path}: holds no {name}{suffix}; expected one of each of "
+          f"{', '.join(wanted)}. Download it again."
+      )
+    return contents[name]
+
+  return read
+
+
+def _read_limited(file: Any, path: pathlib.Path) -> bytes:
+  data = file.read(_LARGEST_FILE + 1)
+  if len(data) > _LARGEST_FILE:
+    raise errors.UserError(
+        f"{path}: more than {_LARGEST_FILE} bytes in a file; expected about "
+        "half of it. Is this CIFAR-10? Download it again."
+    )
+  return data
+
+
+def _decode_binary(
+    read: _Read, name: str, place: pathlib.Path
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns planes uint8 [N, 3072] and labels uint8 [N]."""
+  data = read(name)
+  if not data or len(data) % _RECORD:
+    raise errors.UserError(
+        f"{place}: {name}.bin has {len(data)} bytes; expected a multiple of "
+        f"{_RECORD}, {PER_FILE * _RECORD} as published. It is cut short or "
+        "another file: download it again."
+    )
+  records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
+  return records[:, 1:], records[:, 0]
+
+
+def _decode_python(
+    read: _Read, name: str, place: pathlib.Path
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns planes uint8 [N, 3072] and labels uint8 [N]."""
+  try:
+    batch = _PlainUnpickler(io.BytesIO(read(name)), encoding="bytes").load()
+    values, labels = batch[b"data"], batch[b"labels"]
+    if not isinstance(values, _Array) or not isinstance(labels, list):
+      raise TypeError("no array of images and list of labels")
+    planes = values.as_bytes()
+    labels = np.array([_checked_label(x) for x in labels], np.uint8)
+    if not labels.size or planes.shape != (len(labels), _PIXELS):
+      raise ValueError(f"{planes.shape} values for {len(labels)} labels")
+  except Exception as error:  # A damaged pickle can raise anything.
+    if isinstance(error, errors.UserError):
+      raise
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    raise errors.UserError(
+        f"{place}: {name} is not a batch of CIFAR-10 ({reason}); expected a "
+        "dictionary of images and labels. Download it again, or use the binary "
+        "version."
+    ) from error
+  return planes, labels
+
+
+def _checked_label(label: Any) -> int:
+  if type(label) is not int or not 0 <= label <= 255:
+    raise ValueError(f"label {label!r}")
+  return label
+
+
+class _Array:
+  """Stands for an array in a pickle and keeps what it is made of."""
+
+  def __setstate__(self, state: Any) -> None:
+    self._state = state
+
+  def as_bytes(self) -> np.ndarray:
+    """Returns the array, uint8 [N, C]."""
+    _, shape, dtype, is_fortran, data = self._state
+    if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", b"u1"):
+      raise ValueError("images are not of 8 bits")
+    # Column by column is possible, though nobody publishes it.
+    order = "F" if is_fortran else "C"
+    return np.frombuffer(data, np.uint8).reshape(shape, order=order)
+
+
+class _Dtype:
+  """Stands for the type of an array in a pickle."""
+
+  def __init__(self, name: Any, *_: Any):
+    self.name = name
+
+  def __setstate__(self, state: Any) -> None:
+    pass  # Byte order and the like, which one byte has none of.
+
+
+class _PlainUnpickler(pickle.Unpickler):
+  """Unpickles plain values and stand-ins for arrays, nothing else."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) in (
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+    ):
+      return _reconstruct
+    if (module, name) == ("numpy", "ndarray"):
+      return _Array
+    if (module, name) == ("numpy", "dtype"):
+      return _Dtype
+    raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _reconstruct(*_: Any) -> _Array:
+  return _Array()

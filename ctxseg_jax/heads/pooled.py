@@ -1,0 +1,31 @@
+"""One vector of class scores per image: average pooling, a linear layer.
+
+The tail of the CIFAR-10 networks that the paper on context encoding compares
+(its 8x8 pooling of 8x8 maps is the mean over all positions).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class PooledHead(nn.Module):
+  """Classifies images, not pixels.
+
+  Attributes:
+    num_classes: Number of classes.
+    stage: The feature map to read.
+  """
+
+  num_classes: int
+  stage: str = "stage3"
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to `"logits"`, float32 [B, num_classes]."""
+    del train  # Nothing here behaves differently.
+    # float32 whatever the compute dtype: a mean over all positions, logits.
+    x = jnp.mean(features[self.stage], axis=(1, 2), dtype=jnp.float32)
+    return {"logits": nn.Dense(self.num_classes, name="classifier")(x)}

@@ -1,0 +1,975 @@
+"""EncNet's CIFAR-10 networks, their data, and classification as a task."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import tarfile
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import flax
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+from PIL import Image
+import test_configs
+import tiny
+
+from ctxseg_jax import classify
+from ctxseg_jax import errors
+from ctxseg_jax import evaluate
+from ctxseg_jax import experiment
+from ctxseg_jax import loop
+from ctxseg_jax import losses
+from ctxseg_jax import metrics
+from ctxseg_jax import model as model_lib
+from ctxseg_jax import optim
+from ctxseg_jax import predictions
+from ctxseg_jax import step as step_lib
+from ctxseg_jax.backbones import cifar_resnet
+from ctxseg_jax.data import cifar10
+from ctxseg_jax.data import cifar10_stand_in
+from ctxseg_jax.data import DATASETS
+from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import prepare
+from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data import transforms
+from ctxseg_jax.layers import Norm
+from ctxseg_jax.tasks import TASKS
+
+# Published, in millions: 2.7 (2.78 cut short), 2.8, 3.5, none, 16.8. The last
+# row draws its smoothing factors and has 6 * 32 parameters less.
+NUM_PARAMS = {
+    ("preactivation", 4, 16): 2_777_482,
+    ("squeeze_excitation", 4, 16): 2_800_322,
+    ("encoding", 4, 16): 3_514_250,
+    ("encoding", 4, 32): 4_206_058,
+    ("encoding", 8, 32): 16_788_234,
+    ("encoding_drop", 8, 32): 16_788_234 - 6 * 32,
+}
+
+SPEC = cifar10_stand_in.SPEC
+
+
+def build(block="encoding", widen=1, num_codewords=4, dtype="float32"):
+  return model_lib.build(
+      dict(
+          backbone=dict(
+              name="cifar_resnet",
+              block=block,
+              widen=widen,
+              num_codewords=num_codewords,
+          ),
+          head=dict(name="pooled"),
+          dtype=dtype,
+      ),
+      10,
+      bn_axis_name=step_lib.AXIS,
+  )
+
+
+def make_mesh(num_devices):
+  return jax.sharding.Mesh(
+      np.array(jax.devices()[:num_devices]), (step_lib.AXIS,)
+  )
+
+
+def noisy(tree, seed=0, scale=0.1):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+      lambda x: np.asarray(x + scale * rng.normal(size=x.shape), np.float32),
+      tree,
+  )
+
+
+# The layers in plain numpy, for one image [H, W, C] in evaluation.
+
+
+def conv_loops(x, params, stride=1):
+  kernel = params["kernel"]
+  size = kernel.shape[0]
+  pad = (size - 1) // 2
+  x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
+  rows = range(0, x.shape[0] - size + 1, stride)
+  cols = range(0, x.shape[1] - size + 1, stride)
+  out = np.array(
+      [
+          [np.tensordot(x[i : i + size, j : j + size], kernel, 3) for j in cols]
+          for i in rows
+      ]
+  )
+  return out + params.get("bias", 0.0)
+
+
+def norm_loops(x, params, stats):
+  x = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+  return x * params["scale"] + params["bias"]
+
+
+def dense_loops(x, params):
+  return x @ params["kernel"] + params["bias"]
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def encoding_gate_loops(x, params, stats, scale):
+  y = conv_loops(x, params["reduce_conv"])
+  y = norm_loops(y, params["reduce_bn"], stats["reduce_bn"])
+  y = np.maximum(y, 0).reshape(-1, y.shape[-1])
+  codewords = params["codewords"]
+  encoded = np.zeros_like(codewords)
+  for pixel in y:
+    residuals = pixel - codewords
+    weights = np.exp(scale * np.sum(residuals**2, axis=1))
+    weights /= weights.sum()
+    for k, weight in enumerate(weights):
+      encoded[k] += weight * residuals[k]
+  encoded = encoded.ravel()
+  encoded /= max(np.linalg.norm(encoded), 1e-8)
+  return x * sigmoid(dense_loops(encoded, params["excite"]))
+
+
+def squeeze_gate_loops(x, params):
+  y = np.maximum(dense_loops(x.mean(axis=(0, 1)), params["squeeze"]), 0)
+  return x * sigmoid(dense_loops(y, params["excite"]))
+
+
+class BlocksTest(parameterized.TestCase):
+
+  def _apply(self, block, x, channels=16, stride=2):
+    backbone = cifar_resnet.CifarResNet(block=block, num_codewords=4)
+    module = backbone._block()(
+        channels=channels, stride=stride, norm=Norm(), dtype=jnp.float32
+    )
+    variables = noisy(module.init(jax.random.key(0), x, train=False))
+    stats = variables.get("batch_stats", {})
+    variables["batch_stats"] = jax.tree.map(np.abs, stats)
+    out = module.apply(variables, x, train=False)
+    as_float64 = jax.tree.map(lambda v: v.astype(np.float64), variables)
+    return out[0], as_float64["params"], as_float64["batch_stats"]
+
+  def _image(self, channels=8):
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(1, 6, 6, channels)).astype(np.float32)
+
+  @parameterized.parameters((8, 16, 2), (16, 16, 1))
+  def test_pre_activation(self, channels_in, channels, stride):
+    x = self._image(channels_in)
+    out, params, stats = self._apply("preactivation", x, channels, stride)
+    x = x[0].astype(np.float64)
+    y = np.maximum(norm_loops(x, params["bn1"], stats["bn1"]), 0)
+    y = conv_loops(y, params["conv1"], stride)
+    y = np.maximum(norm_loops(y, params["bn2"], stats["bn2"]), 0)
+    y = conv_loops(y, params["conv2"])
+    # Of x itself, not of its activation; without batch norm.
+    if stride == 2:
+      x = conv_loops(x, params["shortcut"], stride)
+    np.testing.assert_allclose(out, x + y, rtol=1e-4, atol=1e-4)
+
+  @parameterized.parameters("squeeze_excitation", "encoding", "encoding_drop")
+  def test_gated(self, block):
+    x = self._image()
+    out, params, stats = self._apply(block, x)
+    x = x[0].astype(np.float64)
+    y = x
+    for name, stride in (("conv1", 2), ("conv2", 1)):
+      y = conv_loops(y, params[name]["conv"], stride)
+      y = norm_loops(y, params[name]["bn"], stats[name]["bn"])
+      if name == "conv1":
+        y = np.maximum(y, 0)
+    if block == "squeeze_excitation":
+      y = squeeze_gate_loops(y, params["gate"])
+    else:
+      # -0.5 of a distribution whose draws nothing keeps.
+      scale = params["gate"].get("scale", np.full(4, -0.5))
+      self.assertEqual("scale" in params["gate"], block == "encoding")
+      y = encoding_gate_loops(y, params["gate"], stats["gate"], scale)
+    y += conv_loops(x, params["shortcut"], 2)
+    np.testing.assert_allclose(out, np.maximum(y, 0), rtol=1e-4, atol=1e-4)
+
+  def test_normalising_zeros_has_a_finite_gradient(self):
+    x = jnp.array([[0.0, 0.0], [3.0, 4.0]])
+    np.testing.assert_allclose(
+        cifar_resnet.l2_normalize(x), [[0, 0], [0.6, 0.8]], rtol=1e-6
+    )
+    grads = jax.grad(lambda x: jnp.sum(cifar_resnet.l2_normalize(x)))(x)
+    self.assertTrue(np.all(np.isfinite(grads)))
+
+  def test_drawn_scales_follow_the_key_in_training_only(self):
+    gate = cifar_resnet.EncodingGate(
+        num_codewords=4, random_scale=True, norm=Norm(), dtype=jnp.float32
+    )
+    x = self._image()
+    variables = gate.init(jax.random.key(0), x, train=False)
+    self.assertNotIn("scale", variables["params"])
+
+    def run(train, key):
+      kw = dict(train=train, rngs={"dropout": jax.random.key(key)})
+      return np.asarray(
+          gate.apply(variables, x, mutable=["batch_stats"], **kw)[0]
+      )
+
+    np.testing.assert_array_equal(run(True, 1), run(True, 1))
+    self.assertFalse(np.array_equal(run(True, 1), run(True, 2)))
+    np.testing.assert_array_equal(run(False, 1), run(False, 2))
+    # Without a key at all, too.
+    np.testing.assert_array_equal(
+        run(False, 1), gate.apply(variables, x, train=False)
+    )
+
+
+def with_few_blocks():
+  """Halves the networks, hence compilation, where depth does not matter."""
+  return absltest.mock.patch.object(cifar_resnet, "BLOCKS_PER_GROUP", 1)
+
+
+class NetworksTest(parameterized.TestCase):
+
+  @parameterized.parameters(*NUM_PARAMS)
+  def test_published_parameter_counts(self, *fields):
+    model = build(*fields)
+    out, variables = jax.eval_shape(
+        lambda: model.init_with_output(
+            jax.random.key(0), jnp.zeros((2, 32, 32, 3))
+        )
+    )
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    self.assertEqual(count, NUM_PARAMS[fields])
+    self.assertEqual(out["logits"].shape, (2, 10))
+    self.assertEqual(out["logits"].dtype, jnp.float32)
+
+  def test_every_stage_has_the_size_of_the_paper(self):
+    backbone = cifar_resnet.CifarResNet()
+    features = jax.eval_shape(
+        lambda: backbone.init_with_output(
+            jax.random.key(0), jnp.zeros((2, 32, 32, 3)), train=False
+        )
+    )[0]
+    self.assertEqual(
+        {name: x.shape for name, x in features.items()},
+        {
+            "stem": (2, 32, 32, 64),
+            "stage1": (2, 32, 32, 64),
+            "stage2": (2, 16, 16, 128),
+            "stage3": (2, 8, 8, 256),
+        },
+    )
+
+  @parameterized.parameters("preactivation", "encoding")
+  def test_every_parameter_but_cancelled_biases_has_a_gradient(self, block):
+    model = build(block)
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    params = noisy(variables.pop("params"), scale=0.05)
+    mesh = make_mesh(1)
+    probe = jax.random.normal(jax.random.key(1), (4, 10))
+
+    def loss(params):
+      out, _ = model.apply(
+          {"params": params, **variables},
+          x,
+          train=True,
+          mutable=["batch_stats"],
+          rngs={"dropout": jax.random.key(1)},
+      )
+      return jnp.sum(out["logits"] * probe)
+
+    grads = jax.jit(
+        jax.shard_map(
+            jax.grad(loss),
+            mesh=mesh,
+            in_specs=P(),
+            out_specs=P(),
+            check_vma=False,
+        )
+    )(params)
+    # A batch norm takes away what a bias before it adds: also through the
+    # sums of a pre-activation network, whose last layer is one.
+    cancelled = {"stem_conv/bias"}
+    if block == "preactivation":
+      cancelled |= {f"stage{i}_block1/shortcut/bias" for i in (2, 3)}
+    else:
+      cancelled |= {
+          f"stage{i}_block{j}/gate/reduce_conv/bias"
+          for i in (1, 2, 3)
+          for j in (1, 2)
+      }
+    flat = flax.traverse_util.flatten_dict(grads, sep="/")
+    found = {
+        path.removeprefix("backbone/")
+        for path, leaf in flat.items()
+        if np.abs(leaf).max() < 2e-5
+    }
+    self.assertEqual(found, cancelled)
+
+  @with_few_blocks()
+  def test_bfloat16_stays_near_float32(self):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(build().init)(jax.random.key(0), x)
+    exact = jax.jit(build().apply)(variables, x)["logits"]
+    rough = jax.jit(build(dtype="bfloat16").apply)(variables, x)["logits"]
+    self.assertLess(np.abs(exact - rough).max(), 0.1 * np.std(exact))
+
+  @parameterized.parameters(
+      (dict(block="encodng"), "encodng.*encoding"),
+      (dict(widen=0), "widen=0"),
+      (dict(num_codewords=0), "num_codewords=0"),
+  )
+  def test_values_that_do_not_exist_are_one_line(self, fields, message):
+    with self.assertRaisesRegex(errors.UserError, message):
+      build(**fields)
+
+
+def make_step(num_devices, block="encoding", loss="softmax_cross_entropy"):
+  mesh = make_mesh(num_devices)
+  model = build(block)
+  tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+  state = step_lib.init_state(model, tx, jax.random.key(0), (16, 16))
+  state = jax.device_put(state, NamedSharding(mesh, P()))
+  step = step_lib.make_train_step(
+      model,
+      tx,
+      mesh,
+      dict(logits=dict(loss=loss)),
+      mean=(127,) * 3,
+      std=(60,) * 3,
+  )
+  rng = np.random.default_rng(0)
+  batch = {
+      "image": rng.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8),
+      "label": rng.integers(0, 10, 8).astype(np.uint8),
+  }
+  batch = jax.device_put(batch, NamedSharding(mesh, P(step_lib.AXIS)))
+  return step, state, batch
+
+
+class StepTest(absltest.TestCase):
+
+  @with_few_blocks()
+  def test_8_devices_do_as_one(self):
+    results = []
+    for num_devices in (1, 8):
+      step, state, batch = make_step(num_devices)
+      state, scalars = step(state, batch, jax.random.key(1))
+      results.append(jax.device_get((state.params, state.model_state)))
+      self.assertAlmostEqual(
+          float(scalars["loss/total"]), float(scalars["loss/logits"])
+      )
+    chex.assert_trees_all_close(*results, rtol=2e-3, atol=2e-4)
+
+  def test_cross_entropy_of_one_class_per_image(self):
+    logits = jnp.array([[1.0, 2.0, 0.0], [0.5, 0.5, 3.0]])
+    total, count = losses.softmax_cross_entropy(logits, jnp.array([1, 255]))
+    expected = -np.log(np.exp(2) / np.exp([1, 2, 0]).sum())
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    self.assertEqual(int(count), 1)
+
+  def test_presence_of_one_class_is_one_hot(self):
+    present = losses.class_presence(jnp.array([2, 0, 255]), 3)
+    np.testing.assert_array_equal(present, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+
+  def test_maps_of_scores_do_not_fit_classes(self):
+    model = model_lib.build(
+        dict(
+            backbone=dict(name="shallow", channels=8),
+            head=dict(name="fcn", channels=8),
+        ),
+        10,
+        bn_axis_name=step_lib.AXIS,
+    )
+    tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+    state = step_lib.init_state(model, tx, jax.random.key(0), (16, 16))
+    step = step_lib.make_train_step(
+        model,
+        tx,
+        make_mesh(1),
+        dict(logits=dict(loss="softmax_cross_entropy")),
+        mean=(127,) * 3,
+        std=(60,) * 3,
+    )
+    batch = {
+        "image": np.zeros((2, 16, 16, 3), np.uint8),
+        "label": np.zeros(2, np.uint8),
+    }
+    with self.assertRaisesRegex(errors.UserError, "maps of classes"):
+      step(state, batch, jax.random.key(0))
+
+
+# Miniatures of both editions: 20 images a file, two of each class.
+
+
+def make_arrays(seed, count=20):
+  rng = np.random.default_rng(seed)
+  labels = rng.permutation(np.arange(count) % 10).astype(np.uint8)
+  return rng.integers(0, 256, (count, 3072)).astype(np.uint8), labels
+
+
+FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+
+def make_binary(folder):
+  folder.mkdir(parents=True)
+  for seed, name in enumerate(FILES):
+    planes, labels = make_arrays(seed)
+    data = np.concatenate([labels[:, None], planes], axis=1).tobytes()
+    (folder / f"{name}.bin").write_bytes(data)
+  return folder
+
+
+def python2_pickle(planes, labels):
+  """Returns the pickle of a batch as Python 2 wrote those published."""
+
+  def string(text):
+    return b"T" + len(text).to_bytes(4, "little") + text
+
+  def number(value):
+    return b"J" + int(value).to_bytes(4, "little", signed=True)
+
+  dtype = (
+      b"cnumpy\ndtype\n("
+      + string(b"u1")
+      + number(0)
+      + number(1)
+      + b"tR("
+      # Its state: version, byte order, and what only records have.
+      + number(3)
+      + string(b"|")
+      + b"NNN"
+      + number(-1) * 2
+      + number(0)
+      + b"tb"
+  )
+  array = (
+      b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n("
+      + number(0)
+      + b"t"
+      + string(b"b")
+      + b"tR("
+      + number(1)
+      + b"("
+      + b"".join(map(number, planes.shape))
+      + b"t"
+      + dtype
+      + b"I00\n"
+      + string(planes.tobytes())
+      + b"tb"
+  )
+  items = (
+      string(b"batch_label")
+      + string(b"a batch")
+      + string(b"labels")
+      + b"("
+      + b"".join(map(number, labels))
+      + b"l"
+      + string(b"data")
+      + array
+  )
+  return b"\x80\x02}(" + items + b"u."
+
+
+def make_python(folder):
+  folder.mkdir(parents=True)
+  for seed, name in enumerate(FILES):
+    (folder / name).write_bytes(python2_pickle(*make_arrays(seed)))
+  return folder
+
+
+def pack(folder, path):
+  with tarfile.open(path, "w:gz") as archive:
+    archive.add(folder, folder.name)
+  shutil.rmtree(folder)
+
+
+class Cifar10Test(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    directory = tempfile.TemporaryDirectory()
+    self.addCleanup(directory.cleanup)
+    self.root = pathlib.Path(directory.name) / "source"
+
+  def make(self, layout):
+    if "binary" in layout or "bin" in layout:
+      folder = make_binary(self.root / "cifar-10-batches-bin")
+    else:
+      folder = make_python(self.root / "cifar-10-batches-py")
+    if layout.endswith(".tar.gz"):
+      pack(folder, self.root / layout)
+    return folder
+
+  @parameterized.parameters(
+      "cifar-10-batches-bin",
+      "cifar-10-binary.tar.gz",
+      "cifar-10-batches-py",
+      "cifar-10-python.tar.gz",
+  )
+  def test_all_layouts_hold_the_same(self, layout):
+    folder = self.make(layout)
+    splits = cifar10.load(self.root, any_size=True)
+    for split, seeds in (("train", range(5)), ("test", [5])):
+      pictures, labels = splits[split]
+      found = [make_arrays(seed) for seed in seeds]
+      planes = np.concatenate([x for x, _ in found])
+      np.testing.assert_array_equal(
+          labels, np.concatenate([y for _, y in found])
+      )
+      self.assertEqual(pictures.shape, (len(planes), 32, 32, 3))
+      for y, x, c in ((0, 0, 0), (3, 7, 1), (31, 30, 2)):
+        np.testing.assert_array_equal(
+            pictures[:, y, x, c], planes[:, 1024 * c + 32 * y + x]
+        )
+    if folder.exists():
+      # The folder itself is a source as well.
+      again = cifar10.load(folder, any_size=True)
+      np.testing.assert_array_equal(again["test"][0], splits["test"][0])
+
+  def test_the_command_prepares_what_training_reads(self):
+    self.make("cifar-10-batches-bin")
+    data_dir = self.root.parent / "data"
+    flags = ["--dataset=cifar10", f"--source={self.root}"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+      code = prepare.main([*flags, f"--data_dir={data_dir}", "--any_size"])
+    self.assertEqual(code, 0)
+    self.assertRegex(out.getvalue(), r"train +100 +10/10 +0\.00%")
+    source = pipeline.open_source(cifar10.SPEC, "train", data_dir)
+    self.assertLen(source, 100)
+    planes, labels = make_arrays(2)
+    example = source[47]  # Image 7 of the third file.
+    np.testing.assert_array_equal(
+        example["image"], planes[7].reshape(3, 32, 32).transpose(1, 2, 0)
+    )
+    self.assertEqual(example["label"], labels[7])
+    self.assertEqual(example["label"].shape, ())
+
+  def test_other_sizes_are_refused_unless_asked_for(self):
+    self.make("cifar-10-batches-bin")
+    with self.assertRaisesRegex(
+        errors.UserError, "data_batch_1: 20 images; expected 10000.*any_size"
+    ):
+      cifar10.load(self.root)
+
+  @parameterized.parameters(
+      ("truncated", "data_batch_3.bin has 61459 bytes.*3073"),
+      ("empty", "data_batch_3.bin has 0 bytes"),
+      ("label", "data_batch_3: label 10 of image 4; expected 0 to 9"),
+      ("missing", "data_batch_3.bin: cannot be read"),
+  )
+  def test_faults_of_binary_files_are_named(self, fault, message):
+    folder = self.make("cifar-10-batches-bin")
+    path = folder / "data_batch_3.bin"
+    data = path.read_bytes()
+    if fault == "truncated":
+      path.write_bytes(data[:-1])
+    elif fault == "empty":
+      path.write_bytes(b"")
+    elif fault == "label":
+      path.write_bytes(data[: 4 * 3073] + b"\x0a" + data[4 * 3073 + 1 :])
+    else:
+      path.unlink()
+    with self.assertRaisesRegex(errors.UserError, message):
+      cifar10.load(self.root, any_size=True)
+
+  def test_classes_of_unequal_size_are_refused(self):
+    self.make("cifar-10-batches-bin")
+    path = self.root / "cifar-10-batches-bin" / "data_batch_2.bin"
+    data = bytearray(path.read_bytes())
+    data[0] = (data[0] + 1) % 10
+    path.write_bytes(data)
+    cifar10.load(self.root, any_size=True)
+    with absltest.mock.patch.object(cifar10, "PER_FILE", 20):
+      with self.assertRaisesRegex(errors.UserError, "9 to 11.*expected 10 of"):
+        cifar10.load(self.root)
+
+  def test_damaged_archives_are_named(self):
+    self.make("cifar-10-binary.tar.gz")
+    path = self.root / "cifar-10-binary.tar.gz"
+    data = path.read_bytes()
+    for damaged in (data[: len(data) // 2], b"no archive", b""):
+      path.write_bytes(damaged)
+      with self.assertRaisesRegex(errors.UserError, "binary.tar.gz"):
+        cifar10.load(self.root, any_size=True)
+
+  def test_an_archive_without_a_file_is_named(self):
+    folder = self.make("cifar-10-batches-bin")
+    (folder / "data_batch_4.bin").unlink()
+    pack(folder, self.root / "cifar-10-binary.tar.gz")
+    with self.assertRaisesRegex(errors.UserError, "holds no data_batch_4.bin"):
+      cifar10.load(self.root, any_size=True)
+
+  def test_a_pickle_that_would_run_something_is_refused(self):
+    folder = self.make("cifar-10-batches-py")
+    planted = self.root / "planted"
+
+    class Planted:
+
+      def __reduce__(self):
+        return os.mkdir, (str(planted),)
+
+    (folder / "data_batch_2").write_bytes(pickle.dumps(Planted(), 2))
+    with self.assertRaisesRegex(errors.UserError, "data_batch_2.*mkdir"):
+      cifar10.load(self.root, any_size=True)
+    self.assertFalse(planted.exists())
+
+  @parameterized.parameters(
+      (dict(),),
+      ({b"data": 1, b"labels": [1]},),
+      ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]},),
+      ({b"data": np.zeros((1, 3072), np.uint16), b"labels": [1]},),
+      ({b"data": np.zeros((1, 3072), np.uint8), b"labels": [300]},),
+      ({b"data": np.zeros((1, 3072), np.uint8), b"labels": [b"1"]},),
+      ({b"data": np.zeros((0, 3072), np.uint8), b"labels": []},),
+  )
+  def test_pickles_of_something_else_are_named(self, batch):
+    folder = self.make("cifar-10-batches-py")
+    (folder / "data_batch_2").write_bytes(pickle.dumps(batch, 3))
+    with self.assertRaisesRegex(errors.UserError, "data_batch_2 is not a"):
+      cifar10.load(self.root, any_size=True)
+
+  def test_a_truncated_pickle_is_named(self):
+    folder = self.make("cifar-10-batches-py")
+    path = folder / "test_batch"
+    data = path.read_bytes()
+    for length in (0, 1, 100, len(data) // 2, len(data) - 1):
+      path.write_bytes(data[:length])
+      with self.assertRaisesRegex(errors.UserError, "test_batch is not a"):
+        cifar10.load(self.root, any_size=True)
+
+  def test_arrays_pickled_by_python_3_are_read_too(self):
+    folder = self.make("cifar-10-batches-py")
+    before = cifar10.load(self.root, any_size=True)
+    planes, labels = make_arrays(5)
+    for array in (planes, np.asfortranarray(planes)):
+      batch = {b"data": array, b"labels": labels.tolist()}
+      (folder / "test_batch").write_bytes(pickle.dumps(batch, 4))
+      after = cifar10.load(self.root, any_size=True)
+      np.testing.assert_array_equal(after["test"][0], before["test"][0])
+
+  def test_no_known_layout(self):
+    self.root.mkdir()
+    (self.root / "train.bin").write_bytes(b"")  # CIFAR-100.
+    with self.assertRaisesRegex(errors.UserError, "no known layout.*bin"):
+      cifar10.load(self.root)
+    with self.assertRaisesRegex(errors.UserError, "not a folder"):
+      prepare.prepare(cifar10.SPEC, self.root, source=self.root / "train.bin")
+
+
+class SpecTest(parameterized.TestCase):
+
+  def test_every_task_of_a_data_set_is_there(self):
+    self.assertSameElements(TASKS, spec_lib.TASKS)
+    for spec in DATASETS.values():
+      self.assertIn(spec.task, TASKS)
+
+  @parameterized.parameters(
+      (dict(task="detection"), "detection"),
+      (dict(palette=((0, 0, 0),)), "for maps"),
+      (dict(label_map=np.zeros(256, np.uint8)), "for maps"),
+      (dict(task="segmentation"), "0 colours for 2"),
+      (
+          dict(task="segmentation", palette=((0, 0, 0), (1, 1, 1))),
+          "label_map must be",
+      ),
+  )
+  def test_what_a_task_has_no_use_for_is_refused(self, fields, message):
+    fields = (
+        dict(
+            name="x",
+            class_names=("a", "b"),
+            mean=(0.0, 0.0, 0.0),
+            split_sizes={},
+            builder=None,
+            needs_source=False,
+            task="classification",
+        )
+        | fields
+    )
+    with self.assertRaisesRegex(ValueError, message):
+      spec_lib.DatasetSpec(**fields)
+
+  def test_a_label_that_is_no_class_is_named(self):
+    SPEC.check_label(np.uint8(9), "a")
+    with self.assertRaisesRegex(errors.UserError, "a: label 10, expected 0 to"):
+      SPEC.check_label(np.uint8(10), "a")
+
+
+class StandInTest(absltest.TestCase):
+
+  def test_images_follow_split_and_index_and_classes_take_turns(self):
+    image, label = cifar10_stand_in.draw("train", 23)
+    again, _ = cifar10_stand_in.draw("train", 23)
+    other, same = cifar10_stand_in.draw("test", 23)
+    np.testing.assert_array_equal(image, again)
+    self.assertFalse(np.array_equal(image, other))
+    self.assertEqual((label, same), (3, 3))
+    self.assertEqual((image.shape, image.dtype), ((32, 32, 3), np.uint8))
+
+
+class PaddedCropTest(parameterized.TestCase):
+
+  def _example(self):
+    image = np.random.default_rng(0).integers(1, 256, (32, 32, 3))
+    return {"image": image.astype(np.uint8), "label": np.uint8(7)}
+
+  def test_all_81_positions_and_both_sides_occur_alike(self):
+    augmentation = transforms.PaddedCrop((32, 32), padding=4, flip=True)
+    example = self._example()
+    padded = np.pad(example["image"], ((4, 4), (4, 4), (0, 0)))
+    windows = {}
+    for top in range(9):
+      for left in range(9):
+        window = padded[top : top + 32, left : left + 32]
+        windows[window.tobytes()] = (top, left, False)
+        windows[window[:, ::-1].tobytes()] = (top, left, True)
+    rng = np.random.default_rng(0)
+    counts = dict.fromkeys(windows.values(), 0)
+    for _ in range(162 * 20):
+      out = augmentation(example, rng)
+      self.assertEqual(out["label"], 7)
+      counts[windows[out["image"].tobytes()]] += 1  # KeyError: no such crop.
+    # 20 each on average; 1 % of a Poisson variable is outside of 9 to 33.
+    self.assertBetween(min(counts.values()), 3, 20)
+    self.assertBetween(max(counts.values()), 20, 45)
+
+  def test_without_padding_and_flip_nothing_changes(self):
+    example = self._example()
+    out = transforms.PaddedCrop((32, 32))(example, np.random.default_rng(0))
+    np.testing.assert_array_equal(out["image"], example["image"])
+
+  def test_positions_do_not_depend_on_the_flip(self):
+    example = self._example()
+    plain = transforms.PaddedCrop((32, 32), padding=4)
+    flipped = transforms.PaddedCrop((32, 32), padding=4, flip=True)
+    for seed in range(8):
+      a = plain(example, np.random.default_rng(seed))["image"]
+      b = flipped(example, np.random.default_rng(seed))["image"]
+      self.assertTrue(np.array_equal(a, b) or np.array_equal(a, b[:, ::-1]))
+
+  def test_values_out_of_range_are_refused(self):
+    with self.assertRaisesRegex(errors.UserError, "data.padding: -1"):
+      transforms.PaddedCrop((32, 32), padding=-1)
+    with self.assertRaisesRegex(errors.UserError, "data.crop_size"):
+      transforms.PaddedCrop((32, 0))
+    with self.assertRaisesRegex(errors.UserError, "larger than an image of 40"):
+      transforms.PaddedCrop((41, 32), padding=4)(
+          self._example(), np.random.default_rng(0)
+      )
+
+
+class ListSource:
+  """Examples in memory: 37, a number that divides over nothing."""
+
+  def __init__(self, count=37):
+    rng = np.random.default_rng(0)
+    # Of different colours: noise alone looks the same to an average.
+    colors = rng.integers(0, 256, (count, 1, 1, 3))
+    noise = rng.integers(-40, 40, (count, 16, 16, 3))
+    self.images = np.clip(colors + noise, 0, 255).astype(np.uint8)
+    self.labels = rng.integers(0, 10, count).astype(np.uint8)
+
+  def __len__(self):
+    return len(self.images)
+
+  def __getitem__(self, i):
+    return {
+        "image": self.images[i],
+        "label": np.array(self.labels[i]),
+        "name": f"{i}",
+    }
+
+  def sizes(self):
+    return np.full((len(self), 2), 16)
+
+
+def make_predictor(num_devices, batch_size_per_device=3):
+  mesh = make_mesh(num_devices)
+  model = build("preactivation")
+  images = jnp.zeros((1, 16, 16, 3))
+  variables = jax.jit(model.init)(jax.random.key(0), images)
+  variables["params"] = noisy(variables["params"])
+  # Or one class would take all.
+  x = (ListSource().images.astype(np.float32) - 127) / 60
+  logits = jax.jit(model.apply)(variables, x)["logits"]
+  variables["params"]["head"]["classifier"]["bias"] -= logits.mean(axis=0)
+  predictor = classify.Predictor(
+      model,
+      mesh,
+      mean=(127.0,) * 3,
+      std=(60.0,) * 3,
+      settings=classify.Settings(batch_size_per_device),
+      image_size=(16, 16),
+  )
+  return predictor, jax.device_put(variables, NamedSharding(mesh, P()))
+
+
+class EvaluateTest(absltest.TestCase):
+
+  def _run(self, num_devices, batch_size=3, **kw):
+    predictor, variables = make_predictor(num_devices, batch_size)
+    return evaluate.evaluate(
+        predictor, variables, ListSource(), SPEC, split="test", **kw
+    )
+
+  def test_integers_are_equal_on_1_2_and_8_devices_and_to_a_plain_loop(self):
+    source = ListSource()
+    predictor, variables = make_predictor(1)
+    x = (source.images.astype(np.float32) - 127) / 60
+    logits = jax.jit(predictor.model.apply)(variables, x)["logits"]
+    expected = np.zeros((10, 10), int)
+    for label, prediction in zip(source.labels, logits.argmax(-1), strict=True):
+      expected[label, prediction] += 1
+    self.assertGreater((expected.sum(axis=0) > 0).sum(), 3)
+    for num_devices, batch_size in ((1, 3), (1, 64), (2, 3), (8, 3), (8, 1)):
+      report, _ = self._run(num_devices, batch_size)
+      np.testing.assert_array_equal(report["confusion_matrix"], expected)
+      self.assertEqual(report["num_images"], 37)
+      self.assertEqual(report["compilations"], 1)
+    self.assertAlmostEqual(report["accuracy"], np.trace(expected) / 37)
+
+  def test_the_report_and_its_texts(self):
+    report, kept = self._run(2, keep=(0, 36))
+    line = evaluate.summary(report)
+    self.assertIn(f"accuracy {100 * report['accuracy']:.2f}, error", line)
+    self.assertIn("37 images of cifar10_stand_in test", line)
+    self.assertNotIn("protocol", line)
+    table = evaluate.describe(report | {"step": 3})
+    for name in SPEC.class_names:
+      self.assertIn(name, table)
+    json.dumps(report)
+    self.assertSameElements(kept, (0, 36))
+    image, label, prediction, name = kept[36]
+    self.assertEqual((label, name), (ListSource().labels[36], "36"))
+    self.assertEqual(prediction.shape, ())
+    picture = TASKS["classification"].picture(image, label, prediction, SPEC)
+    self.assertEqual((picture.dtype, picture.shape[1]), (np.uint8, 384))
+
+  def test_scores_by_hand(self):
+    scores = metrics.accuracy_scores([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
+    self.assertEqual(scores["accuracy"], 5 / 8)
+    self.assertEqual(scores["error_rate"], 3 / 8)
+    np.testing.assert_array_equal(scores["class_accuracy"], [0.75, 0.5, np.nan])
+
+
+class ConfigTest(parameterized.TestCase):
+
+  def _config(self):
+    path = "configs/cifar10/encnet_16k64d.py"
+    return test_configs.load(path).get_config("smoke").to_dict()
+
+  @parameterized.parameters(
+      ("data", "scale_range", (1.0, 2.0), "data.scale_range"),
+      ("data", "rotation", 5.0, "data.rotation"),
+      ("eval", "scales", (1.0,), "eval.scales"),
+      ("eval", "protocol", "mmseg", "eval.protocol"),
+  )
+  def test_keys_of_segmentation_are_refused(self, section, key, value, message):
+    config = self._config()
+    config[section][key] = value
+    with self.assertRaisesRegex(errors.UserError, f"'{message}'.*known here"):
+      experiment.check(config)
+
+  def test_keys_of_classification_are_refused_in_segmentation(self):
+    config = test_configs.load("configs/quickstart.py").get_config().to_dict()
+    config["data"]["padding"] = 4
+    with self.assertRaisesRegex(errors.UserError, "data.padding"):
+      experiment.check(config)
+
+
+class RunTest(absltest.TestCase):
+  """A run of four steps through the real loop."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    directory = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(directory.cleanup)
+    cls.folder = pathlib.Path(directory.name)
+    cls.enterClassContext(with_few_blocks())
+    path = "configs/cifar10/encnet_32k128d.py"
+    cls.config = test_configs.load(path).get_config("smoke")
+    cls.config.data.data_dir = str(cls.folder / "data")
+    cls.config.data.eval_split = "test[:24]"
+    cls.config.eval.batch_size_per_device = 3
+    cls.config.model.backbone.num_codewords = 4
+    cls.config.eval_every = 2
+    loop.train_and_evaluate(cls.config, str(cls.folder / "run"))
+
+  def test_it_writes_what_a_run_writes(self):
+    run = self.folder / "run"
+    reports = [
+        json.loads((run / "eval" / f"{step}.json").read_text())
+        for step in (2, 4)
+    ]
+    for report in reports:
+      self.assertEqual(np.sum(report["confusion_matrix"]), 24)
+    best = [p.name for p in (run / "best").iterdir()]
+    higher = reports[1]["accuracy"] > reports[0]["accuracy"]
+    self.assertEqual(best, ["4" if higher else "2"])
+    self.assertLen(list((run / "predictions").glob("*.png")), 8)
+    self.assertTrue((run / "curves.png").is_file())
+
+  def test_a_run_that_lost_its_last_steps_ends_alike(self):
+    resumed = self.folder / "resumed"
+    shutil.copytree(self.folder / "run", resumed)
+    shutil.rmtree(resumed / "checkpoints" / "4")
+    loop.train_and_evaluate(self.config, str(resumed))
+    run = self.folder / "run"
+    # The scales drawn in steps 3 and 4 included.
+    self.assertEqual(tiny.digest(resumed, 4), tiny.digest(run, 4))
+    self.assertEqual(tiny.losses(resumed), tiny.losses(run))
+    self.assertEqual(tiny.evaluations(resumed), tiny.evaluations(run))
+
+  def test_predictions_are_those_of_the_network(self):
+    trained = experiment.load(self.folder / "run", "last")
+    predictor = trained.predictor(experiment.inference_settings(trained.config))
+    photos = self.folder / "photos"
+    photos.mkdir()
+    drawn = [cifar10_stand_in.draw("test", i)[0] for i in range(5)]
+    for i, image in enumerate(drawn):
+      Image.fromarray(image).save(photos / f"{i}.png")
+    Image.new("RGB", (70, 50)).save(photos / "photo.jpg")
+    paths = predictions.list_images(str(photos))
+    count = trained.task.write(
+        predictor,
+        trained.variables,
+        paths,
+        self.folder / "out",
+        trained.spec,
+        probabilities=True,
+    )
+    self.assertEqual(count, 6)
+    with open(self.folder / "out" / "predictions.csv") as file:
+      rows = list(csv.DictReader(file))
+    self.assertEqual([row["image"] for row in rows], [str(p) for p in paths])
+    data = trained.config["data"]
+    x = (np.array(drawn, np.float32) - data["mean"]) / data["std"]
+    logits = jax.jit(trained.model.apply)(
+        trained.variables, x.astype(np.float32)
+    )["logits"]
+    expected = jax.nn.softmax(logits)
+    for row, probabilities in zip(rows, expected, strict=False):
+      found = [float(row[name]) for name in trained.spec.class_names]
+      np.testing.assert_allclose(found, probabilities, atol=1e-5)
+      best = int(np.argmax(probabilities))
+      self.assertEqual(row["class"], trained.spec.class_names[best])
+
+  def test_an_overlay_is_refused(self):
+    with self.assertRaisesRegex(errors.UserError, "--opacity"):
+      predictions.write_classes(
+          None, None, [], self.folder / "none", SPEC, opacity=0.5
+      )
+
+
+if __name__ == "__main__":
+  absltest.main()
