@@ -13,7 +13,7 @@ import ctxseg_jax
 FLOORS = [
     {"errors"},
     {"commands", "layers", "losses", "metrics", "settings"},
-    {"backbones", "data", "heads"},
+    {"backbones", "data", "heads", "macs"},
     {
         "checkpoint",
         "inference",
@@ -26,7 +26,7 @@ FLOORS = [
         "workdir",
     },
     {"evaluate", "experiment", "predictions"},
-    {"reports"},
+    {"describe", "reports"},
     {"loop"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
