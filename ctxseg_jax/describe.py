@@ -30,8 +30,8 @@ from ctxseg_jax import model as model_lib
 _FIGURES = ("parameters", "macs", "conv_macs")
 
 _PARAMETERS = (
-    "Parameters are those that are trained, in training-only parts too; running"
-    " statistics and other state are none."
+    "Parameters are the trained ones, of training-only parts too; running"
+    " statistics and other state are not among them."
 )
 
 
@@ -214,8 +214,9 @@ def table(report: Mapping[str, Any]) -> str:
   if report["output_stride"]:
     facts.insert(1, f"output stride {report['output_stride']}")
   work = [
-      f"{name} {macs_ / scale:,.3f}"
-      for name, macs_ in report["macs_by_operation"].items()
+      f"{kind} {done / scale:,.3f}"
+      for kind, done in report["macs_by_operation"].items()
+      if done
   ]
   text = [f"{'; '.join(facts)}.", f"MACs, {unit}: {', '.join(work)}."]
   if report["training_only"]:
@@ -246,16 +247,13 @@ def main(argv: Sequence[str]) -> None:
   jax.config.update("jax_platforms", "cpu")
   config = flags.FLAGS.config.to_dict()
   experiment.check(config)
-  train_size = tuple(config["data"]["crop_size"])
+  spec = experiment.dataset(config)
+  train_size = experiment.augmentation(config, spec).crop_size
   size = train_size
   if flags.FLAGS.size is not None:
     size = parse_size(flags.FLAGS.size)
   report = describe(
-      model_lib.build(
-          config["model"],
-          experiment.dataset(config).num_classes,
-          bn_axis_name=None,
-      ),
+      model_lib.build(config["model"], spec.num_classes, bn_axis_name=None),
       size,
       train_size=train_size,
       depth=flags.FLAGS.depth,

@@ -25,14 +25,14 @@ PRODUCTS = ("conv", "matmul")
 
 CONVENTION = (
     "Multiply-accumulates (MACs) of one forward pass of evaluation on one"
-    " image, as traced. Convolutions count their kernel once per output"
-    " position, positions of padding included (transposed ones once per input"
-    " position); matrix products, those of attention included, every product"
-    " that is executed, padding of the last chunk of queries included. As in"
-    " the tables of published networks come 2 per element of a batch norm, 1"
-    " per element of a ReLU and the area of the window per output of a max"
-    " pooling. Nothing else counts: resizing, average pooling, softmax, sums,"
-    " biases, gates, dropout."
+    " image, as traced. A convolution counts its kernel once per output"
+    " position, also where it lies on padding; a transposed one, once per input"
+    " position. Matrix products count as executed: those of attention too, with"
+    " the padding of the last chunk of queries. MACs add to these, as the"
+    " tables of published networks do, 2 per element of a batch norm, 1 per"
+    " element of a ReLU and the window's area per output of a max pooling."
+    " Nothing else counts: resizing, average pooling, softmax, sums, biases,"
+    " gates, dropout."
 )
 
 Counts = collections.Counter[tuple[tuple[str, ...], str]]

@@ -150,6 +150,30 @@ class HandCountTest(parameterized.TestCase):
         counts, {((), "matmul"): 2 * executed * 10 * 4 + 2 * executed * 10 * 6}
     )
 
+  def test_work_in_a_loop_belongs_to_the_module_around_it(self):
+    head = HEADS["nonlocal"](num_classes=3, channels=8, chunk_size=20)
+    features = {"stage4": image((6, 8), 16)}
+    counts, _, _ = count_module(head, features, train=False)
+    # 48 queries in 3 chunks of 16, widths of 4.
+    self.assertEqual(counts[("non_local",), "matmul"], 2 * 48 * 48 * 4)
+    self.assertEqual(counts[("non_local", "key"), "matmul"], 48 * 8 * 4)
+
+  def test_modules_in_lifted_loops_keep_their_paths(self):
+    class Steps(nn.Module):
+
+      @nn.compact
+      def __call__(self, x):
+        step = nn.scan(
+            lambda module, x, _: (nn.remat(nn.Dense)(3, name="d")(x), None),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            length=5,
+        )
+        return step(self, x, None)[0]
+
+    counts, _, _ = count_module(Steps(), image((2, 2)))
+    self.assertEqual(counts, {(("d",), "matmul"): 5 * 4 * 9})
+
   def test_products_with_fixed_matrices_are_no_work(self):
     x = image((6, 8))
     for function in (
@@ -380,6 +404,17 @@ class DescribeTest(parameterized.TestCase):
     twice = describe.describe(TwoScales(**parts), (32, 32))
     self.assertEqual(4 * twice["macs"], 5 * once["macs"])
     self.assertEqual(twice["parameters"], once["parameters"])
+
+  @parameterized.parameters(
+      ((64, 64), 8), ((65, 129), 8), ((16, 16), 8), ((3, 3), None)
+  )
+  def test_output_stride_is_told_where_the_size_tells_it(self, size, expected):
+    model = build(
+        dict(name="resnet", depth=18, output_stride=8, stem="7x7"),
+        dict(name="fcn"),
+    )
+    report = describe.describe(model, size)
+    self.assertEqual(report["output_stride"], expected)
 
   def test_parameters_are_those_of_the_training_size(self):
     model = build(dict(name="shallow"), dict(name="fcn"))
