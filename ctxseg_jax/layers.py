@@ -12,6 +12,10 @@ import numpy as np
 # Fan-out He: N(0, sqrt(2 / (k * k * C_out))), as the published ResNets.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
+# Name scope of matrix products that are no layers but resize or average maps;
+# those who count multiply-accumulates leave them out.
+FIXED_MATRICES = "fixed_matrices"
+
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
@@ -315,6 +319,7 @@ def resize_matrix(
   return matrix.astype(np.float32)
 
 
+@jax.named_scope(FIXED_MATRICES)
 def resize_bilinear(
     x: jax.Array, size: Sequence[int], *, align_corners: bool
 ) -> jax.Array:
@@ -359,6 +364,7 @@ def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
   return matrix
 
 
+@jax.named_scope(FIXED_MATRICES)
 def adaptive_average_pool(x: jax.Array, size: Sequence[int]) -> jax.Array:
   """Averages [B, h, w, C] over bins to [B, H, W, C] in float32.
 

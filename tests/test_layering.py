@@ -14,7 +14,7 @@ FLOORS = [
     {"errors"},
     {"commands", "encoding", "layers", "losses", "metrics", "settings"},
     {"decoder"},
-    {"backbones", "data", "heads"},
+    {"backbones", "data", "heads", "macs"},
     {
         "checkpoint",
         "classify",
@@ -30,7 +30,7 @@ FLOORS = [
     {"predictions"},
     {"tasks"},
     {"evaluate", "experiment"},
-    {"reports"},
+    {"describe", "reports"},
     {"loop"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
