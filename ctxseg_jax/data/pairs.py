@@ -18,6 +18,7 @@ from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_LABEL_SUFFIXES = (*_SUFFIXES, ".mat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,7 @@ def match(
           "source, or pass --any_size to leave the split out."
       )
   by_name = files_by_stem(image_dir)
-  labels = files_by_stem(label_dir)
+  labels = files_by_stem(label_dir, _LABEL_SUFFIXES)
   if list_file is not None:
     entries = read_list(list_file)
   else:
@@ -147,13 +148,7 @@ def match(
           f"{labels[name]}: label without an image; expected {name}.png or "
           f".jpg in {image_dir}. Add the image or remove the label."
       )
-  pairs = []
-  for name, place in entries.items():
-    if name not in by_name:
-      raise missing_image(name, place, image_dir)
-    if name not in labels:
-      raise missing_label(by_name[name], label_dir / f"{name}.png")
-    pairs.append(Pair(name, by_name[name], labels[name]))
+  pairs = select(entries, by_name, labels, image_dir, label_dir)
   if not pairs:
     raise errors.UserError(
         f"{image_dir}: no images; expected {layouts}. Complete the source."
@@ -161,24 +156,40 @@ def match(
   return pairs
 
 
-def missing_image(
-    name: str, place: str, folder: pathlib.Path
-) -> errors.UserError:
-  """Returns the error for a listed image that is not there."""
-  return errors.UserError(
-      f"{place}: image {name} is missing; expected {name}.png or .jpg in "
-      f"{folder}. Add the file or remove the line."
-  )
+def select(
+    entries: Mapping[str, str],
+    by_name: Mapping[str, pathlib.Path],
+    labels: Mapping[str, pathlib.Path],
+    image_dir: pathlib.Path,
+    label_dir: pathlib.Path,
+) -> list[Pair]:
+  """Returns the pairs of a list of ids.
 
+  Args:
+    entries: The ids in order, each with the place it is listed at.
+    by_name: Images by id.
+    labels: Labels by id.
+    image_dir: Where an image that is missing should be.
+    label_dir: Where a label that is missing should be.
 
-def missing_label(
-    image: pathlib.Path, expected: pathlib.Path
-) -> errors.UserError:
-  """Returns the error for an image without a label."""
-  return errors.UserError(
-      f"{image}: label is missing; expected {expected}. Add the label or "
-      "remove the image."
-  )
+  Raises:
+    UserError: Tells the first file that is missing and how many are.
+  """
+  lost = [name for name in entries if name not in by_name]
+  if lost:
+    raise errors.UserError(
+        f"{entries[lost[0]]}: image {lost[0]} is missing, as are "
+        f"{len(lost) - 1} others of {len(entries)}; expected {lost[0]}.png or "
+        f".jpg in {image_dir}. Add the files or remove the lines."
+    )
+  lost = [name for name in entries if name not in labels]
+  if lost:
+    raise errors.UserError(
+        f"{by_name[lost[0]]}: label is missing, as are those of "
+        f"{len(lost) - 1} others of {len(entries)} images; expected "
+        f"{label_dir / lost[0]}.png. Add the labels or remove the images."
+    )
+  return [Pair(name, by_name[name], labels[name]) for name in entries]
 
 
 def files_by_stem(
@@ -226,6 +237,11 @@ def read_list(list_file: pathlib.Path) -> dict[str, str]:
   Raises:
     UserError: The file is unreadable, a line is odd or an id occurs twice.
   """
+  if not list_file.is_file():
+    raise errors.UserError(
+        f"{list_file}: no such file; expected the list of a split, an id per "
+        "line. Complete the source, or pass --any_size to leave the split out."
+    )
   try:
     text = list_file.read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:

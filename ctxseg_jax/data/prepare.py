@@ -117,6 +117,11 @@ def prepare(
         f"run: {prepare_command(spec, str(data_dir))}"
     )
   items = spec.find(source, any_size=any_size)
+  if not any(items.values()):
+    raise errors.UserError(
+        f"{source}: no pairs in any split; expected {spec.layouts}. Complete "
+        "the source."
+    )
   if not any_size:
     _check_sizes(spec, source, items)
   data_dir = pathlib.Path(data_dir).expanduser()

@@ -171,6 +171,25 @@ def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
   return table
 
 
+def read_classes(
+    table: str,
+) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+  """Reads class names and palette from a table, a line per train id.
+
+  Args:
+    table: Lines of a colour as six hexadecimal digits, a blank and a name.
+
+  Returns:
+    The names and the RGB colours.
+  """
+  names, palette = [], []
+  for line in table.strip().splitlines():
+    color, name = line.split(maxsplit=1)
+    names.append(name)
+    palette.append(tuple(bytes.fromhex(color)))
+  return tuple(names), tuple(palette)
+
+
 def ranges(ids: Iterable[int]) -> str:
   """Returns ids as text, such as `0-3, 7`."""
   parts = []
