@@ -23,6 +23,9 @@ ADE_IDS = range(151)
 CAMVID_IDS = range(12)
 CITYSCAPES_IDS = range(34)
 CITYSCAPES_TRAIN_IDS = (*range(19), 255)
+COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+COCO_IDS = (*(i for i in range(182) if i not in COCO_UNUSED), 255)
+COCO_TRAIN_IDS = (*range(171), 255)
 CONTEXT_IDS = range(60)
 CONTEXT_RAW_IDS = range(460)
 VOC_IDS = (*range(21), 255)
@@ -107,6 +110,26 @@ def write_cityscapes(
       )
 
 
+def write_coco_stuff164k(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    train_ids: bool = False,
+) -> None:
+  """Writes COCO-Stuff; `train_ids` writes labels as converted."""
+  top = root / "coco_stuff164k"
+  for split, first, count in (("train2017", 9, 9), ("val2017", 139, 2)):
+    for i in range(first, first + count):
+      name = f"{i:012}"
+      _save(photo(name, size), top / "images" / split / f"{name}.jpg")
+      ids = COCO_TRAIN_IDS if train_ids else COCO_IDS
+      end = "_labelTrainIds" if train_ids else ""
+      _save(
+          raw_label(name, ids, size),
+          top / "annotations" / split / f"{name}{end}.png",
+      )
+
+
 def write_pcontext(
     root: pathlib.Path,
     size: tuple[int, int] = SIZE,
@@ -188,6 +211,7 @@ WRITERS: dict[str, Callable[..., None]] = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
     "cityscapes": write_cityscapes,
+    "coco_stuff164k": write_coco_stuff164k,
     "pcontext59": write_pcontext,
     "pcontext60": write_pcontext,
     "voc2012": write_voc2012,

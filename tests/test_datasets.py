@@ -49,6 +49,20 @@ CITYSCAPES = {
     33: 18,  # bicycle
 }
 
+# Id among the 459 categories of the release -> name.
+CONTEXT = {int(entry.split()[0]): entry.split()[1] for entry in """
+        2 aeroplane, 9 bag, 18 bed, 19 bedclothes, 22 bench, 23 bicycle,
+        25 bird, 31 boat, 33 book, 34 bottle, 44 building, 45 bus, 46 cabinet,
+        59 car, 65 cat, 68 ceiling, 72 chair, 80 cloth, 85 computer, 98 cow,
+        104 cup, 105 curtain, 113 dog, 115 door, 144 fence, 158 floor,
+        159 flower, 162 food, 187 grass, 189 ground, 207 horse, 220 keyboard,
+        232 light, 258 motorbike, 259 mountain, 260 mouse, 284 person,
+        295 plate, 296 platform, 308 pottedplant, 324 road, 326 rock,
+        347 sheep, 349 shelves, 354 sidewalk, 355 sign, 360 sky, 366 snow,
+        368 sofa, 397 table, 415 track, 416 train, 420 tree, 424 truck,
+        427 tvmonitor, 440 wall, 445 water, 454 window, 458 wood
+    """.split(",")}
+
 
 def _label_by_loop(raw, train_id):
   """Maps pixel by pixel."""
@@ -88,6 +102,7 @@ class PrepareTest(_TreeTest):
       ("ade20k", {"train": 9, "val": 2}),
       ("camvid", {"train": 9, "val": 2, "test": 3}),
       ("cityscapes", {"train": 9, "val": 2, "test": 2, "train_extra": 1}),
+      ("coco_stuff164k", {"train": 9, "val": 2}),
       ("pcontext59", {"train": 9, "val": 2}),
       ("pcontext60", {"train": 9, "val": 2}),
       ("voc2012", {"train": 9, "val": 2, "trainval": 11, "trainaug": 11}),
@@ -175,6 +190,38 @@ class LabelTest(_TreeTest):
     for pair in self.find("cityscapes")["train"]:
       self.assertEndsWith(pair.label.stem, "_gtFine_labelIds")
 
+  @parameterized.parameters(False, True)
+  def test_coco_stuff(self, train_ids):
+    miniatures.write_coco_stuff164k(self.source, train_ids=train_ids)
+    spec = DATASETS["coco_stuff164k"]
+    for pair in self.find(spec.name)["val"]:
+      label = self.label(spec.name, pair)
+      if train_ids:
+        expected = miniatures.raw_label(pair.name, miniatures.COCO_TRAIN_IDS)
+        np.testing.assert_array_equal(label, expected)
+        continue
+      raw = miniatures.raw_label(pair.name, miniatures.COCO_IDS)
+      # Ids are those of COCO less one; between classes there are gaps.
+      for raw_id, name in (
+          (0, "person"), (10, "fire hydrant"), (12, "stop sign"),
+          (24, "giraffe"), (26, "backpack"), (43, "bottle"),
+          (45, "wine glass"), (66, "dining table"), (69, "toilet"),
+          (89, "toothbrush"), (91, "banner"), (181, "wood"),
+      ):  # fmt: skip
+        train_id = spec.class_names.index(name)
+        self.assertSetEqual(set(label[raw == raw_id]), {train_id})
+      np.testing.assert_array_equal(label == 255, raw == 255)
+    self.assertSetEqual(
+        set(np.flatnonzero(spec.label_map == 255)),
+        {*miniatures.COCO_UNUSED, *range(182, 256)},
+    )
+
+  def test_coco_stuff_prefers_labels_as_released(self):
+    miniatures.write_coco_stuff164k(self.source)
+    miniatures.write_coco_stuff164k(self.source, train_ids=True)
+    for pair in self.find("coco_stuff164k")["train"]:
+      self.assertEqual(pair.label.stem, pair.name)
+
   @parameterized.parameters("pcontext59", "pcontext60")
   def test_pcontext_converted(self, name):
     miniatures.write_pcontext(self.source)
@@ -190,15 +237,11 @@ class LabelTest(_TreeTest):
   def test_pcontext_as_released(self, name, labels):
     miniatures.write_pcontext(self.source, labels=labels)
     spec = DATASETS[name]
-    ids = dict(
-        aeroplane=2, bag=9, bicycle=23, cow=98, ground=189, person=284,
-        tvmonitor=427, wall=440, wood=458,
-    )  # fmt: skip
     other = {1, 3, 100, 255, 256, 300, 459, 0}
     for pair in self.find(name)["val"]:
       raw = miniatures.raw_label(pair.name, miniatures.CONTEXT_RAW_IDS)
       label = self.label(name, pair)
-      for class_name, raw_id in ids.items():
+      for raw_id, class_name in CONTEXT.items():
         train_id = spec.class_names.index(class_name)
         self.assertSetEqual(set(label[raw == raw_id]), {train_id})
       background = 255 if name == "pcontext59" else 0
@@ -266,6 +309,10 @@ class SpecTest(parameterized.TestCase):
           "cityscapes", 19, "road", "bicycle",
           dict(train=2975, val=500, test=1525, train_extra=19998),
       ),
+      (
+          "coco_stuff164k", 171, "person", "wood",
+          dict(train=118287, val=5000),
+      ),
       ("pcontext59", 59, "aeroplane", "wood", dict(train=4998, val=5105)),
       ("pcontext60", 60, "background", "wood", dict(train=4998, val=5105)),
       (
@@ -284,6 +331,7 @@ class SpecTest(parameterized.TestCase):
   @parameterized.parameters(
       ("ade20k", 12, "person", (150, 5, 61)),
       ("ade20k", 149, "flag", (92, 0, 255)),
+      ("coco_stuff164k", 4, "airplane", (0, 64, 64)),
       ("cityscapes", 0, "road", (128, 64, 128)),
       ("cityscapes", 10, "sky", (70, 130, 180)),
       ("cityscapes", 13, "car", (0, 0, 142)),
@@ -476,6 +524,14 @@ class FaultTest(_TreeTest):
           "voc2012",
           lambda s: shutil.rmtree(s / "VOCdevkit/VOC2012/ImageSets"),
           r"source: no pairs in any split",
+      ),
+      (
+          "coco_unused_id",
+          "coco_stuff164k",
+          lambda s: _set_pixels(
+              s / "coco_stuff164k/annotations/train2017/000000000009.png", 25
+          ),
+          r"000000000009.png: label value 25 \(6 pix.*0-10, 12-24, 26-27, ",
       ),
       (
           "context_value",

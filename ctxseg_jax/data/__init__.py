@@ -3,6 +3,7 @@
 from ctxseg_jax.data import ade20k
 from ctxseg_jax.data import camvid
 from ctxseg_jax.data import cityscapes
+from ctxseg_jax.data import coco_stuff164k
 from ctxseg_jax.data import context_scenes
 from ctxseg_jax.data import pcontext
 from ctxseg_jax.data import voc2012
@@ -11,6 +12,7 @@ DATASETS = {
     "ade20k": ade20k.SPEC,
     "camvid": camvid.SPEC,
     "cityscapes": cityscapes.SPEC,
+    "coco_stuff164k": coco_stuff164k.SPEC,
     "context_scenes": context_scenes.SPEC,
     "pcontext59": pcontext.SPEC_59,
     "pcontext60": pcontext.SPEC_60,

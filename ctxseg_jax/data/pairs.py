@@ -116,15 +116,17 @@ def match(
     *,
     layouts: str,
     list_file: pathlib.Path | None = None,
+    labels: Mapping[str, pathlib.Path] | None = None,
 ) -> list[Pair]:
   """Matches the images of a folder with the labels of another.
 
   Args:
     image_dir: Folder of images.
-    label_dir: Folder of labels, of the names of their images.
+    label_dir: Folder of labels.
     layouts: All known layouts, for messages.
     list_file: Names the images of the split and their order. Without one it is
       all of the folder, by name.
+    labels: The labels by id, unless they have the names of their images.
 
   Raises:
     UserError: A file is missing or an id occurs twice.
@@ -136,7 +138,8 @@ def match(
           "source, or pass --any_size to leave the split out."
       )
   by_name = files_by_stem(image_dir)
-  labels = files_by_stem(label_dir, _LABEL_SUFFIXES)
+  if labels is None:
+    labels = files_by_stem(label_dir, _LABEL_SUFFIXES)
   if list_file is not None:
     entries = read_list(list_file)
   else:
