@@ -420,7 +420,7 @@ class FaultTest(_TreeTest):
       (
           "ade_missing_label",
           "ade20k", lambda s: _ade(s).unlink(),
-          r"images/training/ADE_train_00000003.jpg: label is missing.* 0 oth",
+          r"images/training/ADE_train_00000003.jpg: label is missing \(1 of 9 ",
       ),
       (
           "ade_missing_image",
@@ -481,7 +481,7 @@ class FaultTest(_TreeTest):
       (
           "voc_missing_image",
           "voc2012", lambda s: _voc(s, "JPEGImages").unlink(),
-          r"train.txt:3: image 2007_000002 is missing, as are 0 others of 9",
+          r"train.txt:3: image 2007_000002 is missing \(1 of 9 are",
       ),
       (
           "voc_missing_label",
@@ -620,6 +620,13 @@ class FaultTest(_TreeTest):
     context["train"] = range(4997)
     with self.assertRaisesRegex(errors.UserError, "Complete train, or"):
       prepare._check_sizes(DATASETS["pcontext59"], self.source, context)
+
+  def test_unreadable_folder_is_named(self):
+    miniatures.write_cityscapes(self.source)
+    locked = PermissionError(13, "Permission denied", str(self.source / "a"))
+    with mock.patch.object(pathlib.Path, "iterdir", side_effect=locked):
+      with self.assertRaisesRegex(errors.UserError, "source/a: cannot be read"):
+        self.prepare("cityscapes")
 
   def test_missing_list_is_named(self):
     miniatures.write_voc2012(self.source)

@@ -181,16 +181,16 @@ def select(
   lost = [name for name in entries if name not in by_name]
   if lost:
     raise errors.UserError(
-        f"{entries[lost[0]]}: image {lost[0]} is missing, as are "
-        f"{len(lost) - 1} others of {len(entries)}; expected {lost[0]}.png or "
-        f".jpg in {image_dir}. Add the files or remove the lines."
+        f"{entries[lost[0]]}: image {lost[0]} is missing ({len(lost)} of "
+        f"{len(entries)} are); expected {lost[0]}.png or .jpg in {image_dir}. "
+        "Add the files or remove the lines."
     )
   lost = [name for name in entries if name not in labels]
   if lost:
     raise errors.UserError(
-        f"{by_name[lost[0]]}: label is missing, as are those of "
-        f"{len(lost) - 1} others of {len(entries)} images; expected "
-        f"{label_dir / lost[0]}.png. Add the labels or remove the images."
+        f"{by_name[lost[0]]}: label is missing ({len(lost)} of {len(entries)} "
+        f"are); expected {label_dir / lost[0]}.png. Add the labels or remove "
+        "the images."
     )
   return [Pair(name, by_name[name], labels[name]) for name in entries]
 
@@ -205,17 +205,10 @@ def files_by_stem(
     suffixes: Which files count, in lower case.
 
   Raises:
-    UserError: Two files share an id, or the folder cannot be read.
+    UserError: Two files share an id.
   """
-  try:
-    paths = sorted(folder.iterdir())
-  except OSError as error:
-    raise errors.UserError(
-        f"{folder}: cannot be read ({error.strerror}); expected a folder of "
-        f"{' or '.join(suffixes)} files. Check its permissions."
-    ) from error
   files = {}
-  for path in paths:
+  for path in sorted(folder.iterdir()):
     # Archives made on a Mac hold a "._name.png" beside every file.
     if path.suffix.lower() not in suffixes or path.name.startswith("."):
       continue

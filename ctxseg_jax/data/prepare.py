@@ -116,7 +116,13 @@ def prepare(
         f"--source, --any_size: {spec.name} is generated and takes neither; "
         f"run: {prepare_command(spec, str(data_dir))}"
     )
-  items = spec.find(source, any_size=any_size)
+  try:
+    items = spec.find(source, any_size=any_size)
+  except OSError as error:
+    raise errors.UserError(
+        f"{error.filename}: cannot be read ({error.strerror}); expected a "
+        f"readable folder of {spec.name}. Check its permissions."
+    ) from error
   if not any(items.values()):
     raise errors.UserError(
         f"{source}: no pairs in any split; expected {spec.layouts}. Complete "
