@@ -18,6 +18,7 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import builder
 from ctxseg_jax.data import camvid
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import prepare
@@ -28,10 +29,6 @@ REAL = pathlib.Path(
     os.environ.get("CTXSEG_CAMVID")
     or pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid"
 )
-
-
-def setUpModule():
-  tfds.disable_progress_bar()
 
 
 def _draw(name):
@@ -128,7 +125,7 @@ class PrepareTest(_TreeTest):
         "\r\n   \r\n"
         "train/a1.png trainannot/a1.png\r\n".encode()
     )
-    pairs = camvid.find_pairs(self.source, any_size=True)
+    pairs = camvid.find(self.source, any_size=True)
     self.assertEqual([pair.name for pair in pairs["train"]], ["a3", "a1"])
 
   def test_palette_labels_are_read_as_indices(self):
@@ -309,7 +306,11 @@ class FaultTest(_TreeTest):
       ("binary_list", _binary_list, r"val.txt: cannot be read as a text"),
       ("empty_list", _empty_list, r"val: no images"),
       ("no_label_folder", _no_label_folder, r"valannot: no such folder"),
-      ("no_layout", _no_layout, r"source: no known layout; expected \{train"),
+      (
+          "no_layout",
+          _no_layout,
+          r"source: no known layout .it holds photos.; expected \{train",
+      ),
   )
   def test_is_named_and_leaves_nothing(self, fault, words):
     _write_segnet(self.source)
@@ -347,8 +348,8 @@ class FaultTest(_TreeTest):
   def test_full_disk(self):
     _write_segnet(self.source)
     with mock.patch.object(
-        camvid.Camvid,
-        "download_and_prepare",
+        builder.Builder,
+        "write",
         # What the writer of array_record raised on a full disk.
         side_effect=RuntimeError(
             "Failed to finalize writing of split\nwrite() failed: No space "
@@ -386,7 +387,7 @@ class CommandTest(_TreeTest):
 
   @parameterized.parameters(
       ((), "required: --dataset, --data_dir"),
-      (("--dataset=cmavid", "--data_dir=x"), "'cmavid'; known: camvid, "),
+      (("--dataset=cmavid", "--data_dir=x"), "'cmavid'; known: ade20k, camvid"),
       (("--dataset=camvid", "--data_dir=x"), "--source: missing"),
       (("--dataset=camvid", "--data_dir=x", "--sorce=y"), "--sorce=y"),
       (

@@ -689,7 +689,8 @@ class SpecTest(parameterized.TestCase):
             class_names=("a", "b"),
             mean=(0.0, 0.0, 0.0),
             split_sizes={},
-            builder=None,
+            find=None,
+            read=None,
             needs_source=False,
             task="classification",
         )

@@ -9,7 +9,6 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
-import tensorflow_datasets as tfds
 
 from ctxseg_jax.data import context_scenes
 from ctxseg_jax.data import images
@@ -154,7 +153,6 @@ class DatasetTest(absltest.TestCase):
     self.assertEqual(names[context_scenes.object_class(1, 2)], "ruler")
 
   def test_is_generated_on_first_use_and_holds_the_draws(self):
-    tfds.disable_progress_bar()
     spec = context_scenes.SPEC
     self.enterContext(mock.patch.dict(spec.split_sizes, {"train": 6, "val": 3}))
     data_dir = self.enterContext(tempfile.TemporaryDirectory())
@@ -192,7 +190,9 @@ class SpecTest(absltest.TestCase):
         label_map=spec_lib.label_map({0: 0, 7: 1}, 255),
         mean=(1.0, 2.0, 3.0),
         split_sizes={"train": 1},
-        builder=None,
+        find=None,
+        read=None,
+        void_ids=(1,),
         needs_source=False,
     )
     spec = spec_lib.DatasetSpec(**good)
@@ -201,7 +201,8 @@ class SpecTest(absltest.TestCase):
     for key, value, words in (
         ("class_names", ("a", "a"), "twice"),
         ("palette", ((0, 0, 0),), "1 colours for 2"),
-        ("palette", ((0, 0, 0), (0, 0, 0)), "share a colour"),
+        ("void_ids", (7,), "void id"),
+        ("optional_splits", ("extra",), "no size"),
         ("palette", ((0, 0, 0), (0, 0, 256)), "0-255"),
         ("label_map", spec_lib.label_map({0: 0}, 255), "label_map reaches"),
         ("label_map", np.zeros(256, np.int64), "uint8"),

@@ -10,7 +10,7 @@ here: a file that asks for anything else is refused.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Sequence
 import io
 import pathlib
 import pickle
@@ -19,7 +19,6 @@ from typing import Any
 import zlib
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import images
@@ -113,83 +112,42 @@ def load(
   return splits
 
 
-class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Packs a copy of CIFAR-10; not registered, as tfds has one of this name."""
-
-  VERSION = tfds.core.Version("1.0.0")
-  # Nothing is downloaded. Looking for checksums would take importlib_resources,
-  # which tfds uses there without depending on it.
-  url_infos = None
-  MANUAL_DOWNLOAD_INSTRUCTIONS = f"A folder that holds {_LAYOUTS}."
-
-  def __init__(self, *, any_size: bool = False, **kwargs: Any):
-    self._any_size = any_size
-    super().__init__(**kwargs)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return dataset_info(self, __doc__, CLASS_NAMES)
-
-  def _split_generators(self, dl_manager):
-    source = pathlib.Path(dl_manager.manual_dir)
-    splits = load(source, any_size=self._any_size)
-    return {
-        split: self._generate_examples(split, *arrays)
-        for split, arrays in splits.items()
-    }
-
-  def _generate_examples(
-      self, split: str, pictures: np.ndarray, labels: np.ndarray
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    return generate_examples(self.info, split, pictures, labels)
+def find(
+    source: pathlib.Path, *, any_size: bool
+) -> dict[str, Sequence[tuple[str, np.ndarray, int]]]:
+  """Lists name, picture and label of every example; see `load`."""
+  return {
+      split: name_all(split, *arrays)
+      for split, arrays in load(source, any_size=any_size).items()
+  }
 
 
-def dataset_info(
-    builder: tfds.core.DatasetBuilder,
-    description: str,
-    class_names: tuple[str, ...],
-) -> tfds.core.DatasetInfo:
-  """Returns what tfds wants to know of images with one class each."""
-  return tfds.core.DatasetInfo(
-      builder=builder,
-      description=description,
-      features=tfds.features.FeaturesDict(
-          {
-              "image": tfds.features.Image(shape=(SIZE, SIZE, 3)),
-              "label": tfds.features.ClassLabel(names=list(class_names)),
-              "name": tfds.features.Text(),
-          }
-      ),
-      disable_shuffling=True,
-      # An image counts as one pixel: it has one label.
-      metadata=tfds.core.MetadataDict(label_pixels={}),
-  )
-
-
-def generate_examples(
-    info: tfds.core.DatasetInfo,
-    split: str,
-    pictures: np.ndarray,
-    labels: np.ndarray,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields the examples of a split and notes its labels in `info.metadata`.
+def name_all(
+    split: str, pictures: np.ndarray, labels: np.ndarray
+) -> list[tuple[str, np.ndarray, int]]:
+  """Returns what `read` takes of each example.
 
   Args:
-    info: Of `dataset_info`.
     split: Name of the split.
     pictures: uint8 [N, 32, 32, 3].
     labels: uint8 [N].
   """
-  for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-    yield (
-        index,
-        {
-            "image": images.encode_png(picture),
-            "label": int(label),
-            "name": f"{split}_{index:05d}",
-        },
-    )
-  counts = np.bincount(labels, minlength=256)
-  info.metadata["label_pixels"][split] = counts.tolist()
+  return [
+      (f"{split}_{index:05d}", picture, int(label))
+      for index, (picture, label) in enumerate(
+          zip(pictures, labels, strict=True)
+      )
+  ]
+
+
+def read(
+    spec: spec_lib.DatasetSpec, item: tuple[str, np.ndarray, int]
+) -> spec_lib.Example:
+  """Makes an example of an item of `find`."""
+  name, picture, label = item
+  label = np.array(label, np.uint8)
+  spec.check_label(label, name)
+  return spec_lib.Example(name, images.encode_png(picture), label)
 
 
 SPEC = spec_lib.DatasetSpec(
@@ -197,9 +155,11 @@ SPEC = spec_lib.DatasetSpec(
     class_names=CLASS_NAMES,
     mean=(125.3, 123.0, 113.9),
     split_sizes={"train": 50_000, "test": 10_000},
-    builder=Cifar10,
+    find=find,
+    read=read,
     needs_source=True,
     task="classification",
+    description=__doc__,
     layouts=_LAYOUTS,
     references={"test accuracy of a guess": 0.1},
 )

@@ -8,7 +8,6 @@ Everything is drawn from (split, index).
 """
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from ctxseg_jax.data import cifar10
 from ctxseg_jax.data import spec as spec_lib
@@ -56,25 +55,18 @@ def draw(split: str, index: int) -> tuple[np.ndarray, int]:
   return np.clip(np.rint(image), 0, 255).astype(np.uint8), label
 
 
-class Cifar10StandIn(tfds.core.GeneratorBasedBuilder):
-  """Writes the two splits."""
-
-  VERSION = tfds.core.Version("1.0.0")
-  # Nothing is downloaded. Looking for checksums would take importlib_resources,
-  # which tfds uses there without depending on it.
-  url_infos = None
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return cifar10.dataset_info(self, __doc__, CLASS_NAMES)
-
-  def _split_generators(self, dl_manager):
-    del dl_manager
-    return {split: self._generate_examples(split) for split in _SEEDS}
-
-  def _generate_examples(self, split: str):
+def find(
+    source: None = None, *, any_size: bool = False
+) -> dict[str, list[tuple[str, np.ndarray, int]]]:
+  """Draws every example; see `cifar10.find`."""
+  del source, any_size
+  splits = {}
+  for split in _SEEDS:
     drawn = [draw(split, i) for i in range(SPEC.split_sizes[split])]
-    pictures, labels = (np.array(x) for x in zip(*drawn, strict=True))
-    return cifar10.generate_examples(self.info, split, pictures, labels)
+    splits[split] = cifar10.name_all(
+        split, *(np.array(x) for x in zip(*drawn, strict=True))
+    )
+  return splits
 
 
 SPEC = spec_lib.DatasetSpec(
@@ -82,8 +74,10 @@ SPEC = spec_lib.DatasetSpec(
     class_names=CLASS_NAMES,
     mean=(121.6, 122.4, 121.0),
     split_sizes={"train": 2_000, "test": 500},
-    builder=Cifar10StandIn,
+    find=find,
+    read=cifar10.read,
     needs_source=False,
     task="classification",
+    description=__doc__,
     references={"test accuracy of a guess": 0.1},
 )

@@ -14,20 +14,19 @@ Two guarantees, both tested:
 2. The Chebyshev distance of any object pixel to the band is over `GAP`.
 """
 
-from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import os
 
 import numpy as np
 from PIL import Image
-import tensorflow_datasets as tfds
 
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 
 TRAIN_SEED = 1
 VAL_SEED = 2
+_SEEDS = {"train": TRAIN_SEED, "val": VAL_SEED}
 
 SIZE = 128  # Pixels along a side of the image.
 BAND = 16  # Width of the band.
@@ -220,56 +219,23 @@ def write_contact_sheet(
   Image.fromarray(contact_sheet(indices)).quantize(256).save(path, "PNG")
 
 
-class ContextScenes(tfds.core.GeneratorBasedBuilder):
-  """Writes the two splits as PNG images and labels."""
+def find(source: None, *, any_size: bool) -> dict[str, list[tuple]]:
+  """Returns split and index of every image to draw; there is no source."""
+  del source, any_size
+  return {
+      split: [(split, index) for index in range(size)]
+      for split, size in SPEC.split_sizes.items()
+  }
 
-  VERSION = tfds.core.Version("1.0.0")
-  # Nothing is downloaded. Looking for checksums would take importlib_resources,
-  # which tfds uses there without depending on it.
-  url_infos = None
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-        builder=self,
-        description=__doc__,
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.LabeledImage(
-                    labels=list(CLASS_NAMES),
-                    shape=(None, None, 1),
-                    encoding_format="png",
-                ),
-                "name": tfds.features.Text(),
-            }
-        ),
-        disable_shuffling=True,
-        metadata=tfds.core.MetadataDict(label_pixels={}),
-    )
-
-  def _split_generators(self, dl_manager):
-    del dl_manager
-    return {
-        "train": self._generate_examples("train", TRAIN_SEED),
-        "val": self._generate_examples("val", VAL_SEED),
-    }
-
-  def _generate_examples(
-      self, split: str, seed: int
-  ) -> Iterator[tuple[int, dict]]:
-    pixels = np.zeros(256, np.int64)
-    for index in range(SPEC.split_sizes[split]):
-      scene = draw(seed, index)
-      pixels += np.bincount(scene.label.ravel(), minlength=256)
-      yield (
-          index,
-          {
-              "image": images.encode_png(scene.image),
-              "label": images.encode_png(scene.label),
-              "name": f"{split}_{index:04d}",
-          },
-      )
-    self.info.metadata["label_pixels"][split] = pixels.tolist()
+def read(spec: spec_lib.DatasetSpec, item: tuple[str, int]) -> spec_lib.Example:
+  """Draws an image of a split."""
+  del spec
+  split, index = item
+  scene = draw(_SEEDS[split], index)
+  return spec_lib.Example(
+      f"{split}_{index:04d}", images.encode_png(scene.image), scene.label
+  )
 
 
 _WINDOW = 2 * GAP + 1
@@ -282,8 +248,10 @@ SPEC = spec_lib.DatasetSpec(
     label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
     mean=(130.2, 129.6, 130.0),
     split_sizes={"train": 2048, "val": 256},
-    builder=ContextScenes,
+    find=find,
+    read=read,
     needs_source=False,
+    description=__doc__,
     references={
         _BOUND_NAME: window_bound(),
     },

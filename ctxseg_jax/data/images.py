@@ -2,10 +2,12 @@
 
 Images may be JPEG or PNG and come out as RGB: gray and palette images are
 converted, 16-bit ones reduced to 8, an alpha channel is dropped. Labels are PNG
-of one 8-bit channel, gray or palette, and come out as the raw indices. The EXIF
-orientation is ignored everywhere, since masks do not carry one.
+of one 8-bit channel, gray or palette, and come out as the raw indices; a
+dataset may allow for 16 bits or for its colours in RGB. The EXIF orientation is
+ignored everywhere, since masks do not carry one.
 """
 
+from collections.abc import Mapping
 import io
 import os
 import pathlib
@@ -34,6 +36,17 @@ _DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+
+def read_bytes(path: os.PathLike | str, name: str | None = None) -> bytes:
+  """Reads a file; one that cannot be read is a `UserError` that names it."""
+  try:
+    return pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise errors.UserError(
+        f"{name or path}: cannot be read ({error.strerror}); expected an image "
+        "file. Check the path and its permissions."
+    ) from error
 
 
 def decode_image(
@@ -92,33 +105,43 @@ def verify_image(data: bytes, name: str) -> tuple[int, int]:
 
 
 def decode_label(
-    data: bytes | os.PathLike | str, name: str | None = None
+    data: bytes | os.PathLike | str,
+    name: str | None = None,
+    *,
+    colors: Mapping[tuple[int, int, int], int] | None = None,
+    deep: bool = False,
 ) -> np.ndarray:
   """Decodes a PNG label to its raw indices.
 
   Args:
     data: The encoded bytes, or the path of a file.
     name: What to call the label in messages; a path names itself.
+    colors: Ids by RGB colour, to accept labels that were saved as RGB.
+    deep: Whether to accept 16-bit labels.
 
   Returns:
-    uint8, [H, W]: the gray values, or the indices of a palette image (not its
-    colours).
+    uint8 (uint16 for 16-bit labels), [H, W]: the gray values, or the indices of
+    a palette image (not its colours).
 
   Raises:
-    UserError: The file is unreadable or damaged, has several channels, or
-      another depth than 8 bit.
+    UserError: The file is unreadable or damaged, has several channels,
+      another depth or unknown colours.
   """
   data, name = _read(data, name)
   # JPEG is refused because its losses change class ids.
   with _open(data, name, formats=("PNG",)) as image:
-    if image.mode not in ("L", "P"):
+    modes = {"L", "P"}
+    modes |= {"RGB"} if colors else set()
+    modes |= {"I;16"} if deep else set()
+    if image.mode not in modes:
       raise errors.UserError(
           f"{name}: label of mode {image.mode}; expected one 8-bit channel of "
           "class ids (gray or palette). Convert colour or 16-bit masks to "
           "class ids first."
       )
     _load(image, name)
-    return np.array(image)
+    array = np.array(image)
+  return _color_ids(array, colors, name) if array.ndim == 3 else array
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
@@ -142,13 +165,27 @@ def _read(
 ) -> tuple[bytes, str]:
   if isinstance(data, bytes):
     return data, name or "image"
-  try:
-    return pathlib.Path(data).read_bytes(), name or str(data)
-  except OSError as error:
-    raise errors.UserError(
-        f"{name or data}: cannot be read ({error.strerror}); expected an image "
-        "file. Check the path and its permissions."
-    ) from error
+  return read_bytes(data, name), name or str(data)
+
+
+def _color_ids(
+    rgb: np.ndarray, colors: Mapping[tuple[int, int, int], int], name: str
+) -> np.ndarray:
+  codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+  table = {(r << 16) + (g << 8) + b: i for (r, g, b), i in colors.items()}
+  values, inverse, counts = np.unique(
+      codes, return_inverse=True, return_counts=True
+  )
+  for code, count in zip(values.tolist(), counts, strict=True):
+    if code not in table:
+      color = (code >> 16, code >> 8 & 255, code & 255)
+      raise errors.UserError(
+          f"{name}: RGB label with the colour {color} in {count} pixels, which "
+          "is no class; expected class ids (gray or palette), or the colours "
+          "of the dataset unchanged. Replace the file."
+      )
+  ids = np.array([table[code] for code in values.tolist()], np.uint8)
+  return ids[inverse].reshape(codes.shape)
 
 
 def _open(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:

@@ -10,6 +10,7 @@ all when something is wrong. Running the command again does nothing.
 # global, so that they would become flags of every command.
 import argparse
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import errno
@@ -20,12 +21,14 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from typing import Any
 from typing import NoReturn
 
 import tensorflow_datasets as tfds
 
 from ctxseg_jax import data
 from ctxseg_jax import errors
+from ctxseg_jax.data import builder
 from ctxseg_jax.data import spec as spec_lib
 
 
@@ -34,7 +37,7 @@ def dataset_dir(
 ) -> pathlib.Path:
   """Returns the folder of the prepared dataset, whether or not it exists."""
   data_dir = pathlib.Path(data_dir).expanduser()
-  return data_dir / spec.name / str(spec.builder.VERSION)
+  return data_dir / spec.name / str(builder.Builder.VERSION)
 
 
 def is_prepared(
@@ -106,36 +109,39 @@ def prepare(
   """
   if is_prepared(spec, data_dir):
     return False
-  kwargs = {}
   if spec.needs_source:
-    _check_source(spec, source, data_dir)
-    kwargs["any_size"] = any_size
+    source = _check_source(spec, source, data_dir)
   elif source is not None or any_size:
     raise errors.UserError(
         f"--source, --any_size: {spec.name} is generated and takes neither; "
         f"run: {prepare_command(spec, str(data_dir))}"
     )
-  config = tfds.download.DownloadConfig(manual_dir=source)
+  try:
+    items = spec.find(source, any_size=any_size)
+  except OSError as error:
+    raise errors.UserError(
+        f"{error.filename}: cannot be read ({error.strerror}); expected a "
+        f"readable folder of {spec.name}. Check its permissions."
+    ) from error
+  if not any(items.values()):
+    raise errors.UserError(
+        f"{source}: no pairs in any split; expected {spec.layouts}. Complete "
+        "the source."
+    )
+  if not any_size:
+    _check_sizes(spec, source, items)
+  data_dir = pathlib.Path(data_dir).expanduser()
   try:
     with _lock(spec, data_dir):
       # Another process may have written it while this one waited.
       if is_prepared(spec, data_dir):
         return False
       _remove_leftovers(spec, data_dir)
-      builder = spec.builder(
-          data_dir=str(pathlib.Path(data_dir).expanduser()),
-          file_format="array_record",
-          **kwargs,
-      )
-      if not sys.stderr.isatty():
-        tfds.disable_progress_bar()  # A bar in a log file is noise.
       with (
-          tempfile.TemporaryDirectory() as downloads,  # tfds insists on one.
-          contextlib.redirect_stdout(io.StringIO()),  # It announces itself.
+          tempfile.TemporaryDirectory() as downloads,
+          contextlib.redirect_stdout(io.StringIO()),  # tfds announces itself.
       ):
-        builder.download_and_prepare(
-            download_dir=downloads, download_config=config
-        )
+        builder.Builder(spec, items, data_dir).write(downloads)
   except (OSError, RuntimeError) as error:
     reason = " ".join(str(error).split())
     # Writers of array_record tell a full disk by its text only.
@@ -164,6 +170,12 @@ def summary(spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike) -> str:
     lines.append(
         f"{split:8}  {examples:8}  {f'{present}/{spec.num_classes}':>7}  "
         f"{ignored:7.2%}"
+    )
+  absent = [split for split in spec.split_sizes if split not in info.splits]
+  if absent:
+    lines.append(
+        f"without {', '.join(absent)}, which the source lacks; to add it, "
+        f"complete the source, remove {folder} and prepare again"
     )
   lines.append(f"{spec.name} in {folder}")
   return "\n".join(lines)
@@ -225,7 +237,7 @@ def _check_source(
     spec: spec_lib.DatasetSpec,
     source: str | os.PathLike | None,
     data_dir: str | os.PathLike,
-) -> None:
+) -> pathlib.Path:
   if source is None:
     raise errors.UserError(
         f"--source: missing; expected a folder of {spec.name} that holds "
@@ -239,6 +251,35 @@ def _check_source(
         f"{source}: {state}; expected {spec.layouts}. Pass the folder of "
         f"{spec.name} as --source."
     )
+  return pathlib.Path(source)
+
+
+def _check_sizes(
+    spec: spec_lib.DatasetSpec,
+    source: pathlib.Path | None,
+    items: Mapping[str, Sequence[Any]],
+) -> None:
+  expected = {
+      split: size
+      for split, size in spec.split_sizes.items()
+      if split in items or split not in spec.optional_splits
+  }
+  found = {split: len(items.get(split, ())) for split in expected}
+  wrong = [
+      split
+      for split, size in found.items()
+      if size not in (expected[split], spec.variant_sizes.get(split))
+  ]
+  if wrong:
+    raise errors.UserError(
+        f"{source}: found {_counts(found)} pairs; expected {_counts(expected)}."
+        f" Complete {', '.join(wrong)}, or pass --any_size to prepare what is "
+        "there."
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+  return ", ".join(f"{n} {split}" for split, n in counts.items())
 
 
 @contextlib.contextmanager

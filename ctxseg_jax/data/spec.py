@@ -1,8 +1,11 @@
 """What the library has to know about a dataset, in one frozen value."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,25 @@ from ctxseg_jax import errors
 
 # Whether a label is a map of classes or one class for the whole image.
 TASKS = ("classification", "segmentation")
+
+# The mean of ImageNet's training images, which most published recipes use in
+# place of the dataset's own.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """What is stored of an example.
+
+  Attributes:
+    name: Its id, unique in the split.
+    image: JPEG or PNG, encoded.
+    label: uint8 train ids, [H, W], or [] for an image of one class.
+  """
+
+  name: str
+  image: bytes
+  label: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +44,10 @@ class DatasetSpec:
     class_names: One name per train id.
     mean: Mean RGB of the training images, 0-255; the colour of padding.
     split_sizes: Number of examples of each published split.
-    builder: The `tfds.core.GeneratorBasedBuilder` that writes the dataset.
+    find: `(source, *, any_size)` -> what `read` needs of each example, by
+      split, at little cost. `source` is None without `needs_source`;
+      `any_size` accepts an excerpt.
+    read: `(spec, item)` -> the `Example` of an item of `find`, checked.
     needs_source: Whether preparing it takes a folder of the user's; if not,
       it is generated when first used.
     task: One of `TASKS`.
@@ -31,7 +56,13 @@ class DatasetSpec:
     label_map: [256] uint8, raw id -> train id or `ignore_label`. It is applied
       once, when the dataset is prepared: labels on disk are train ids. None
       where labels are no maps.
+    description: Of the dataset, stored with it.
     layouts: The folder layouts that can be prepared, for error messages.
+    void_ids: The raw ids that are ignored on purpose. Any other id that is no
+      class is a mistake in the files.
+    optional_splits: Splits that a complete source may lack.
+    variant_sizes: Sizes of splits in a second edition in use, where there is
+      one; they count as complete, too.
     references: Known figures to print beside a result, by their description.
     ignore_label: The label of pixels that are neither trained nor scored.
   """
@@ -40,12 +71,17 @@ class DatasetSpec:
   class_names: tuple[str, ...]
   mean: tuple[float, float, float]
   split_sizes: Mapping[str, int]
-  builder: Any
+  find: Callable[..., Mapping[str, Sequence[Any]]]
+  read: Callable[["DatasetSpec", Any], Example]
   needs_source: bool
   task: str = "segmentation"
   palette: tuple[tuple[int, int, int], ...] = ()
   label_map: np.ndarray | None = None
+  description: str = ""
   layouts: str = ""
+  void_ids: tuple[int, ...] = ()
+  optional_splits: tuple[str, ...] = ()
+  variant_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
   references: Mapping[str, float] = dataclasses.field(default_factory=dict)
   ignore_label: int = 255
 
@@ -54,6 +90,10 @@ class DatasetSpec:
       raise ValueError(f"{self.name}: a class name occurs twice.")
     if self.task not in TASKS:
       raise ValueError(f"{self.name}: task {self.task!r}, not one of {TASKS}.")
+    if not {*self.optional_splits, *self.variant_sizes} <= set(
+        self.split_sizes
+    ):
+      raise ValueError(f"{self.name}: a split has no size.")
     if len(self.mean) != 3 or not all(0 <= v <= 255 for v in self.mean):
       raise ValueError(f"{self.name}: mean {self.mean} is not RGB of 0-255.")
     if self.task == "segmentation":
@@ -67,8 +107,7 @@ class DatasetSpec:
           f"{self.name}: {len(self.palette)} colours for {self.num_classes} "
           "classes."
       )
-    if len(set(self.palette)) != len(self.palette):
-      raise ValueError(f"{self.name}: two classes share a colour.")
+    # Two classes may share a colour: those of published palettes do.
     if np.shape(self.palette) != (self.num_classes, 3) or not all(
         0 <= value <= 255 for color in self.palette for value in color
     ):
@@ -86,6 +125,8 @@ class DatasetSpec:
           f"{self.name}: label_map reaches {sorted(targets)}, not the "
           f"{self.num_classes} classes."
       )
+    if not all(self.label_map[i] == self.ignore_label for i in self.void_ids):
+      raise ValueError(f"{self.name}: a void id is mapped to a class.")
 
   @property
   def num_classes(self) -> int:
@@ -95,6 +136,34 @@ class DatasetSpec:
   def label_shape(self, image_size: Sequence[int]) -> tuple[int, ...]:
     """Returns the shape of the label of an image of (H, W)."""
     return tuple(image_size) if self.task == "segmentation" else ()
+
+  def map_label(self, raw: np.ndarray, place: str) -> np.ndarray:
+    """Maps raw ids to train ids, refusing those that no table knows.
+
+    Args:
+      raw: uint8 raw ids of any shape.
+      place: File name, for the message.
+
+    Returns:
+      uint8 train ids and `ignore_label`, of the shape of `raw`.
+
+    Raises:
+      UserError: Names the file, each unknown id and how many pixels have it.
+    """
+    classes = np.flatnonzero(self.label_map != self.ignore_label).tolist()
+    known = np.isin(np.arange(256), [*classes, *self.void_ids])
+    if not known[raw].all():
+      ids, counts = np.unique(raw[~known[raw]], return_counts=True)
+      found = ", ".join(
+          f"{i} ({n} pixels)" for i, n in zip(ids, counts, strict=True)
+      )
+      void = f" and {ranges(self.void_ids)} for pixels without one"
+      raise errors.UserError(
+          f"{place}: label value {found}; expected {ranges(classes)} for the "
+          f"classes{void if self.void_ids else ''}. Use the labels of "
+          f"{self.name} as published, not remapped ones."
+      )
+    return self.label_map[raw]
 
   def check_label(self, label: np.ndarray, name: str) -> None:
     """Refuses values that are no class: in JAX they would go unnoticed.
@@ -123,3 +192,34 @@ def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
   for raw, train in raw_to_train.items():
     table[raw] = train
   return table
+
+
+def read_classes(
+    table: str,
+) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+  """Reads class names and palette from a table, a line per train id.
+
+  Args:
+    table: Lines of a colour as six hexadecimal digits, a blank and a name.
+
+  Returns:
+    The names and the RGB colours.
+  """
+  names, palette = [], []
+  for line in table.strip().splitlines():
+    color, name = line.split(maxsplit=1)
+    names.append(name)
+    palette.append(tuple(bytes.fromhex(color)))
+  return tuple(names), tuple(palette)
+
+
+def ranges(ids: Iterable[int]) -> str:
+  """Returns ids as text, such as `0-3, 7`."""
+  parts = []
+  # Consecutive ids have the same distance to their position.
+  for _, run in itertools.groupby(
+      enumerate(sorted(ids)), key=lambda pair: pair[1] - pair[0]
+  ):
+    run = [i for _, i in run]
+    parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
+  return ", ".join(parts)

@@ -1,0 +1,185 @@
+"""Writes a dataset to array_record files, in the way tfds opens them.
+
+The generator-based builder of tfds holds a split in memory up to 1 GB and then
+takes TensorFlow to write temporary files, so that Cityscapes could not be
+prepared. Examples are to keep their order, so none of that is needed: each goes
+to its file as it comes, and memory does not grow with the dataset.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
+from typing import Any
+
+from array_record.python import array_record_module
+import numpy as np
+import rich.console
+import rich.progress
+import tensorflow_datasets as tfds
+
+from ctxseg_jax.data import images
+from ctxseg_jax.data import spec as spec_lib
+
+_FORMAT = "array_record"
+# A file is closed when it has grown to this size.
+_SHARD_BYTES = 256 << 20
+
+
+# One class serves every dataset, so it is no entry of tfds's registry.
+class Builder(tfds.core.DatasetBuilder, skip_registration=True):
+  """Packs the examples of a specification."""
+
+  VERSION = tfds.core.Version("1.0.0")  # Of what is stored.
+  # Nothing is downloaded. Looking for checksums would take importlib_resources,
+  # which tfds uses there without depending on it.
+  url_infos = None
+
+  def __init__(
+      self,
+      spec: spec_lib.DatasetSpec,
+      items: Mapping[str, Sequence[Any]],
+      data_dir: str | os.PathLike,
+  ):
+    """Prepares to write.
+
+    Args:
+      spec: The dataset.
+      items: What its `find` returned.
+      data_dir: Folder of all prepared datasets.
+    """
+    self.name = spec.name
+    self._spec = spec
+    self._items = items
+    super().__init__(data_dir=data_dir)
+
+  def write(self, download_dir: str | os.PathLike) -> None:
+    """Writes all splits; what is unfinished is not kept.
+
+    Args:
+      download_dir: An empty folder; tfds insists on one.
+    """
+    self.download_and_prepare(download_dir=download_dir, file_format=_FORMAT)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=self,
+        description=self._spec.description,
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": self._label_feature(),
+                "name": tfds.features.Text(),
+            }
+        ),
+        disable_shuffling=True,
+        metadata=tfds.core.MetadataDict(label_pixels={}),
+    )
+
+  def _label_feature(self) -> tfds.features.FeatureConnector:
+    names = list(self._spec.class_names)
+    if self._spec.task == "classification":
+      return tfds.features.ClassLabel(names=names)
+    return tfds.features.LabeledImage(
+        labels=names, shape=(None, None, 1), encoding_format="png"
+    )
+
+  def _download_and_prepare(self, dl_manager, download_config):
+    del dl_manager, download_config
+    splits = [self._write_split(name, i) for name, i in self._items.items()]
+    self.info.set_splits(tfds.core.SplitDict(splits))
+
+  def _as_dataset(self, *args, **kwargs):
+    raise NotImplementedError("array_record is read by as_data_source.")
+
+  def _write_split(
+      self, split: str, items: Sequence[Any]
+  ) -> tfds.core.SplitInfo:
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=self.data_path,
+        dataset_name=self.name,
+        split=split,
+        filetype_suffix=_FORMAT,
+    )
+    pixels = np.zeros(256, np.int64)
+    shards = _Shards(template)
+    for item in _with_progress(items, f"{self.name}/{split}"):
+      example = self._spec.read(self._spec, item)
+      # The one label of an image counts as a pixel.
+      pixels += np.bincount(example.label.ravel(), minlength=256)
+      shards.write(
+          self.info.features.serialize_example(
+              {
+                  "image": example.image,
+                  "label": images.encode_png(example.label)
+                  if example.label.ndim
+                  else int(example.label),
+                  "name": example.name,
+              }
+          )
+      )
+    shards.close()
+    self.info.metadata["label_pixels"][split] = pixels.tolist()
+    return tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=shards.lengths,
+        num_bytes=shards.num_bytes,
+        filename_template=template,
+    )
+
+
+class _Shards:
+  """Writes records to files that take their names when all are there.
+
+  Attributes:
+    lengths: Number of records in each file so far.
+    num_bytes: Size of all records so far.
+  """
+
+  def __init__(self, template: tfds.core.ShardedFileTemplate):
+    self.lengths = []
+    self.num_bytes = 0
+    self._template = template
+    self._writer = None
+    self._room = 0
+
+  def write(self, record: bytes) -> None:
+    if self._room <= 0:
+      self._close_file()
+      self._writer = array_record_module.ArrayRecordWriter(
+          # One record a group: they are read one by one.
+          os.fspath(self._path(len(self.lengths))),
+          "group_size:1",
+      )
+      self._room = _SHARD_BYTES
+      self.lengths.append(0)
+    self._writer.write(record)
+    self.lengths[-1] += 1
+    self.num_bytes += len(record)
+    self._room -= len(record)
+
+  def close(self) -> None:
+    self._close_file()
+    count = len(self.lengths)
+    for i in range(count):
+      self._path(i).rename(
+          self._template.sharded_filepath(shard_index=i, num_shards=count)
+      )
+
+  def _path(self, index: int):
+    return self._template.data_dir / f"{self._template.split}.{index}.part"
+
+  def _close_file(self) -> None:
+    if self._writer is not None:
+      self._writer.close()
+
+
+def _with_progress(items: Sequence[Any], title: str) -> Iterable[Any]:
+  console = rich.console.Console(stderr=True)
+  return rich.progress.track(
+      items,
+      description=title,
+      console=console,
+      transient=True,
+      disable=not console.is_terminal,  # A bar in a log file is noise.
+  )

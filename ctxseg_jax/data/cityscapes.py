@@ -1,0 +1,216 @@
+"""Cityscapes: 19 classes of street scenes, 2048x1024.
+
+Reference: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene
+Understanding", CVPR 2016.
+
+Labels are read from the files of label ids, or from those of train ids where
+only these are there. `test` has no public labels and is stored with all pixels
+ignored. `train_extra` has coarse labels.
+"""
+
+import collections
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+
+from ctxseg_jax import errors
+from ctxseg_jax.data import pairs
+from ctxseg_jax.data import spec as spec_lib
+
+# Colour and name by train id.
+CLASS_NAMES, PALETTE = spec_lib.read_classes("""
+804080 road
+f423e8 sidewalk
+464646 building
+66669c wall
+be9999 fence
+999999 pole
+faaa1e traffic light
+dcdc00 traffic sign
+6b8e23 vegetation
+98fb98 terrain
+4682b4 sky
+dc143c person
+ff0000 rider
+00008e car
+000046 truck
+003c64 bus
+005064 train
+0000e6 motorcycle
+770b20 bicycle
+""")
+# The label id of each train id. Servers for submissions take label ids.
+LABEL_IDS = (
+    *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28),
+    *(31, 32, 33),
+)
+NUM_LABEL_IDS = 34
+
+# Images in each city: a split has no list, so this tells what is missing.
+_CITIES = {
+    "train": {
+        "aachen": 174,
+        "bochum": 96,
+        "bremen": 316,
+        "cologne": 154,
+        "darmstadt": 85,
+        "dusseldorf": 221,
+        "erfurt": 109,
+        "hamburg": 248,
+        "hanover": 196,
+        "jena": 119,
+        "krefeld": 99,
+        "monchengladbach": 94,
+        "strasbourg": 365,
+        "stuttgart": 196,
+        "tubingen": 144,
+        "ulm": 95,
+        "weimar": 142,
+        "zurich": 122,
+    },
+    "val": {"frankfurt": 267, "lindau": 59, "munster": 174},
+    "test": {
+        "berlin": 544,
+        "bielefeld": 181,
+        "bonn": 46,
+        "leverkusen": 58,
+        "mainz": 298,
+        "munich": 398,
+    },
+}
+_IMAGE_END = "_leftImg8bit"
+_TRAIN_IDS_END = "_labelTrainIds"
+_LABEL_ENDS = ("_labelIds", _TRAIN_IDS_END)
+_LAYOUTS = (
+    "leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png with labels in "
+    "gtFine/{train,val}/CITY/*_gtFine_labelIds.png or *_labelTrainIds.png, and "
+    "optionally the same of train_extra with gtCoarse; in the folder itself or "
+    "in cityscapes/ inside it"
+)
+
+
+def find(
+    source: pathlib.Path, *, any_size: bool
+) -> dict[str, list[pairs.Pair]]:
+  """Finds the pairs of every split, without opening an image.
+
+  Args:
+    source: A folder in the layout of `SPEC.layouts`.
+    any_size: Whether a split may be missing or incomplete.
+
+  Returns:
+    The pairs of each split, by name.
+
+  Raises:
+    UserError: The layout is unknown or a file is missing.
+  """
+  root = pairs.find_root(source, ("", "cityscapes"), ("leftImg8bit",), _LAYOUTS)
+  found = {}
+  for split in SPEC.split_sizes:
+    image_dir = root / "leftImg8bit" / split
+    kind = "gtCoarse" if split == "train_extra" else "gtFine"
+    label_dir = root / kind / split
+    if split == "test":
+      if image_dir.is_dir():
+        found[split] = [
+            pairs.Pair(name, path, None)
+            for name, path in _files(image_dir, (_IMAGE_END,))
+        ]
+    elif image_dir.is_dir() and label_dir.is_dir():
+      found[split] = _match(image_dir, label_dir, kind)
+    elif split not in SPEC.optional_splits and not any_size:
+      missing = label_dir if image_dir.is_dir() else image_dir
+      raise errors.UserError(
+          f"{missing}: no such folder; expected {_LAYOUTS}. Complete the "
+          "source, or pass --any_size to leave the split out."
+      )
+    if split in found and not any_size:
+      _check_cities(split, found[split], image_dir)
+  pairs.check_disjoint(found)
+  return found
+
+
+def read(spec: spec_lib.DatasetSpec, pair: pairs.Pair) -> spec_lib.Example:
+  """Reads a pair whose label is of label ids or of train ids."""
+  if pair.label is not None and pair.label.stem.endswith(_TRAIN_IDS_END):
+    spec = _TRAIN_ID_SPEC
+  return pairs.read(spec, pair)
+
+
+SPEC = spec_lib.DatasetSpec(
+    name="cityscapes",
+    class_names=CLASS_NAMES,
+    palette=PALETTE,
+    label_map=spec_lib.label_map(
+        {raw: train for train, raw in enumerate(LABEL_IDS)}, 255
+    ),
+    void_ids=tuple(sorted(set(range(NUM_LABEL_IDS)) - set(LABEL_IDS))),
+    mean=spec_lib.IMAGENET_MEAN,
+    split_sizes={"train": 2975, "val": 500, "test": 1525, "train_extra": 19998},
+    optional_splits=("test", "train_extra"),
+    find=find,
+    read=read,
+    needs_source=True,
+    description=__doc__,
+    layouts=_LAYOUTS,
+)
+_TRAIN_ID_SPEC = dataclasses.replace(
+    SPEC,
+    label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
+    void_ids=(255,),
+)
+
+
+def _match(
+    image_dir: pathlib.Path, label_dir: pathlib.Path, kind: str
+) -> list[pairs.Pair]:
+  by_name = dict(_files(image_dir, (_IMAGE_END,)))
+  labels = {}
+  # Of two files for an image the first counts, which is that of label ids.
+  for name, path in _files(label_dir, [f"_{kind}{e}" for e in _LABEL_ENDS]):
+    labels.setdefault(name, path)
+  for name in sorted(set(labels) - set(by_name)):
+    raise errors.UserError(
+        f"{labels[name]}: label without an image; expected "
+        f"{name}{_IMAGE_END}.png in {image_dir}. Add the image or remove the "
+        "label."
+    )
+  for name in sorted(set(by_name) - set(labels)):
+    city = by_name[name].parent.name
+    expected = label_dir / city / f"{name}_{kind}{_LABEL_ENDS[0]}.png"
+    raise errors.UserError(
+        f"{by_name[name]}: label is missing; expected {expected}. Add the "
+        "label or remove the image."
+    )
+  return [
+      pairs.Pair(name, path, labels[name])
+      for name, path in sorted(by_name.items())
+  ]
+
+
+def _files(
+    folder: pathlib.Path, ends: Sequence[str]
+) -> Iterator[tuple[str, pathlib.Path]]:
+  """Yields id and path of the files of all cities, one ending after another."""
+  files = {}
+  for city in sorted(path for path in folder.iterdir() if path.is_dir()):
+    files |= pairs.files_by_stem(city, (".png",))
+  for end in ends:
+    for stem, path in files.items():
+      if stem.endswith(end):
+        yield stem.removesuffix(end), path
+
+
+def _check_cities(
+    split: str, found: list[pairs.Pair], folder: pathlib.Path
+) -> None:
+  """Names the first city that is incomplete."""
+  counts = collections.Counter(pair.image.parent.name for pair in found)
+  for city, size in _CITIES.get(split, {}).items():
+    if counts[city] != size:
+      raise errors.UserError(
+          f"{folder}: found {len(found)} images of {split}, expected "
+          f"{SPEC.split_sizes[split]}; {city} has {counts[city]} of {size}. "
+          "Complete the folder, or pass --any_size to prepare what is there."
+      )

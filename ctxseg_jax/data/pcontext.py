@@ -1,0 +1,187 @@
+"""PASCAL-Context, with 59 classes or with the background as a 60th.
+
+Reference: Mottaghi et al., "The Role of Context for Object Detection and
+Semantic Segmentation in the Wild", CVPR 2014.
+
+The release labels 459 categories. Benchmarks keep the 59 most frequent ones, in
+alphabetical order here as in mmsegmentation, and call the rest background. With
+59 classes the background is ignored; a result with 60 is several points lower
+and not comparable.
+
+The paper's splits are those of VOC 2010. The converters of today read them from
+a file of annotations that leaves out three images, so that they find 4,996 and
+5,104. Both editions are accepted.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.data import images
+from ctxseg_jax.data import mat
+from ctxseg_jax.data import pairs
+from ctxseg_jax.data import spec as spec_lib
+
+# Colour and name by converted id; the background is 0.
+_CLASS_NAMES, _PALETTE = spec_lib.read_classes("""
+787878 background
+b47878 aeroplane
+06e6e6 bag
+503232 bed
+04c803 bedclothes
+787850 bench
+8c8c8c bicycle
+cc05ff bird
+e6e6e6 boat
+04fa07 book
+e005ff bottle
+ebff07 building
+96053d bus
+787846 cabinet
+08ff33 car
+ff0652 cat
+8fff8c ceiling
+ccff04 chair
+ff3307 cloth
+cc4603 computer
+0066c8 cow
+3de6fa cup
+ff0633 curtain
+0b66ff dog
+ff0747 door
+ff09e0 fence
+0907e6 floor
+dcdcdc flower
+ff095c food
+7009ff grass
+08ffd6 ground
+07ffe0 horse
+ffb806 keyboard
+0aff47 light
+ff290a motorbike
+07ffff mountain
+e0ff08 mouse
+6608ff person
+ff3d06 plate
+ffc207 platform
+ff7a08 pottedplant
+00ff14 road
+ff0829 rock
+ff0599 sheep
+0633ff shelves
+eb0cff sidewalk
+a09614 sign
+00a3ff sky
+8c8c8c snow
+fa0a0f sofa
+14ff00 table
+1fff00 track
+ff1f00 train
+ffe000 tree
+99ff00 truck
+0000ff tvmonitor
+ff4700 wall
+00ebff water
+00adff window
+1f00ff wood
+""")
+NUM_RAW = 460  # Ids of the release, 0 included.
+# The id in the release of each class, the background first.
+RAW_IDS = (
+    *(0, 2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80),
+    *(85, 98, 104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232),
+    *(258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354, 355, 360),
+    *(366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458),
+)
+_CONVERTED = np.zeros(NUM_RAW, np.uint8)
+_CONVERTED[list(RAW_IDS)] = np.arange(len(RAW_IDS))
+
+_CONVERTED_DIR = "SegmentationClassContext"
+_RAW_DIR = "trainval"
+_LAYOUTS = (
+    "JPEGImages/*.jpg, ImageSets/{SegmentationContext,Main}/{train,val}.txt "
+    "and SegmentationClassContext/*.png of ids 0-59, or trainval/*.mat or "
+    "trainval/*.png of ids 0-459; in the folder itself, in VOC2010/ or in "
+    "VOCdevkit/VOC2010/ inside it"
+)
+
+
+def find(
+    source: pathlib.Path, *, any_size: bool
+) -> dict[str, list[pairs.Pair]]:
+  """Finds the pairs of both splits, without opening an image.
+
+  Args:
+    source: A folder in the layout of `layouts` of the specifications.
+    any_size: Whether a split may be missing.
+
+  Returns:
+    The pairs of each split, in the order of its list.
+
+  Raises:
+    UserError: The layout is unknown, a file is missing or an id occurs twice.
+  """
+  root = pairs.find_root(
+      source,
+      ("", "VOC2010", "VOCdevkit/VOC2010"),
+      (_CONVERTED_DIR, _RAW_DIR),
+      _LAYOUTS,
+  )
+  label_dir = root / _CONVERTED_DIR
+  if not label_dir.is_dir():
+    label_dir = root / _RAW_DIR
+  lists = root / "ImageSets" / "SegmentationContext"
+  if not lists.is_dir():
+    lists = root / "ImageSets" / "Main"
+  found = {}
+  for split in ("train", "val"):
+    list_file = lists / f"{split}.txt"
+    if list_file.is_file() or not any_size:
+      found[split] = pairs.match(
+          root / "JPEGImages", label_dir, layouts=_LAYOUTS, list_file=list_file
+      )
+  pairs.check_disjoint(found)
+  return found
+
+
+def decode(path: pathlib.Path) -> np.ndarray:
+  """Returns the converted ids of a label, uint8 [H, W]."""
+  if path.suffix.lower() == ".mat":
+    return _CONVERTED[mat.read_ids(path, "LabelMap", num_ids=NUM_RAW)]
+  if path.parent.name == _RAW_DIR:
+    raw = images.decode_label(path, deep=True)
+    if raw.max() >= NUM_RAW:
+      raise errors.UserError(
+          f"{path}: label value {raw.max()}; expected 0-{NUM_RAW - 1}, the ids "
+          "of the release. Replace the file."
+      )
+    return _CONVERTED[raw]
+  return images.decode_label(path)
+
+
+def _make_spec(with_background: bool) -> spec_lib.DatasetSpec:
+  first = 0 if with_background else 1
+  names = _CLASS_NAMES[first:]
+  return spec_lib.DatasetSpec(
+      name=f"pcontext{len(names)}",
+      class_names=names,
+      palette=_PALETTE[first:],
+      label_map=spec_lib.label_map(
+          {i + first: i for i in range(len(names))}, 255
+      ),
+      void_ids=() if with_background else (0,),
+      mean=spec_lib.IMAGENET_MEAN,
+      split_sizes={"train": 4998, "val": 5105},
+      variant_sizes={"train": 4996, "val": 5104},
+      find=find,
+      read=functools.partial(pairs.read, decode=decode),
+      needs_source=True,
+      description=__doc__,
+      layouts=_LAYOUTS,
+  )
+
+
+SPEC_59 = _make_spec(with_background=False)
+SPEC_60 = _make_spec(with_background=True)

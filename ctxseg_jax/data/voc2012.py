@@ -1,0 +1,158 @@
+"""PASCAL VOC 2012 segmentation, with the additional labels of SBD.
+
+References: Everingham et al., "The PASCAL Visual Object Classes Challenge: A
+Retrospective", IJCV 2015; Hariharan et al., "Semantic Contours from Inverse
+Detectors", ICCV 2011.
+
+The split `trainaug` is what most papers train on: every image that VOC's train
+or SBD labels, without VOC's val. Images of VOC's train keep VOC's own labels,
+which are finer. Splits overlap, `trainval` holding `train` and `val`, and each
+is stored whole.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from ctxseg_jax.data import images
+from ctxseg_jax.data import mat
+from ctxseg_jax.data import pairs
+from ctxseg_jax.data import spec as spec_lib
+
+# Colour and name by raw id.
+CLASS_NAMES, PALETTE = spec_lib.read_classes("""
+000000 background
+800000 aeroplane
+008000 bicycle
+808000 bird
+000080 boat
+800080 bottle
+008080 bus
+808080 car
+400000 cat
+c00000 chair
+408000 cow
+c08000 diningtable
+400080 dog
+c00080 horse
+408080 motorbike
+c08080 person
+004000 pottedplant
+804000 sheep
+00c000 sofa
+80c000 train
+004080 tvmonitor
+""")
+VOID = 255  # Borders of objects, and what is too hard to tell.
+
+# Labels that went through an image editor come back in colours.
+_COLORS = {color: i for i, color in enumerate(PALETTE)}
+_COLORS[224, 224, 192] = VOID
+_LAYOUTS = (
+    "JPEGImages/*.jpg, SegmentationClass/*.png and "
+    "ImageSets/Segmentation/{train,val}.txt, and for trainaug "
+    "SegmentationClassAug/*.png or, beside the folder, "
+    "{VOCaug,benchmark_RELEASE}/dataset/cls/*.mat; in the folder itself, in "
+    "VOC2012/ or in VOCdevkit/VOC2012/ inside it"
+)
+
+
+def find(
+    source: pathlib.Path, *, any_size: bool
+) -> dict[str, list[pairs.Pair]]:
+  """Finds the pairs of every split, without opening an image.
+
+  Args:
+    source: A folder in the layout of `SPEC.layouts`.
+    any_size: Whether a split may be missing.
+
+  Returns:
+    The pairs of each split, in the order of its list or else by name.
+
+  Raises:
+    UserError: The layout is unknown, a file is missing or an id occurs twice.
+  """
+  root = pairs.find_root(
+      source,
+      ("", "VOC2012", "VOCdevkit/VOC2012"),
+      ("SegmentationClass",),
+      _LAYOUTS,
+  )
+  lists = root / "ImageSets" / "Segmentation"
+  found = {}
+  for split in ("train", "val"):
+    list_file = lists / f"{split}.txt"
+    if list_file.is_file() or not any_size:
+      found[split] = pairs.match(
+          root / "JPEGImages",
+          root / "SegmentationClass",
+          layouts=_LAYOUTS,
+          list_file=list_file,
+      )
+  pairs.check_disjoint(found)
+  if len(found) == 2:
+    found["trainval"] = sorted(
+        found["train"] + found["val"], key=lambda pair: pair.name
+    )
+    trainaug = _find_trainaug(root, found["train"], found["val"])
+    if trainaug is not None:
+      found["trainaug"] = trainaug
+  return found
+
+
+def decode(path: pathlib.Path) -> np.ndarray:
+  """Returns the raw ids of a label of VOC or SBD, uint8 [H, W]."""
+  if path.suffix.lower() == ".mat":
+    ids = mat.read_ids(path, "GTcls", "Segmentation", num_ids=256)
+    return ids.astype(np.uint8)
+  return images.decode_label(path, colors=_COLORS)
+
+
+SPEC = spec_lib.DatasetSpec(
+    name="voc2012",
+    class_names=CLASS_NAMES,
+    palette=PALETTE,
+    label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
+    void_ids=(VOID,),
+    mean=spec_lib.IMAGENET_MEAN,
+    split_sizes={
+        "train": 1464,
+        "val": 1449,
+        "trainval": 2913,
+        "trainaug": 10582,
+    },
+    optional_splits=("trainaug",),
+    find=find,
+    read=functools.partial(pairs.read, decode=decode),
+    needs_source=True,
+    description=__doc__,
+    layouts=_LAYOUTS,
+)
+
+
+def _find_trainaug(
+    root: pathlib.Path, train: list[pairs.Pair], val: list[pairs.Pair]
+) -> list[pairs.Pair] | None:
+  """Finds the pairs of VOC and SBD together; None without SBD."""
+  label_dir = root / "SegmentationClassAug"
+  for release in ("VOCaug", "benchmark_RELEASE"):
+    if not label_dir.is_dir():
+      label_dir = root.parent / release / "dataset" / "cls"
+  if not label_dir.is_dir():
+    return None
+  labels = pairs.files_by_stem(label_dir, (".png", ".mat"))
+  list_file = root / "ImageSets" / "Segmentation" / "trainaug.txt"
+  if list_file.is_file():
+    entries = pairs.read_list(list_file)
+  else:
+    names = {*labels, *(pair.name for pair in train)}
+    names -= {pair.name for pair in val}
+    entries = {name: str(label_dir) for name in sorted(names)}
+  labels |= {pair.name: pair.label for pair in train}
+  image_dir = root / "JPEGImages"
+  found = pairs.select(
+      entries, pairs.files_by_stem(image_dir), labels, image_dir, label_dir
+  )
+  pairs.check_disjoint({"trainaug": found, "val": val})
+  return found

@@ -1,0 +1,230 @@
+"""Miniatures of the datasets, in the layouts that users have.
+
+`WRITERS[name](root)` writes a few small pairs of a dataset under `root`, which
+is then a source for `prepare.prepare(..., any_size=True)`. What a file holds
+depends on its id alone: `photo` and `raw_label` return it.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import pathlib
+
+import numpy as np
+from PIL import Image
+import scipy.io
+
+SIZE = (50, 60)
+# Nine, so that a batch of eight leaves one over.
+TRAIN = tuple(f"2007_{i:06}" for i in range(9))
+VAL = ("2008_000001", "2008_000002")
+AUG = ("2009_000001", "2009_000003")  # Labelled by SBD alone.
+
+ADE_IDS = range(151)
+CAMVID_IDS = range(12)
+CITYSCAPES_IDS = range(34)
+CITYSCAPES_TRAIN_IDS = (*range(19), 255)
+COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+COCO_IDS = (*(i for i in range(182) if i not in COCO_UNUSED), 255)
+COCO_TRAIN_IDS = (*range(171), 255)
+CONTEXT_IDS = range(60)
+CONTEXT_RAW_IDS = range(460)
+VOC_IDS = (*range(21), 255)
+SBD_IDS = range(21)
+
+
+def photo(name: str, size: tuple[int, int] = SIZE) -> Image.Image:
+  """Returns the image of an id."""
+  rng = np.random.default_rng(list(name.encode()))
+  coarse = rng.integers(0, 256, (5, 6, 3), np.uint8)
+  return Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+
+
+def raw_label(
+    name: str, ids: Sequence[int], size: tuple[int, int] = SIZE
+) -> np.ndarray:
+  """Returns the label of an id, in which every raw id occurs."""
+  rng = np.random.default_rng(list(name.encode()))
+  raw = rng.permutation(np.resize(ids, size[0] * size[1])).reshape(size)
+  return raw.astype(np.uint16 if max(ids) > 255 else np.uint8)
+
+
+def write_ade20k(root: pathlib.Path, size: tuple[int, int] = SIZE) -> None:
+  """Writes `ADEChallengeData2016`."""
+  for folder, start, count in (
+      ("training", "ADE_train_", 9),
+      ("validation", "ADE_val_", 2),
+  ):
+    for i in range(1, count + 1):
+      name = f"{start}{i:08}"
+      top = root / "ADEChallengeData2016"
+      _save(photo(name, size), top / "images" / folder / f"{name}.jpg")
+      _save(
+          raw_label(name, ADE_IDS, size),
+          top / "annotations" / folder / f"{name}.png",
+      )
+
+
+def write_camvid(root: pathlib.Path, size: tuple[int, int] = SIZE) -> None:
+  """Writes CamVid as the SegNet tutorial has it."""
+  for split, count in (("train", 9), ("val", 2), ("test", 3)):
+    for i in range(count):
+      name = f"{split}{i}"
+      _save(photo(name, size), root / split / f"{name}.png")
+      _save(
+          raw_label(name, CAMVID_IDS, size),
+          root / f"{split}annot" / f"{name}.png",
+      )
+
+
+def write_cityscapes(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    train_ids: bool = False,
+    extra: bool = True,
+) -> None:
+  """Writes Cityscapes; `train_ids` writes no label ids, but train ids."""
+  for split, city, count in (
+      ("train", "aachen", 5),
+      ("train", "ulm", 4),
+      ("val", "lindau", 2),
+      ("test", "bonn", 2),
+      ("train_extra", "erlangen", 1),
+  ):
+    if split == "train_extra" and not extra:
+      continue
+    kind = "gtCoarse" if split == "train_extra" else "gtFine"
+    for i in range(count):
+      name = f"{city}_{i:06}_000019"
+      _save(
+          photo(name, size),
+          root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png",
+      )
+      if split == "test":
+        continue
+      ids = CITYSCAPES_TRAIN_IDS if train_ids else CITYSCAPES_IDS
+      end = "labelTrainIds" if train_ids else "labelIds"
+      _save(
+          raw_label(name, ids, size),
+          root / kind / split / city / f"{name}_{kind}_{end}.png",
+      )
+
+
+def write_coco_stuff164k(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    train_ids: bool = False,
+) -> None:
+  """Writes COCO-Stuff; `train_ids` writes labels as converted."""
+  top = root / "coco_stuff164k"
+  for split, first, count in (("train2017", 9, 9), ("val2017", 139, 2)):
+    for i in range(first, first + count):
+      name = f"{i:012}"
+      _save(photo(name, size), top / "images" / split / f"{name}.jpg")
+      ids = COCO_TRAIN_IDS if train_ids else COCO_IDS
+      end = "_labelTrainIds" if train_ids else ""
+      _save(
+          raw_label(name, ids, size),
+          top / "annotations" / split / f"{name}{end}.png",
+      )
+
+
+def write_pcontext(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    labels: str = "converted",
+) -> None:
+  """Writes PASCAL-Context.
+
+  Args:
+    root: Where `VOCdevkit/VOC2010` goes.
+    size: Of the images.
+    labels: `converted`, or as released: raw ids in `mat` or in `png` files.
+  """
+  top = root / "VOCdevkit" / "VOC2010"
+  lists = "SegmentationContext" if labels == "converted" else "Main"
+  for split, names in (("train", TRAIN), ("val", VAL)):
+    _save_list(names, top / "ImageSets" / lists / f"{split}.txt")
+    for name in names:
+      _save(photo(name, size), top / "JPEGImages" / f"{name}.jpg")
+      if labels == "converted":
+        _save(
+            raw_label(name, CONTEXT_IDS, size),
+            top / "SegmentationClassContext" / f"{name}.png",
+        )
+        continue
+      raw = raw_label(name, CONTEXT_RAW_IDS, size)
+      path = top / "trainval" / f"{name}.{labels}"
+      if labels == "mat":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scipy.io.savemat(path, {"LabelMap": raw}, do_compression=True)
+      else:
+        _save(raw, path)
+
+
+def write_voc2012(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    sbd: str = "converted",
+) -> None:
+  """Writes VOC 2012.
+
+  Args:
+    root: Where `VOCdevkit/VOC2012` goes.
+    size: Of the images.
+    sbd: SBD's labels `converted`, as released in `mat` files, or `none`.
+  """
+  top = root / "VOCdevkit" / "VOC2012"
+  lists = top / "ImageSets" / "Segmentation"
+  for name in (*TRAIN, *VAL, *AUG):
+    _save(photo(name, size), top / "JPEGImages" / f"{name}.jpg")
+  for split, names in (("train", TRAIN), ("val", VAL)):
+    _save_list(names, lists / f"{split}.txt")
+    for name in names:
+      label = Image.fromarray(raw_label(name, VOC_IDS, size), "P")
+      # Like VOC's: the colours say nothing of the indices.
+      label.putpalette(np.random.default_rng(0).bytes(768))
+      _save(label, top / "SegmentationClass" / f"{name}.png")
+  # SBD labels images of VOC's as well, and coarsely.
+  names = (*AUG, TRAIN[0], VAL[0])
+  if sbd == "converted":
+    _save_list((*AUG, *TRAIN), lists / "trainaug.txt")
+    for name in names:
+      raw = raw_label(f"sbd {name}", SBD_IDS, size)
+      _save(raw, top / "SegmentationClassAug" / f"{name}.png")
+  elif sbd == "mat":
+    folder = root / "VOCdevkit" / "VOCaug" / "dataset" / "cls"
+    folder.mkdir(parents=True)
+    for name in names:
+      raw = raw_label(f"sbd {name}", SBD_IDS, size)
+      content = {"Segmentation": raw, "CategoriesPresent": np.unique(raw)}
+      scipy.io.savemat(
+          folder / f"{name}.mat", {"GTcls": content}, do_compression=True
+      )
+
+
+# By name in `DATASETS`; all that need a source are here.
+WRITERS: dict[str, Callable[..., None]] = {
+    "ade20k": write_ade20k,
+    "camvid": write_camvid,
+    "cityscapes": write_cityscapes,
+    "coco_stuff164k": write_coco_stuff164k,
+    "pcontext59": write_pcontext,
+    "pcontext60": write_pcontext,
+    "voc2012": write_voc2012,
+}
+
+
+def _save(image: Image.Image | np.ndarray, path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if isinstance(image, np.ndarray):
+    image = Image.fromarray(image)
+  image.save(path)
+
+
+def _save_list(names: Sequence[str], path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text("".join(f"{name}\n" for name in names))
