@@ -3,15 +3,19 @@ r"""Every context head on context scenes: one backbone, data and schedule.
   python train.py --config configs/context_scenes.py:danet \
       --workdir runs/context_scenes/danet
 
-Variants: `fcn`, `fcn_aux`, `pspnet`, `pspnet_aux`, `deeplabv3`,
-`deeplabv3_aux`, `deeplabv3plus`, `nonlocal`, `nonlocal_aux`,
-`double_attention`, `emanet`, `danet`, `danet_plain`, `encnet`,
-`encnet_plain`, `smoke`. `_aux` adds an auxiliary FCN on stage 3, `_plain`
-takes the paper's extra supervision away. Without a variant: `encnet`.
+Variants: `fcn`, `fcn_aux`, `fcn_se`, `pspnet`, `pspnet_aux`, `deeplabv2`,
+`deeplabv3`, `deeplabv3_aux`, `deeplabv3plus`, `nonlocal`, `nonlocal_aux`,
+`double_attention`, `emanet`, `danet`, `danet_plain`, `encnet`, `encnet_plain`,
+`sca`, `sanet`, `sanet_plain`, `sanet_dense`, `mfnet`, `mfnet_plain`, `smoke`.
+`_aux` adds an auxiliary FCN on stage 3, `_plain` takes the paper's extra
+supervision away, `sanet_dense` predicts by the sum of dense and attended logits
+instead of the four masks. Without a variant: `encnet`.
 
 All of them in one command, with a table: `python -m benchmarks.context_scenes`.
 Ours: see docs/context_scenes.md.
 """
+
+import functools
 
 from ml_collections import config_dict
 
@@ -21,8 +25,9 @@ from configs import quickstart
 # Widths are the backbone's, and nothing is dropped: the networks are small.
 _HEADS = {
     "danet": dict(name="danet", channels=64, dropout_rate=0.0),
+    # At output stride 4 these rates reach 24, 48, 72 and 96 pixels.
+    "deeplabv2": dict(name="deeplabv2", rates=(6, 12, 18, 24)),
     "deeplabv3": dict(
-        # At output stride 4 these rates reach 24, 48 and 72 pixels.
         name="deeplabv3",
         channels=64,
         rates=(6, 12, 18),
@@ -42,8 +47,24 @@ _HEADS = {
     "emanet": dict(name="emanet", channels=64, dropout_rate=0.0),
     "encnet": dict(name="encnet", channels=64, dropout_rate=0.0),
     "fcn": dict(name="fcn", channels=64, dropout_rate=0.0),
+    "fcn_se": dict(name="fcn_se", channels=64, dropout_rate=0.0),
+    "mfnet": dict(
+        name="mfnet",
+        channels=64,
+        map_size=(32, 32),
+        decoder_dropout_rate=0.0,
+        dropout_rate=0.0,
+    ),
     "nonlocal": dict(name="nonlocal", channels=64, dropout_rate=0.0),
     "pspnet": dict(name="pspnet", channels=64, dropout_rate=0.0),
+    "sanet": dict(
+        name="sanet", channels=64, dropout_rate=0.0, prediction="masks"
+    ),
+    "sca": dict(
+        name="sca",
+        channels=64,
+        host=dict(name="fcn", channels=64, dropout_rate=0.0),
+    ),
 }
 
 # What the papers supervise beside the prediction.
@@ -53,6 +74,69 @@ _EXTRA_LOSSES = {
         channel_logits=common.cross_entropy(),
     ),
     "encnet": dict(se_logits=common.se_loss()),
+    "mfnet": dict(
+        reconstruction_residual=dict(
+            loss="mean_squared_residual", weight=0.1, start_step=100
+        )
+    ),
+    "sanet": dict(
+        category_logits=dict(loss="presence_bce", weight=0.2),
+        dense_logits=common.cross_entropy(0.8),
+    ),
+}
+
+# What MFNet's warm-up leaves out, from which step on it comes.
+_SWITCHES = {"mfnet": dict(low_rank=100)}
+
+
+def _use_head(name, config):
+  config.model.head = dict(_HEADS[name])
+  config.loss = dict(
+      logits=common.cross_entropy(), **_EXTRA_LOSSES.get(name, {})
+  )
+  config.switches = dict(_SWITCHES.get(name, {}))
+
+
+def _add_aux(name, config):
+  _use_head(name, config)
+  config.model.aux_head = dict(
+      name="fcn", stage="stage3", channels=64, dropout_rate=0.0
+  )
+  config.loss.aux_logits = common.cross_entropy(0.4)
+  config.optim.lr_multipliers.aux_head = 10.0
+
+
+def _plain(name, fields, config):
+  """Has the prediction supervised alone; `fields` drop the other outputs."""
+  _use_head(name, config)
+  config.model.head.update(fields)
+  config.loss = dict(logits=common.cross_entropy())
+
+
+def _sanet_dense(config):
+  """The paper's text taken to the letter."""
+  _use_head("sanet", config)
+  config.model.head.prediction = "dense"
+  del config.loss.logits
+  config.loss.mask_logits = common.cross_entropy()
+
+
+VARIANTS = {
+    **{name: functools.partial(_use_head, name) for name in _HEADS},
+    **{
+        f"{name}_aux": functools.partial(_add_aux, name)
+        for name in ("fcn", "pspnet", "deeplabv3", "nonlocal")
+    },
+    **{
+        f"{name}_plain": functools.partial(_plain, name, fields)
+        for name, fields in (
+            ("danet", dict(supervise_branches=False)),
+            ("encnet", dict(se_loss=False)),
+            ("mfnet", dict(reconstruction_loss=False)),
+            ("sanet", dict(category_loss=False, dense_loss=False)),
+        )
+    },
+    "sanet_dense": _sanet_dense,
 }
 
 
@@ -62,41 +146,6 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
   config.eval_every = config.total_steps
   config.checkpoint_every = 300
   config.eval.num_pictures = 2
-  _use_head(config, "encnet")
-  variants = {"smoke": common.smoke}
-  for name in _HEADS:
-    variants[name] = lambda config, name=name: _use_head(config, name)
-  for name in ("fcn", "pspnet", "deeplabv3", "nonlocal"):
-    variants[f"{name}_aux"] = lambda config, name=name: _add_aux(config, name)
-  variants["danet_plain"] = _danet_plain
-  variants["encnet_plain"] = _encnet_plain
-  common.apply_variant(config, variant, variants)
+  _use_head("encnet", config)
+  common.apply_variant(config, variant, VARIANTS | {"smoke": common.smoke})
   return config
-
-
-def _use_head(config, name):
-  config.model.head = dict(_HEADS[name])
-  config.loss = dict(
-      logits=common.cross_entropy(), **_EXTRA_LOSSES.get(name, {})
-  )
-
-
-def _add_aux(config, name):
-  _use_head(config, name)
-  config.model.aux_head = dict(
-      name="fcn", stage="stage3", channels=64, dropout_rate=0.0
-  )
-  config.loss.aux_logits = common.cross_entropy(0.4)
-  config.optim.lr_multipliers.aux_head = 10.0
-
-
-def _danet_plain(config):
-  _use_head(config, "danet")
-  config.model.head.supervise_branches = False
-  del config.loss.position_logits, config.loss.channel_logits
-
-
-def _encnet_plain(config):
-  _use_head(config, "encnet")
-  config.model.head.se_loss = False
-  del config.loss.se_logits
