@@ -6,8 +6,8 @@ import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import miniatures
 import numpy as np
-from PIL import Image
 import pytest
 import test_configs
 
@@ -15,19 +15,6 @@ from ctxseg_jax import experiment
 from ctxseg_jax import loop
 from ctxseg_jax.data import DATASETS
 from ctxseg_jax.data import prepare
-
-
-def make_camvid(root):
-  """Writes a miniature in the layout of the SegNet tutorial."""
-  rng = np.random.default_rng(0)
-  for split, count in (("train", 9), ("val", 2), ("test", 3)):
-    for kind in (split, f"{split}annot"):
-      (root / kind).mkdir(parents=True)
-    for i in range(count):
-      image = rng.integers(0, 256, (96, 128, 3)).astype(np.uint8)
-      label = rng.integers(0, 12, (96, 128)).astype(np.uint8)
-      Image.fromarray(image).save(root / split / f"{split}{i}.png")
-      Image.fromarray(label).save(root / f"{split}annot" / f"{split}{i}.png")
 
 
 @pytest.mark.slow
@@ -38,23 +25,26 @@ class SmokeTest(parameterized.TestCase):
     super().setUpClass()
     cls.folder = tempfile.TemporaryDirectory()
     cls.root = pathlib.Path(cls.folder.name)
-    make_camvid(cls.root / "CamVid")
-    prepare.prepare(
-        DATASETS["camvid"],
-        cls.root / "data",
-        source=cls.root / "CamVid",
-        any_size=True,
-    )
 
   @classmethod
   def tearDownClass(cls):
     cls.folder.cleanup()
     super().tearDownClass()
 
+  def _prepare(self, name):
+    if DATASETS[name].needs_source:
+      source = self.root / "sources" / name
+      if not source.exists():
+        miniatures.WRITERS[name](source, size=(96, 128))
+      prepare.prepare(
+          DATASETS[name], self.root / "data", source=source, any_size=True
+      )
+
   @parameterized.parameters(*test_configs.PATHS)
   def test_runs(self, path):
     config = test_configs.load(path).get_config("smoke")
     config.data.data_dir = str(self.root / "data")
+    self._prepare(config.data.name)
     workdir = self.root / path.replace("/", "_")
     state = loop.train_and_evaluate(config, str(workdir))
     self.assertEqual(int(state.step), config.total_steps)
