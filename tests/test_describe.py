@@ -421,6 +421,15 @@ class DescribeTest(parameterized.TestCase):
     report = describe.describe(model, size)
     self.assertEqual(report["output_stride"], expected)
 
+  def test_a_network_of_three_stages_and_one_class_per_image(self):
+    report = describe.describe(
+        build(dict(name="cifar_resnet", widen=1), dict(name="pooled"), 10),
+        (32, 32),
+    )
+    self.assertEqual(report["output_stride"], 4)
+    self.assertEqual(report["outputs"], {"logits": [10]})
+    self.assertEqual(report["macs_by_part"]["head"], 64 * 10)
+
   def test_parameters_are_those_of_the_training_size(self):
     model = build(dict(name="shallow"), dict(name="fcn"))
     small = describe.describe(model, (32, 32), train_size=(32, 32))

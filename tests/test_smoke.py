@@ -1,4 +1,4 @@
-"""The smoke variant of every config trains and evaluates from end to end."""
+"""Every config is described; its smoke variant runs from end to end."""
 
 import json
 import pathlib
@@ -6,15 +6,43 @@ import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
 import miniatures
 import numpy as np
 import pytest
 import test_configs
 
+from ctxseg_jax import describe
 from ctxseg_jax import experiment
 from ctxseg_jax import loop
+from ctxseg_jax import model as model_lib
 from ctxseg_jax.data import DATASETS
 from ctxseg_jax.data import prepare
+
+
+@pytest.mark.slow
+class DescribeTest(parameterized.TestCase):
+
+  @parameterized.parameters(*test_configs.PATHS)
+  def test_is_described(self, path):
+    config = test_configs.load(path).get_config().to_dict()
+    spec = experiment.dataset(config)
+    model = model_lib.build(
+        config["model"], spec.num_classes, bn_axis_name=None
+    )
+    size = config["data"]["crop_size"]
+    report = describe.describe(model, size)
+    variables = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
+        )
+    )
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    self.assertEqual(report["parameters"], count)
+    self.assertEqual(sum(report["parameters_by_part"].values()), count)
+    self.assertGreater(report["macs_by_part"]["backbone"], 1_000_000)
+    self.assertEqual(report["macs"], sum(report["macs_by_operation"].values()))
 
 
 @pytest.mark.slow
