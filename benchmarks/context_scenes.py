@@ -22,6 +22,7 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks import page
 from ctxseg_jax import commands
 from ctxseg_jax.data import context_scenes as scenes
 
@@ -35,7 +36,6 @@ _TIMING_ROUNDS = flags.DEFINE_integer(
 )
 
 CONFIG = "configs/context_scenes.py"
-MARKERS = ("<!-- table -->", "<!-- end of table -->")
 # The best mIoU, in percent, of a predictor that sees 81x81 pixels.
 BOUND = 100 * scenes.window_bound()
 _STEPS_PER_ROUND = 10
@@ -248,25 +248,6 @@ def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
   plt.close(figure)
 
 
-def write_table(path: pathlib.Path, text: str) -> None:
-  """Replaces what stands between the markers of a file.
-
-  Raises:
-    UserError: The file does not have both markers.
-  """
-  from ctxseg_jax import errors
-
-  whole = path.read_text() if path.exists() else "\n".join(MARKERS) + "\n"
-  if any(whole.count(marker) != 1 for marker in MARKERS):
-    raise errors.UserError(
-        f"{path}: expected {MARKERS[0]!r} and {MARKERS[1]!r} once each; put"
-        " them where the table belongs"
-    )
-  before, rest = whole.split(MARKERS[0])
-  after = rest.split(MARKERS[1])[1]
-  path.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
-
-
 def _device():
   import jax
 
@@ -324,7 +305,7 @@ def main(argv):
       f" images/s: training step on {_device()}, median of"
       f" {_TIMING_ROUNDS.value} rounds.\n\n{table(rows)}"
   )
-  write_table(output / "context_scenes.md", text)
+  page.write_table(output / "context_scenes.md", text)
   plot(rows, output / "context_scenes_heads.png")
   print(text)
 

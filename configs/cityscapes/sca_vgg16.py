@@ -8,7 +8,7 @@ r"""SCA on a dilated FCN, VGG16, Cityscapes.
 Variant: `smoke`. Rate, batch, epochs and size of the summary of the paper that
 this follows; it gives no schedule, so poly. Without batch norms the rate of
 0.01 may be too high: 0.001 is the next to try.
-Reference: none: the summary has no figures. From ImageNet weights.
+Reference: none, the summary has no figures.
 Ours: not trained yet.
 """
 

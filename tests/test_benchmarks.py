@@ -1,4 +1,4 @@
-"""The comparison of heads writes what was measured and nothing else."""
+"""Benchmarks write what was measured and nothing else."""
 
 import pathlib
 import tempfile
@@ -6,6 +6,8 @@ import tempfile
 from absl.testing import absltest
 
 from benchmarks import context_scenes
+from benchmarks import head_memory
+from benchmarks import page
 from configs import context_scenes as config_lib
 from ctxseg_jax import errors
 
@@ -21,7 +23,7 @@ def make_row(name, miou, **fields):
   return context_scenes.Row(name, miou, **(values | fields))
 
 
-class TableTest(absltest.TestCase):
+class BenchmarksTest(absltest.TestCase):
 
   def _folder(self):
     folder = tempfile.TemporaryDirectory()
@@ -60,13 +62,13 @@ class TableTest(absltest.TestCase):
 
   def test_the_table_takes_its_place_and_leaves_the_text(self):
     path = self._folder() / "page.md"
-    begin, end = context_scenes.MARKERS
+    begin, end = page.MARKERS
     path.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    context_scenes.write_table(path, "new")
+    page.write_table(path, "new")
     self.assertEqual(path.read_text(), f"before\n{begin}\nnew\n{end}\nafter\n")
     path.write_text("no place\n")
     with self.assertRaisesRegex(errors.UserError, "page.md: expected '<!-- t"):
-      context_scenes.write_table(path, "new")
+      page.write_table(path, "new")
     self.assertEqual(path.read_text(), "no place\n")
 
   def test_the_plot_is_a_picture(self):
@@ -74,6 +76,10 @@ class TableTest(absltest.TestCase):
     rows = [make_row("fcn", [37.0, 38.5]), make_row("broken", [None, None])]
     context_scenes.plot(rows, path)
     self.assertStartsWith(path.read_bytes(), b"\x89PNG")
+
+  def test_memory_is_compared_with_the_naive_forms(self):
+    for part, naive, ours in head_memory.compare(batch=1, positions=3600):
+      self.assertGreater(naive, 2 * ours, part)
 
   def test_every_context_head_takes_part(self):
     from ctxseg_jax.heads import HEADS
