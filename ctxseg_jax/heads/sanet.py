@@ -93,8 +93,7 @@ class SqueezeAttention(nn.Module):
       if width % self.groups:
         raise errors.UserError(
             f"config: model.head: groups={self.groups} does not divide a width"
-            f" of {width}; set"
-            " channels to a multiple of it, or groups to 1."
+            f" of {width}; set channels to a multiple of it, or groups to 1."
         )
 
     def path(x, name):
