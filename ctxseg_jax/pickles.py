@@ -91,7 +91,7 @@ def describe(value: Any) -> str:
   """Returns in a few words, on one line, what a value of a pickle is."""
   if isinstance(value, Global):
     return _quote(f"{value.module}.{value.name}")
-  if isinstance(value, Call):
+  if isinstance(value, Call) and isinstance(value.function, Global):
     return f"an object of {describe(value.function)}"
   if isinstance(value, Outside):
     return "a storage"

@@ -60,7 +60,7 @@ _DICTIONARIES = (
 )
 
 _LARGEST_PICKLE = 256 * 2**20  # Logs of a long training can be a tenth of it.
-_MOST_DIMENSIONS = 32
+_MOST_DIMENSIONS = 8
 _MOST_WRAPPERS = 4
 # Tensors may share a storage, but not so that copies of them fill the memory.
 _MOST_SHARING = 4
@@ -90,7 +90,7 @@ def read(
   """
   archive = stored_zip.StoredZip(data)
   folder = _find_folder(path, archive)
-  if f"{folder}/byteorder" in archive.spans:
+  if f"{folder}/byteorder" in archive.records:
     order = bytes(archive.read(f"{folder}/byteorder")[:10])
     if order != sys.byteorder.encode():
       raise errors.UserError(
@@ -98,10 +98,10 @@ def read(
           f"{sys.byteorder}. Load and save it with PyTorch on a machine such "
           "as this one."
       )
-  start, end = archive.spans[f"{folder}/data.pkl"]
-  if end - start > _LARGEST_PICKLE:
-    raise ValueError(f"{end - start} bytes in data.pkl")
-  value = pickles.read(bytes(archive.read(f"{folder}/data.pkl")))
+  pickled = archive.read(f"{folder}/data.pkl")
+  if pickled.nbytes > _LARGEST_PICKLE:
+    raise ValueError(f"{pickled.nbytes} bytes in data.pkl")
+  value = pickles.read(bytes(pickled))
 
   storages = _Storages(archive, folder)
   tensors = {}
@@ -155,7 +155,7 @@ class _Storages:
       raise ValueError("a storage without key and size")
     if key not in self.read:
       name = f"{self.folder}/data/{key}"
-      if name not in self.archive.spans:
+      if name not in self.archive.records:
         raise ValueError(f"its storage {key[:100]!r} is missing")
       self.read[key] = self.archive.read(name)
     view = self.read[key]
@@ -171,26 +171,26 @@ def _find_folder(
     path: str | os.PathLike[str], archive: stored_zip.StoredZip
 ) -> str:
   """Returns the name of the one folder that holds all records."""
-  folders = {name.split("/", 1)[0] for name in archive.spans}
+  folders = {name.split("/", 1)[0] for name in archive.records}
   folder = min(folders, default="")
   strange = [
       name
-      for name in archive.spans
+      for name in archive.records
       if "\\" in name or {"", ".", ".."} & set(name.split("/"))
   ]
   if len(folders) != 1 or strange:
     raise errors.UserError(
         f"{path}: a zip archive with the records "
-        f"{sorted(strange or archive.spans)[0][:100]!r} and others; expected "
+        f"{sorted(strange or archive.records)[0][:100]!r} and others; expected "
         "the one folder that torch.save writes. Pass the file of the weights "
         "itself."
     )
-  if f"{folder}/constants.pkl" in archive.spans:
+  if f"{folder}/constants.pkl" in archive.records:
     raise errors.UserError(
         f"{path}: a TorchScript program; expected a state dict. Save "
         "torch.jit.load(file).state_dict() with PyTorch."
     )
-  if f"{folder}/data.pkl" not in archive.spans:
+  if f"{folder}/data.pkl" not in archive.records:
     raise errors.UserError(
         f"{path}: a zip archive without data.pkl; expected what torch.save "
         "writes. Pass the file of the weights itself."
@@ -231,7 +231,7 @@ def _read_tensor(entry: Any, storages: _Storages) -> np.ndarray:
     raise _Unsupported(pickles.describe(entry))
   storage, offset, shape, strides, *rest = _args(entry, 6)
   # Bits that stand for a sign or an imaginary part yet to be turned.
-  if len(rest) > 2 and _entries(rest[2]):
+  if len(rest) > 2 and rest[2]:
     raise _Unsupported("a view with signs yet to be turned")
   storage = storages.get(storage)
   if not (
@@ -250,19 +250,24 @@ def _read_tensor(entry: Any, storages: _Storages) -> np.ndarray:
       (extent - 1) * stride
       for extent, stride in zip(shape, strides, strict=True)
   )
-  # More values than the storage has are few ones many times: a small file that
-  # would fill the memory.
-  if last >= storage.size or size > storage.size:
+  if last >= storage.size:
     raise ValueError(
         f"shape {shape}, strides {strides}, offset {offset} in a storage of "
         f"{storage.size} values"
     )
+  # Copied, the tensor of a small file would fill the memory.
+  if size > storage.size:
+    raise _Unsupported("made of fewer values, each there many times")
   return np.ndarray(
       shape,
       storage.dtype,
       storage,
       offset=offset * storage.itemsize,
-      strides=[stride * storage.itemsize for stride in strides],
+      # The stride of a single entry can be anything.
+      strides=[
+          (stride if extent > 1 else 1) * storage.itemsize
+          for extent, stride in zip(shape, strides, strict=True)
+      ],
   )
 
 
