@@ -91,11 +91,27 @@ def describe(value: Any) -> str:
   """Returns in a few words, on one line, what a value of a pickle is."""
   if isinstance(value, Global):
     return _quote(f"{value.module}.{value.name}")
-  if isinstance(value, Call) and isinstance(value.function, Global):
-    return f"an object of {describe(value.function)}"
-  if isinstance(value, Outside):
-    return "a storage"
-  return f"a {type(value).__name__}"
+  if isinstance(value, Call):
+    if isinstance(value.function, Global):
+      return f"an object of {describe(value.function)}"
+    return "what a call returned"  # Of what a call returned, and so on.
+  return _DESCRIPTIONS[type(value)]
+
+
+_DESCRIPTIONS = {
+    type(None): "nothing",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    bytes: "bytes",
+    bytearray: "bytes",
+    tuple: "a tuple",
+    list: "a list",
+    dict: "a dictionary",
+    Outside: "something kept outside",
+    Key: "a key",
+}
 
 
 def _quote(text: str) -> str:

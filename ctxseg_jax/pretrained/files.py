@@ -157,6 +157,10 @@ def _check_finite(
 def _damaged(
     path: str | os.PathLike[str], error: ValueError
 ) -> errors.UserError:
+  reason = str(error)[:300]
+  if not reason.isprintable():  # It can repeat what is in the file.
+    reason = ascii(reason)
   return errors.UserError(
-      f"{path}: cut short or damaged ({error}); {_EXPECTED}. Download it again."
+      f"{path}: cut short or damaged ({reason}); {_EXPECTED}. "
+      "Download it again."
   )

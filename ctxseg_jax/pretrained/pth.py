@@ -66,8 +66,8 @@ _MOST_WRAPPERS = 4
 _MOST_SHARING = 4
 
 _DENSE = (
-    "expected a dense tensor of real numbers. Save it as one with PyTorch "
-    "(x.dequantize(), x.to_dense(), x.contiguous(), x.float())."
+    "expected a dense tensor of real numbers. If you trust the file, make it "
+    "one with PyTorch: x.dequantize(), x.to_dense(), x.contiguous(), x.float()."
 )
 
 
@@ -202,11 +202,11 @@ def _find_weights(path: str | os.PathLike[str], value: Any) -> dict[Any, Any]:
   """Returns the weights by name, taken out of what is wrapped around them."""
   for _ in range(_MOST_WRAPPERS):
     entries = _entries(value)
-    if not entries:
+    if entries is None:
       raise errors.UserError(
           f"{path}: {pickles.describe(value)} in place of the weights; "
-          "expected a state dict, names with tensors. Save model.state_dict() "
-          "with PyTorch."
+          "expected a state dict, names with tensors. If you trust the file, "
+          "save model.state_dict() with PyTorch."
       )
     for key in WRAPPERS:
       if _entries(entries.get(key)) is not None:
