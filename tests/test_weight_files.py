@@ -9,6 +9,7 @@ import struct
 import tempfile
 import time
 import tracemalloc
+import warnings
 import zipfile
 import zlib
 
@@ -211,6 +212,10 @@ DAMAGED = {
     "a pickle that harms": (b"\x80\x02" + HARM + b".", "a pickle"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "not weights.*PNG"),
     # Archives.
+    "an archive of nothing": (
+        b"PK\x03\x04" + pack({}),
+        "without records",
+    ),
     "cut in half": (GOOD[: len(GOOD) // 2], "damaged zip"),
     "cut by a byte": (GOOD[:-1], "damaged zip"),
     "the start missing": (b"PK\x03\x04" + GOOD[100:], "damaged|no record"),
@@ -486,6 +491,13 @@ DAMAGED = {
         ),
         "'x' holds values that are not finite",
     ),
+    "a value that signals that it is no number": (
+        archive(
+            dictionary(x=tensor((1,), (1,), size=1, kind="BFloat16Storage")),
+            data_0=b"\x81\x7f",
+        ),
+        "'x' holds values that are not finite",
+    ),
     "values without end": (
         archive(
             dictionary(x=tensor()),
@@ -750,6 +762,8 @@ class HostileTest(FileTest):
   def test_refused_in_one_line(self, data, pattern, times):
     self.path.write_bytes(data)
     start = time.monotonic()
+    self.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("error")
     tracemalloc.start()
     self.addCleanup(tracemalloc.stop)
     self.assert_refused(

@@ -146,8 +146,9 @@ def _recognise(head: bytes) -> str:
 def _check_finite(
     path: str | os.PathLike[str], name: str, tensor: np.ndarray
 ) -> None:
-  if tensor.dtype.kind in "biu" or np.isfinite(tensor).all():
-    return
+  with np.errstate(invalid="ignore"):  # Some NaN ask to be told of as well.
+    if tensor.dtype.kind in "biu" or np.isfinite(tensor).all():
+      return
   raise errors.UserError(
       f"{path}: {name[:100]!r} holds values that are not finite; expected "
       "trained weights. Download it again, or use an earlier checkpoint."

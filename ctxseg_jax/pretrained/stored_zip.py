@@ -41,6 +41,8 @@ class StoredZip:
     except Exception as error:  # A damaged archive can raise anything.
       reason = " ".join(str(error).split())[:100]
       raise ValueError(f"damaged zip archive ({reason})") from error
+    if not found:
+      raise ValueError("a zip archive without records")
     self._data = memoryview(data)
     self.records: dict[str, _Record] = {}
     end = 0
