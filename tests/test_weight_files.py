@@ -213,7 +213,7 @@ DAMAGED = {
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "not weights.*PNG"),
     # Archives.
     "an archive of nothing": (
-        b"PK\x03\x04" + pack({}),
+        b"PK\x03\x04" + bytes(100) + pack({}),
         "without records",
     ),
     "cut in half": (GOOD[: len(GOOD) // 2], "damaged zip"),
