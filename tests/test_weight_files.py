@@ -147,7 +147,43 @@ def pack_twice(first, second):
   return file.getvalue().replace(b"data.pkz", b"data.pkl")
 
 
+STORAGES = ((text("0"), 6, VALUES.tobytes()),)
+
+
+def legacy(
+    pickled,
+    storages=STORAGES,
+    version=1001,
+    machine=None,
+    more=b"",
+):
+  """Returns a file as PyTorch wrote it before 1.6, around a pickle.
+
+  Args:
+    pickled: Instructions, without the header and the end.
+    storages: Key, size and bytes of each.
+    version: Version of the format.
+    machine: Instructions, for what the machine was like.
+    more: What to put at the end.
+  """
+  machine = dictionary(little_endian=b"\x88") if machine is None else machine
+  keys = b"](" + b"".join(key for key, _, _ in storages) + b"e"
+  parts = (number(0x1950A86A20F9469CFC6C), number(version), machine)
+  return b"".join(
+      (
+          *(b"\x80\x02" + part + b"." for part in (*parts, pickled, keys)),
+          *(size.to_bytes(8, "little") + x for _, size, x in storages),
+          more,
+      )
+  )
+
+
+def python2_string(value):
+  return b"U" + bytes([len(value)]) + value
+
+
 GOOD = archive(dictionary(weight=tensor()))
+FORMER = legacy(dictionary(weight=tensor()))
 
 
 def altered(data, before, after, occurrence=0):
@@ -201,13 +237,9 @@ DAMAGED = {
     "text": (b"conv1.weight 1.0 2.0\n", "not weights"),
     "one byte": (b"P", "not weights"),
     "the start of an archive": (b"PK\x03\x04", "damaged zip"),
-    "PyTorch's former format": (
-        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
-        r"PyTorch before 1\.6.*torch\.save\(torch\.load",
-    ),
     "PyTorch's first format": (
         b"sys_info".ljust(257, b"\0") + b"ustar\x0000".ljust(300, b"\0"),
-        r"PyTorch before 1\.6.*torch\.save\(torch\.load",
+        r"the first PyTorch.*torch\.save\(torch\.load",
     ),
     "a pickle that harms": (b"\x80\x02" + HARM + b".", "a pickle"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "not weights.*PNG"),
@@ -455,7 +487,7 @@ DAMAGED = {
     ),
     "arguments missing": (
         archive(dictionary(x=call(name("torch._utils", "_rebuild_tensor_v2")))),
-        "'x'.*fewer than 6 arguments",
+        "'x'.*fewer than 4 arguments",
     ),
     "a parameter of nothing": (
         archive(dictionary(x=call(name("torch._utils", "_rebuild_parameter")))),
@@ -504,6 +536,95 @@ DAMAGED = {
             data_0=np.array([0, 1, np.inf, 3, 4, 5], np.float32).tobytes(),
         ),
         "'x' holds values that are not finite",
+    ),
+    # PyTorch before 1.6.
+    "former, no more than its number": (FORMER[:15], "STOP"),
+    "former, cut by a byte": (FORMER[:-1], "6 values at byte .*, where 6"),
+    "former, a byte more": (FORMER + b"\0", "1 bytes more"),
+    "former, a file of exabytes": (
+        legacy(
+            dictionary(x=tensor((2**61,), (1,), size=2**61)),
+            ((text("0"), 2**61, bytes(24)),),
+        ),
+        "2305843009213693952 values at",
+    ),
+    "former, another size": (
+        legacy(dictionary(x=tensor()), ((text("0"), 5, bytes(20)),)),
+        "5 values at .* where 6",
+    ),
+    "former, another version": (
+        legacy(dictionary(x=tensor()), version=1002),
+        "another version",
+    ),
+    "former, another byte order": (
+        legacy(
+            dictionary(x=tensor()), machine=dictionary(little_endian=b"\x89")
+        ),
+        "another byte order; expected little",
+    ),
+    "former, harm in place of the machine": (
+        legacy(dictionary(x=tensor()), machine=HARM),
+        "another byte order",
+    ),
+    "former, harm in place of all": (
+        legacy(HARM, ()),
+        r"posix\.mkdir in place",
+    ),
+    "former, a whole model with its source": (
+        legacy(
+            together(
+                text("module"),
+                name("models", "Net"),
+                text("models.py"),
+                text("class Net:\n"),
+            )
+            + b"Q)\x81"
+            + dictionary(x=tensor())
+            + b"b"
+        ),
+        r"models\.Net in place.*model\.state_dict\(\)",
+    ),
+    "former, harm in place of a key": (
+        legacy(dictionary(x=tensor()), ((HARM, 6, bytes(24)),)),
+        "storages other than",
+    ),
+    "former, harm outside": (
+        legacy(dictionary(x=tensor(), y=HARM + b"Q")),
+        "storage without type",
+    ),
+    "former, a storage twice": (
+        legacy(dictionary(x=tensor()), ((text("0"), 6, bytes(24)),) * 2),
+        "storages other than",
+    ),
+    "former, a missing storage": (
+        legacy(dictionary(x=tensor()), ()),
+        "24 bytes more|storage '0' is missing",
+    ),
+    "former, a storage of nothing": (
+        legacy(dictionary(x=tensor()), ((text("1"), 6, bytes(24)),)),
+        "storages other than",
+    ),
+    "former, a part of a storage": (
+        legacy(
+            dictionary(
+                x=altered(
+                    tensor(), number(6) + b"t", number(6) + numbers() + b"t"
+                )
+            )
+        ),
+        "in a part of a storage",
+    ),
+    "former, a tensor of terabytes": (
+        legacy(dictionary(x=tensor((10**6, 10**6), (10**6, 1)))),
+        "'x'.*shape",
+    ),
+    "former, storages of two types": (
+        legacy(dictionary(x=tensor(), y=tensor(kind="LongStorage"))),
+        "6 values at",
+    ),
+    "pairs that are none": (
+        legacy(call(name("collections", "OrderedDict"), b"](K\x01K\x02e"), ()),
+        "something else than pairs",
     ),
     # .safetensors.
     "cut in its body": (SAFE[:-1], "cut short or damaged"),
@@ -627,7 +748,13 @@ class FileTest(parameterized.TestCase):
 class GoldenTest(FileTest):
 
   @parameterized.parameters(
-      "kinds.pth", "plain.pth", "mmengine.pth", "encoding.pth", "timm.pth"
+      "kinds.pth",
+      "plain.pth",
+      "mmengine.pth",
+      "encoding.pth",
+      "timm.pth",
+      "legacy.pth",
+      "legacy_mmengine.pth",
   )
   def test_tensors_are_those_of_pytorch(self, file):
     with np.load(GOLDEN / "expected.npz") as f:
@@ -652,13 +779,42 @@ class GoldenTest(FileTest):
     for x in got.values():
       self.assertFalse(x.size and x.flags.writeable)
 
+  def test_strings_of_python_2(self):
+    dictionaries = name("collections", "OrderedDict")
+    storage_id = together(
+        python2_string(b"storage"),
+        name("torch", "FloatStorage"),
+        python2_string(b"0"),
+        python2_string(b"cuda:0"),
+        number(6),
+        b"N",
+    )
+    weight = call(
+        name("torch._utils", "_rebuild_tensor"),
+        storage_id + b"Q",
+        number(0),
+        numbers(3, 2),
+        numbers(2, 1),
+    )
+    pair = b"](" + python2_string(b"module.weight") + weight + b"e"
+    # What an ordered dictionary was to Python 2.
+    weights = call(dictionaries, b"](" + pair + b"e")
+    got = self.read(
+        legacy(
+            b"}" + python2_string(b"state_dict") + weights + b"s",
+            ((python2_string(b"0"), 6, VALUES.tobytes()),),
+        )
+    )
+    self.assertEqual(list(got), ["weight"])
+    np.testing.assert_array_equal(got["weight"], VALUES.reshape(3, 2))
+
   def test_names_decide_nothing(self):
     got = self.read((GOLDEN / "plain.pth").read_bytes())
     self.assertIn("conv.weight", got)
     self.assertLen(self.read(SAFE), 1)
 
   @parameterized.parameters(
-      ("legacy.pth", r"PyTorch before 1\.6"),
+      ("legacy_complex.pth", r"a storage of type torch\.ComplexFloatStorage"),
       ("script.pt", "TorchScript"),
       ("whole_model.pth", r"an object of __main__\.Net in place"),
       ("quantized.pth", "'x' is an object of torch._utils._rebuild_qtensor"),
@@ -706,7 +862,9 @@ class GoldenTest(FileTest):
 
   @hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
   @hypothesis.given(
-      st.sampled_from(("kinds.pth", "mmengine.pth", "safetensors")),
+      st.sampled_from(
+          ("kinds.pth", "mmengine.pth", "legacy_mmengine.pth", "safetensors")
+      ),
       st.lists(
           st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)),
           min_size=1,
@@ -721,7 +879,7 @@ class GoldenTest(FileTest):
       data = bytearray((GOLDEN / file).read_bytes())
     for place, value in changes:
       data[int(place * len(data))] = value
-    if mend and file != "safetensors":
+    if mend and data.startswith(b"PK"):
       # What an attacker would: so that the pickle is read, damage and all.
       data = with_sums(bytes(data))
     self.path.write_bytes(data)
@@ -808,10 +966,11 @@ class HostileTest(FileTest):
             )
         ),
     ):
-      got = self.read(archive(pickled))
-      self.assertEqual(list(got), ["weight"])
-      np.testing.assert_array_equal(got["weight"], VALUES.reshape(2, 3))
-      self.assertFalse(PLANTED.exists())
+      for data in (archive(pickled), legacy(pickled)):
+        got = self.read(data)
+        self.assertEqual(list(got), ["weight"])
+        np.testing.assert_array_equal(got["weight"], VALUES.reshape(2, 3))
+        self.assertFalse(PLANTED.exists())
 
   def test_paths_that_are_no_files(self):
     folder = self.path.parent

@@ -108,6 +108,8 @@ def main():
       "mmengine.pth": state,
       "encoding.pth": state,
       "timm.pth": average,
+      "legacy.pth": make_kinds(),
+      "legacy_mmengine.pth": state,
   }
   contents = expected | {
       "mmengine.pth": make_mmengine(net, optimizer),
@@ -122,6 +124,13 @@ def main():
           "state_dict": state,
           "state_dict_ema": average,
       },
+      # As mmdetection publishes: the former format, without the optimizer.
+      "legacy_mmengine.pth": {
+          k: v
+          for k, v in make_mmengine(net, optimizer).items()
+          if k in ("meta", "state_dict")
+      },
+      "legacy_complex.pth": {"x": torch.ones(3, dtype=torch.complex64)},
       "whole_model.pth": net,
       "quantized.pth": {
           "x": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
@@ -133,8 +142,11 @@ def main():
       "expanded.pth": {"x": torch.ones(1).expand(4)},
   }
   for name, content in contents.items():
-    torch.save(content, FOLDER / name)
-  torch.save(state, FOLDER / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(
+        content,
+        FOLDER / name,
+        _use_new_zipfile_serialization=not name.startswith("legacy"),
+    )
   torch.jit.script(nn.Linear(2, 2)).save(str(FOLDER / "script.pt"))
   arrays = {}
   for name, tensors in expected.items():
