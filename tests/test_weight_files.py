@@ -350,6 +350,10 @@ DAMAGED = {
         archive(dictionary(x=tensor(kind="system", module="os"))),
         "'x' is of type os.system",
     ),
+    "a storage of another library": (
+        archive(dictionary(x=tensor(module="os"))),
+        "'x' is of type os.FloatStorage",
+    ),
     "harm in place of a shape": (
         archive(altered(dictionary(x=tensor()), numbers(2, 3), HARM)),
         "no valid shape",
@@ -654,6 +658,10 @@ DAMAGED = {
     "offsets over each other": (
         header({"a": entry(0, 8), "b": entry(4, 12)}, bytes(12)),
         "damaged",
+    ),
+    "a name of the terminal in a header": (
+        header({"\x1b[2J": entry(0, 8), "\x1b": entry(4, 12)}, bytes(12)),
+        r"tensor `\\x1b",
     ),
     "a hole": (
         header({"a": entry(0, 8), "b": entry(12, 20)}, bytes(20)),
