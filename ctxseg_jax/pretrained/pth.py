@@ -1,0 +1,265 @@
+"""What the pickle in a PyTorch file says of its weights, without PyTorch.
+
+The pickle is read and not run (see `pickles`). Of all it says, a few names
+count: ordered dictionaries, what rebuilds a dense tensor or a parameter, and
+the types of storages. Whatever else a file holds beside its weights, as
+settings, logs and the state of an optimizer, stays what it is, a note of what
+somebody wanted called.
+
+A tensor is a window on a storage, which lies outside the pickle and which
+several may share: `pth_zip` and `pth_legacy` find it.
+"""
+
+from collections.abc import Callable
+import math
+import os
+from typing import Any
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax import pickles
+
+# Where training programs keep the weights in what they save, by preference. An
+# average of the weights is what a model is published and evaluated with.
+WRAPPERS = (
+    "state_dict_ema",  # timm, next to its `state_dict`.
+    "model_ema",
+    "state_dict",  # mmsegmentation, PyTorch-Encoding, timm.
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",  # EMANet.
+)
+
+_DTYPES = {
+    "FloatStorage": np.dtype(np.float32),
+    "DoubleStorage": np.dtype(np.float64),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+_TENSORS = (
+    pickles.Global("torch._utils", "_rebuild_tensor_v2"),
+    pickles.Global("torch._utils", "_rebuild_tensor"),  # Before 0.4.
+)
+_PARAMETERS = (
+    pickles.Global("torch._utils", "_rebuild_parameter"),
+    pickles.Global("torch._utils", "_rebuild_parameter_with_state"),
+)
+_DICTIONARIES = (
+    pickles.Global("collections", "OrderedDict"),
+    pickles.Global("collections", "defaultdict"),
+)
+
+_MOST_DIMENSIONS = 8
+_MOST_WRAPPERS = 4
+# Tensors may share a storage, but not so that copies of them fill the memory.
+_MOST_SHARING = 4
+
+_DENSE = (
+    "expected a dense tensor of real numbers. If you trust the file, make it "
+    "one with PyTorch: x.dequantize(), x.to_dense(), x.contiguous(), x.float()."
+)
+
+
+class Unsupported(Exception):
+  """A tensor of a kind that has no place here."""
+
+
+class Storage(NamedTuple):
+  """What a pickle says of a storage.
+
+  Attributes:
+    dtype: Type of its values.
+    key: Its name in the file.
+    size: Number of its values.
+  """
+
+  dtype: np.dtype
+  key: str
+  size: int
+
+
+def read_storage(outside: pickles.Outside) -> Storage:
+  """Reads what a pickle says of a storage.
+
+  Raises:
+    ValueError: It is damaged.
+    Unsupported: Its values are of a type that has no place here.
+  """
+  # What follows the size told of parts of storages before PyTorch 0.4.
+  if not isinstance(outside.id, tuple) or len(outside.id) not in (5, 6):
+    raise ValueError("a storage without type, key and size")
+  kind, storage_type, key, _, size, *part = outside.id
+  key = as_text(key)
+  if as_text(kind) != "storage" or not isinstance(storage_type, pickles.Global):
+    raise ValueError("a storage without type, key and size")
+  if storage_type.module != "torch" or storage_type.name not in _DTYPES:
+    raise Unsupported(f"of type {pickles.describe(storage_type)}")
+  if part not in ([], [None]):
+    raise Unsupported("in a part of a storage")
+  if not isinstance(key, str) or not _is_size(size):
+    raise ValueError("a storage without key and size")
+  return Storage(_DTYPES[storage_type.name], key, size)
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    value: Any,
+    find_storage: Callable[[Storage], memoryview],
+    length: int,
+) -> dict[str, np.ndarray]:
+  """Makes the weights of what a pickle says.
+
+  Args:
+    path: The file's name, for messages.
+    value: What `pickles.read` returned.
+    find_storage: Returns the bytes of a storage.
+    length: Number of bytes of the file.
+
+  Returns:
+    By name, views of the storages, in the order of the file.
+
+  Raises:
+    UserError: It is something else than weights.
+    ValueError: It is damaged; the message has no name of the file.
+  """
+  tensors = {}
+  for name, entry in _find_weights(path, value).items():
+    name = as_text(name)
+    if not isinstance(name, str):
+      raise errors.UserError(
+          f"{path}: weights under a name that is no text; expected a state "
+          "dict. Save model.state_dict() with PyTorch."
+      )
+    try:
+      tensors[name] = _read_tensor(entry, find_storage)
+    except Unsupported as error:
+      raise errors.UserError(
+          f"{path}: {name[:100]!r} is {error}; {_DENSE}"
+      ) from error
+    except ValueError as error:
+      raise ValueError(f"tensor {name[:100]!r}: {error}") from error
+  total = sum(x.nbytes for x in tensors.values())
+  if total > _MOST_SHARING * length:
+    raise ValueError(f"tensors of {total} bytes share storages")
+  return tensors
+
+
+def as_text(value: Any) -> Any:
+  """Returns a string of Python 2 as text, anything else as it is."""
+  if not isinstance(value, bytes):
+    return value
+  return value.decode("utf-8", "backslashreplace")
+
+
+def _find_weights(path: str | os.PathLike[str], value: Any) -> dict[Any, Any]:
+  """Returns the weights by name, taken out of what is wrapped around them."""
+  for _ in range(_MOST_WRAPPERS):
+    entries = _entries(value)
+    if entries is None:
+      raise errors.UserError(
+          f"{path}: {pickles.describe(value)} in place of the weights; "
+          "expected a state dict, names with tensors. If you trust the file, "
+          "save model.state_dict() with PyTorch."
+      )
+    wrapped = {as_text(key): x for key, x in entries.items()}
+    for key in WRAPPERS:
+      if _entries(wrapped.get(key)) is not None:
+        value = wrapped[key]
+        break
+    else:
+      return entries
+  raise ValueError("a state dict within itself")
+
+
+def _entries(value: Any) -> dict[Any, Any] | None:
+  """Returns a dictionary of any kind as a plain one, or None."""
+  if not isinstance(value, pickles.Call) or value.function not in _DICTIONARIES:
+    return value if type(value) is dict else None
+  # Python 2 gave an ordered one its items as pairs.
+  pairs = value.args[0] if _is_filled(value.args) else None
+  if not isinstance(pairs, list):
+    return value.items
+  if not all(type(x) is list and len(x) == 2 for x in pairs):
+    raise ValueError("a dictionary of something else than pairs")
+  return {x if type(x) in (str, bytes) else pickles.Key(x): y for x, y in pairs}
+
+
+def _read_tensor(
+    entry: Any, find_storage: Callable[[Storage], memoryview]
+) -> np.ndarray:
+  """Returns a tensor as a view of its storage."""
+  if isinstance(entry, pickles.Call) and entry.function in _PARAMETERS:
+    entry = _args(entry, 1)[0]
+  if not isinstance(entry, pickles.Call) or entry.function not in _TENSORS:
+    raise Unsupported(pickles.describe(entry))
+  outside, offset, shape, strides, *rest = _args(entry, 4)
+  # Bits that stand for a sign or an imaginary part yet to be turned.
+  if len(rest) > 2 and rest[2]:
+    raise Unsupported("a view with signs yet to be turned")
+  if not isinstance(outside, pickles.Outside):
+    raise ValueError(f"{pickles.describe(outside)} for a storage")
+  said = read_storage(outside)
+  view = find_storage(said)
+  if said.size * said.dtype.itemsize != view.nbytes:
+    raise ValueError(
+        f"a storage of {view.nbytes} bytes where {said.size} values of "
+        f"{said.dtype} should be"
+    )
+  storage = np.frombuffer(view, said.dtype)
+  if not (
+      isinstance(shape, tuple)
+      and isinstance(strides, tuple)
+      and len(shape) == len(strides) <= _MOST_DIMENSIONS
+      and all(map(_is_size, (offset, *shape, *strides)))
+  ):
+    raise ValueError("no valid shape, strides and offset")
+  size = math.prod(shape)
+  if size == 0:
+    return np.zeros(shape, storage.dtype)
+  last = offset + sum(
+      (extent - 1) * stride
+      for extent, stride in zip(shape, strides, strict=True)
+  )
+  if last >= storage.size:
+    raise ValueError(
+        f"shape {shape}, strides {strides}, offset {offset} in a storage of "
+        f"{storage.size} values"
+    )
+  # Copied, the tensor of a small file would fill the memory.
+  if size > storage.size:
+    raise Unsupported("made of fewer values, each there many times")
+  return np.ndarray(
+      shape,
+      storage.dtype,
+      storage,
+      offset=offset * storage.itemsize,
+      # The stride of a single entry can be anything.
+      strides=[
+          (stride if extent > 1 else 1) * storage.itemsize
+          for extent, stride in zip(shape, strides, strict=True)
+      ],
+  )
+
+
+def _args(call: pickles.Call, count: int) -> tuple[Any, ...]:
+  if not isinstance(call.args, tuple) or len(call.args) < count:
+    raise ValueError(f"fewer than {count} arguments to rebuild it from")
+  return call.args
+
+
+def _is_filled(args: Any) -> bool:
+  return isinstance(args, tuple) and len(args) > 0
+
+
+def _is_size(value: Any) -> bool:
+  return type(value) is int and 0 <= value < 2**63
