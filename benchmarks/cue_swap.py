@@ -39,8 +39,9 @@ def measure(trained: Any, num_images: int) -> tuple[dict[str, Any], list]:
 
   Returns:
     Shares over the object pixels: `right_by_scene` (chance 0.25), their mean
-    `right`, and `unchanged`, pixels predicted alike under all four scenes;
-    and for some indices the list of four (scene, prediction).
+    `right`, `right_by_distance` (from the band, in steps of 10 pixels: how far
+    the network sees), and `unchanged`, pixels predicted alike under all four
+    scenes; and for some indices the list of four (scene, prediction).
   """
   import jax
   from jax.sharding import NamedSharding
@@ -54,6 +55,7 @@ def measure(trained: Any, num_images: int) -> tuple[dict[str, Any], list]:
   predictor = trained.predictor(how)
   sharding = NamedSharding(mesh, P(mesh.axis_names[0]))
   right = np.zeros(4)
+  far = np.zeros((2, 13))  # Right and all object pixels, by distance / 10.
   unchanged = 0
   pixels = 0
   shown = []
@@ -82,7 +84,13 @@ def measure(trained: Any, num_images: int) -> tuple[dict[str, Any], list]:
       objects = four[0].look >= 0
       pixels += objects.sum()
       for k, scene in enumerate(four):
-        right[k] += (found[k] == scene.label)[objects].sum()
+        is_right = (found[k] == scene.label)[objects]
+        right[k] += is_right.sum()
+        tens = distance(scene)[objects] // 10
+        far += [
+            np.bincount(tens, weights=w, minlength=13)
+            for w in (is_right, np.ones_like(is_right))
+        ]
       unchanged += np.all(found == found[0], axis=0)[objects].sum()
       if index in _PICTURE_INDICES:
         shown.append(list(zip(four, found, strict=True)))
@@ -92,9 +100,21 @@ def measure(trained: Any, num_images: int) -> tuple[dict[str, Any], list]:
       "object_pixels": int(pixels),
       "right": float(shares.mean()),
       "right_by_scene": shares.tolist(),
+      "right_by_distance": {
+          str(10 * i): float(far[0, i] / far[1, i])
+          for i in np.flatnonzero(far[1])
+      },
       "unchanged": float(unchanged / pixels),
       "step": trained.step,
   }, shown
+
+
+def distance(scene: Any) -> np.ndarray:
+  """Returns how many pixels each pixel is away from the band, int [H, W]."""
+  top, bottom, left, right = scene.band
+  y, x = np.indices(scene.look.shape)
+  gaps = (top - y, y - (bottom - 1), left - x, x - (right - 1))
+  return np.maximum(np.maximum.reduce(gaps), 0)
 
 
 def draw(shown: list, palette: np.ndarray) -> np.ndarray:
