@@ -12,7 +12,15 @@ import ctxseg_jax
 # From the ground up. A module may import from floors strictly below its own.
 FLOORS = [
     {"errors"},
-    {"commands", "encoding", "layers", "losses", "metrics", "settings"},
+    {
+        "commands",
+        "encoding",
+        "layers",
+        "losses",
+        "metrics",
+        "pickles",
+        "settings",
+    },
     {"decoder"},
     {"backbones", "data", "heads", "macs"},
     {
@@ -22,6 +30,7 @@ FLOORS = [
         "model",
         "optim",
         "preemption",
+        "pretrained",
         "progress",
         "step",
         "visualize",

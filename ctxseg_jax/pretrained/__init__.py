@@ -1,5 +1,6 @@
 """Weights that users have: from other projects' files to our variables.
 
+  files.py      reading .pth and .safetensors; pth.py, ... are its parts
   naming.py     rules: what a path of ours is called elsewhere
   <source>.py   the rules of one project
   transfer.py   the strict transfer, and the summary of it

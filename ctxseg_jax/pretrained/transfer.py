@@ -189,8 +189,8 @@ def transfer(
     The arrays copied, float32, by path, and what became of everything.
 
   Raises:
-    UserError: A tensor that is missing, unknown, of another shape or not
-      finite; the file, the tensor and the remedy are named.
+    UserError: A tensor that is missing, unknown, of another shape or
+      type; the file, the tensor and the remedy are named.
   """
   source = sources[source_name]
   plan = make_plan(source, model, template, tensors, whole=whole)
@@ -213,7 +213,7 @@ def transfer(
       raise errors.UserError(
           f"{place}: tensor {name!r} has shape {found}; {_remedy(path, hint)}"
       )
-    arrays[path] = _check_values(array, name, place)
+    arrays[path] = _to_float32(array, name, place)
   if plan.unknown:
     name = plan.unknown[0]
     raise errors.UserError(
@@ -240,22 +240,15 @@ def _convert(array, layout, shape):
   return naming.LAYOUTS[layout](array, shape)
 
 
-def _check_values(array, name, place):
-  """Returns the array as float32, if it holds weights."""
+def _to_float32(array, name, place):
+  """Returns the array as float32; integers are no weights."""
   # The half-precision types that NumPy lacks are of kind "V".
   if array.dtype.kind not in "fV":
     raise errors.UserError(
         f"{place}: tensor {name!r} holds {array.dtype}, expected floating"
         " point numbers; quantised weights have to be exported as float32"
     )
-  array = np.asarray(array, np.float32, order="C")
-  if not np.isfinite(array).all():
-    count = int(np.sum(~np.isfinite(array)))
-    raise errors.UserError(
-        f"{place}: tensor {name!r} holds {count} values that are not finite;"
-        " expected trained weights: take an earlier checkpoint"
-    )
-  return array
+  return np.asarray(array, np.float32, order="C")
 
 
 def _first_conv(arrays):

@@ -1,0 +1,125 @@
+"""Tensors of a .safetensors file, and our own files of weights.
+
+Format: https://huggingface.co/docs/safetensors. The length of a header, the
+header in JSON, and the tensors one after the other. The library checks the
+header, all but a name that is there twice.
+"""
+
+from collections.abc import Mapping
+import json
+import mmap
+import os
+import pathlib
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ctxseg_jax import errors
+
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_METADATA = "__metadata__"
+_LENGTH_BYTES = 8
+_LARGEST_HEADER = 10 * 2**20  # A network of a thousand tensors takes 0.1 MB.
+
+
+def read(
+    path: str | os.PathLike[str], data: mmap.mmap
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Reads the tensors and the metadata of a file.
+
+  Args:
+    path: The file's name, for messages and for the library.
+    data: The whole file.
+
+  Returns:
+    By name, views of `data` that cannot be written to, in the order of the
+    file; and the metadata.
+
+  Raises:
+    UserError: A tensor is of a type that has no place here.
+    ValueError: It is cut short or damaged; the message has no name of the file.
+  """
+  length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+  if length > min(_LARGEST_HEADER, len(data) - _LENGTH_BYTES):
+    raise ValueError(
+        f"a header of {length} bytes in a file of {len(data)} bytes"
+    )
+  try:
+    with safetensors.safe_open(path, framework="numpy"):
+      pass  # Checks types, shapes and places of all tensors.
+  except (safetensors.SafetensorError, OSError) as error:
+    raise ValueError(" ".join(str(error).split())[:200]) from error
+  start = _LENGTH_BYTES + length
+  header = json.loads(data[_LENGTH_BYTES:start], object_pairs_hook=_distinct)
+  metadata = header.pop(_METADATA, None) or {}
+  tensors = {}
+  for name, entry in sorted(
+      header.items(), key=lambda item: item[1]["data_offsets"]
+  ):
+    if entry["dtype"] not in _DTYPES:
+      raise errors.UserError(
+          f"{path}: {name[:100]!r} is of type {entry['dtype']}; expected one "
+          f"of {', '.join(_DTYPES)}. Save it as one of them."
+      )
+    dtype = _DTYPES[entry["dtype"]]
+    begin, end = entry["data_offsets"]
+    values = np.frombuffer(
+        data, dtype, (end - begin) // dtype.itemsize, start + begin
+    )
+    tensors[name] = values.reshape(entry["shape"])
+  return tensors, metadata
+
+
+def write(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+) -> None:
+  """Writes a file under a temporary name, and renames it when it is whole.
+
+  Args:
+    path: File to write or replace.
+    tensors: Arrays of the types that are read, by name.
+    metadata: What to tell of them.
+
+  Raises:
+    UserError: The file cannot be written.
+  """
+  path = pathlib.Path(path)
+  # The library takes the memory as it lies.
+  tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}
+  tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    safetensors.numpy.save_file(tensors, tmp, metadata=dict(metadata))
+    with open(tmp, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(tmp, path)
+  except (safetensors.SafetensorError, OSError) as error:
+    raise errors.UserError(
+        f"{path}: cannot be written ({' '.join(str(error).split())}); expected "
+        "a folder that can be written to, with room. Pass another path or make "
+        "room."
+    ) from error
+  finally:
+    tmp.unlink(missing_ok=True)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  values = dict(pairs)
+  if len(values) < len(pairs):
+    raise ValueError("a name is there twice in its header")
+  return values
