@@ -45,8 +45,4 @@ SOURCE = naming.Source(
     backbone=_backbone,
     prefixes=("resnet.", ""),
     beside_backbone=((r"classifier\.1\..*", naming.IMAGENET_CLASSIFIER),),
-    conventions=lambda model: {
-        "backbone.dilation": "contracted",
-        "backbone.stride_in_1x1": False,
-    },
 )

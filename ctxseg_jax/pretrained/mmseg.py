@@ -187,8 +187,5 @@ SOURCE = naming.Source(
         (r"((backbone|head)\.)?fc\..*", naming.IMAGENET_CLASSIFIER),
         (r"(decode_head|auxiliary_head)\..*", "heads"),
     ),
-    conventions=lambda model: {
-        "align_corners": False,
-        "backbone.dilation": "contracted",
-    },
+    whole_conventions=naming.DILATED,
 )

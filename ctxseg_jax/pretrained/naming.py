@@ -75,6 +75,12 @@ LAYOUTS = {
 }
 
 
+# Fields of our ResNet as all sources have them.
+RESNET = {"backbone.stride_in_1x1": False, "backbone.ceil_pool": False}
+
+# What a source's dilated networks do.
+DILATED = {"align_corners": False, "backbone.dilation": "contracted"}
+
 # Regular expressions for names, each with what they are.
 LeftOut = tuple[tuple[str, str], ...]
 
@@ -126,9 +132,10 @@ class Source:
     beside_backbone: What may be beside a backbone when it alone is wanted,
       likewise.
     fresh: Regular expression for paths of a backbone that no file fills.
-    conventions: `model` -> fields of it, dotted, that leave the parameters
-      alone but change the function, with the value that the published weights
-      were trained with.
+    conventions: The network -> fields of it, dotted, that leave the parameters
+      alone but change what the backbone computes, with the value that the
+      published weights were trained with.
+    whole_conventions: Likewise, of the whole networks.
     mean: What images are normalised by, RGB, 0 to 255; None is unknown.
     std: Likewise.
   """
@@ -141,7 +148,8 @@ class Source:
   left_out: LeftOut = (COUNTERS,)
   beside_backbone: LeftOut = ()
   fresh: str = "(?!)"
-  conventions: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
+  conventions: Callable[[Any], dict[str, Any]] = lambda _: dict(RESNET)
+  whole_conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   mean: tuple[float, ...] | None = IMAGENET_MEAN
   std: tuple[float, ...] | None = IMAGENET_STD
 

@@ -22,7 +22,8 @@ SOURCE = naming.Source(
     whole=_whole,
     left_out=(),
     beside_backbone=((r"\w+/(aux_)?head/.*", "heads"),),
-    # They are in the file's config.
+    # All of it is in the file's config.
+    conventions=lambda network: {},
     mean=None,
     std=None,
 )

@@ -32,9 +32,7 @@ def _encnet(section):
       *naming.conv_norm("lateral_stage2", "connect.0.0", "connect.0.1"),
       *naming.conv_norm("lateral_stage3", "connect.1.0", "connect.1.1"),
       *naming.conv_norm("fusion", "fusion.0", "fusion.1"),
-      *naming.conv_norm(
-          "encoding/project", f"{encoding}.0", f"{encoding}.1"
-      ),
+      *naming.conv_norm("encoding/project", f"{encoding}.0", f"{encoding}.1"),
       Rule("encoding/(codewords|scale)", rf"{encoding}.{first}.\1"),
       Rule("encoding/bn", f"{encoding}.{first + 1}"),
       Rule("gate", "encmodule.fc.0"),
@@ -69,8 +67,5 @@ SOURCE = naming.Source(
         (r"(pretrained\.)?fc\..*", naming.IMAGENET_CLASSIFIER),
     ),
     beside_backbone=((r"(head|auxlayer)\..*", "heads"),),
-    conventions=lambda model: {
-        "align_corners": True,
-        "backbone.dilation": "contracted",
-    },
+    whole_conventions=naming.DILATED | {"align_corners": True},
 )

@@ -57,11 +57,10 @@ def _backbone(model, prefix):
   return (Part("backbone", prefix, rules(model)),)
 
 
-def _conventions(model):
-  # Its own weights; those with `tf_` before the name have 1e-3.
-  if model["backbone"]["name"] == "efficientnet":
-    return {"backbone.epsilon": 1e-5}
-  return {"backbone.dilation": "contracted"}
+def _conventions(network):
+  del network
+  # Of its own weights; those with `tf_` before the name have 1e-3.
+  return naming.RESNET | {"backbone.epsilon": 1e-5}
 
 
 SOURCE = naming.Source(

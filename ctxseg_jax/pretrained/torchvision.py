@@ -94,9 +94,7 @@ FCN = (*naming.conv_norm("conv1", "0", "1"), Rule("classifier/conv", "4"))
 
 DEEPLABV3 = (
     *naming.conv_norm("aspp/conv", "0.convs.0.0", "0.convs.0.1"),
-    *naming.conv_norm(
-        r"aspp/atrous(\d)", r"0.convs.\1.0", r"0.convs.\1.1"
-    ),
+    *naming.conv_norm(r"aspp/atrous(\d)", r"0.convs.\1.0", r"0.convs.\1.1"),
     # Theirs is the last branch, ours the first of what is projected.
     *naming.conv_norm("aspp/image_pool", "0.convs.4.1", "0.convs.4.2"),
     Rule("aspp/project/conv", "0.project.0", "mean_last"),
@@ -117,15 +115,10 @@ def _whole(model):
   return (*parts, Part("aux_head", "aux_classifier.", aux)), ()
 
 
-def _conventions(model):
-  backbone = model["backbone"]
-  if backbone["name"] == "efficientnet":
-    variant = backbone.get("variant", "b0")
-    epsilon = 1e-3 if variant in AUTHORS_EPSILON else 1e-5
-    return {"align_corners": False, "backbone.epsilon": epsilon}
-  if backbone["name"] == "resnet":
-    return {"align_corners": False, "backbone.dilation": "contracted"}
-  return {"align_corners": False}
+def _conventions(network):
+  variant = getattr(network.backbone, "variant", None)
+  epsilon = 1e-3 if variant in AUTHORS_EPSILON else 1e-5
+  return naming.RESNET | {"backbone.epsilon": epsilon}
 
 
 SOURCE = naming.Source(
@@ -140,4 +133,5 @@ SOURCE = naming.Source(
     ),
     fresh="conv_dilated/.*",
     conventions=_conventions,
+    whole_conventions=naming.DILATED,
 )

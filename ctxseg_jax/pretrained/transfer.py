@@ -36,8 +36,10 @@ class Summary:
     rows = []
 
     def add(kind, count, text):
-      rows.append(f"{kind:8} {count:5} {'tensors' if count != 1 else 'tensor'}"
-                  f"{': ' if text else ''}{text}")
+      rows.append(
+          f"{kind:8} {count:5} {'tensors' if count != 1 else 'tensor'}"
+          f"{': ' if text else ''}{text}"
+      )
 
     add(
         "copied",
