@@ -61,6 +61,11 @@ def cifar10() -> dict:
   )
 
 
+def random_weights() -> dict:
+  """Where the backbone starts from: nowhere, until both are given."""
+  return dict(source="", path="", channel_order="rgb")
+
+
 def cross_entropy(weight: float = 1.0) -> dict:
   """Pixel-wise cross-entropy, the mean over labelled pixels."""
   return dict(loss="softmax_cross_entropy", weight=weight)

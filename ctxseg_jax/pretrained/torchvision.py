@@ -128,8 +128,7 @@ SOURCE = naming.Source(
     beside_backbone=(
         (r"fc\..*", naming.IMAGENET_CLASSIFIER),
         (r"features\.8\..*", "the last 1x1 convolution"),
-        (r"classifier\.\d\.(weight|bias)", naming.IMAGENET_CLASSIFIER),
-        (r"(aux_)?classifier\..*", "heads"),
+        (r"(aux_)?classifier\..*", "what follows the backbone"),
     ),
     fresh="conv_dilated/.*",
     conventions=_conventions,

@@ -13,6 +13,7 @@ from ctxseg_jax import errors
 from ctxseg_jax.pretrained import naming
 
 _NUM_LISTED = 3  # Names in a message that must stay one line.
+_PARTS = ("backbone", "head", "aux_head")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Summary:
 
 def _by_part(paths):
   counts = collections.Counter(path.split("/")[1] for path in paths)
-  return ", ".join(f"{part} {count}" for part, count in counts.items())
+  parts = [part for part in _PARTS if part in counts]
+  return ", ".join(f"{part} {counts[part]}" for part in parts)
 
 
 def _shorten(names):
@@ -76,13 +78,14 @@ class Plan:
     names: Path of ours -> foreign name and layout.
     skipped: Foreign name -> why it is left out.
     unknown: Foreign names that have no place.
-    absent: Paths of ours whose foreign name is not in the file.
+    absent: Paths of ours that are not in the file, with the foreign name that
+      is missing; None if the source has none.
   """
 
   names: Mapping[str, tuple[str, str]]
   skipped: Mapping[str, str]
   unknown: tuple[str, ...]
-  absent: tuple[str, ...]
+  absent: Mapping[str, str | None]
 
 
 def has_heads(
@@ -136,7 +139,7 @@ def make_plan(
     parts, left_out = (*parts, *others), (*left_out, *superfluous)
   else:
     left_out = (*left_out, *source.beside_backbone)
-  found, absent = {}, []
+  found, absent = {}, {}
   for path in template:
     name = naming.resolve(path, parts)
     _, part, inner = path.split("/", 2)
@@ -144,7 +147,7 @@ def make_plan(
       found[path] = name
     elif whole or part == "backbone":
       if not re.fullmatch(source.fresh, inner):
-        absent.append(path)
+        absent[path] = name and name[0]
   used = {name for name, _ in found.values()}
   skipped, unknown = {}, []
   for name in names:
@@ -155,7 +158,7 @@ def make_plan(
       skipped[name] = reasons[0]
     else:
       unknown.append(name)
-  return Plan(found, skipped, tuple(unknown), tuple(absent))
+  return Plan(found, skipped, tuple(unknown), absent)
 
 
 def _num_found(parts, template, names):
@@ -196,10 +199,19 @@ def transfer(
   """
   source = sources[source_name]
   plan = make_plan(source, model, template, tensors, whole=whole)
-  hint = _hint(source_name, sources, model, template, tensors, plan)
+
+  def refuse(problem, path):
+    fitting = _fitting(source_name, sources, model, template, tensors)
+    remedy = (
+        f"its names are those of {' or '.join(fitting)}: choose that source"
+        if fitting
+        else _remedy(path)
+    )
+    raise errors.UserError(f"{place}: {problem}; {remedy}")
+
   if plan.absent:
-    path = plan.absent[0]
-    _raise_absent(path, source, plan, model, place, source_name, hint)
+    path = next(iter(plan.absent))
+    refuse(_describe_absent(path, source_name, plan), path)
   arrays, skipped = {}, dict(plan.skipped)
   for path, (name, layout) in plan.names.items():
     shape = tuple(template[path].shape)
@@ -209,20 +221,17 @@ def transfer(
           f"{list(tensors[name].shape)}, {list(array.shape)} in our layout,"
           f" for {path} {list(shape)}"
       )
-      if not whole and not path.split("/")[1] == "backbone":
+      if not whole and path.split("/")[1] != "backbone":
         skipped[name] = f"of another shape: {found}"
         continue
-      raise errors.UserError(
-          f"{place}: tensor {name!r} has shape {found}; {_remedy(path, hint)}"
-      )
+      refuse(f"tensor {name!r} has shape {found}", path)
     arrays[path] = _to_float32(array, name, place)
   if plan.unknown:
     name = plan.unknown[0]
-    raise errors.UserError(
-        f"{place}: tensor {name!r} {list(tensors[name].shape)} has no place in"
-        f" the network of the config, nor have {len(plan.unknown) - 1} others;"
-        f" expected only {len(plan.names)} tensors of it as {source_name} names"
-        f" them; {_remedy('params/backbone/', hint)}"
+    refuse(
+        f"tensor {name!r} {list(tensors[name].shape)} has no place in the"
+        f" network of the config, nor have {len(plan.unknown) - 1} others",
+        "params/backbone",
     )
   if channel_order == "bgr":
     path = _first_conv(arrays)
@@ -266,55 +275,39 @@ def _first_conv(arrays):
   return path
 
 
-def _raise_absent(path, source, plan, model, place, source_name, hint):
-  parts = max(
-      (source.backbone(model, prefix) for prefix in source.prefixes),
-      key=lambda parts: naming.resolve(path, parts) is not None,
-  )
-  if source.whole is not None and not path.split("/")[1] == "backbone":
-    parts = source.whole(model)[0]
-  name = naming.resolve(path, parts)
+def _describe_absent(path, source_name, plan):
+  name = plan.absent[path]
   if name is None:
-    raise errors.UserError(
-        f"{place}: {source_name} has nothing for {path} of the config's"
-        f" network; {_remedy(path, hint)}"
-    )
-  near = difflib.get_close_matches(name[0], plan.unknown, n=1)
-  found = f"found {near[0]!r}" if near else "found nothing like it"
-  raise errors.UserError(
-      f"{place}: no tensor {name[0]!r}, expected for {path}, nor"
-      f" {len(plan.absent) - 1} others; {found}; {_remedy(path, hint)}"
+    return f"{source_name} has nothing for {path} of the config's network"
+  near = difflib.get_close_matches(name, plan.unknown, n=1)
+  return (
+      f"no tensor {name!r}, expected for {path}, nor"
+      f" {len(plan.absent) - 1} others; found"
+      f" {repr(near[0]) if near else 'nothing like it'}"
   )
 
 
-def _remedy(path, hint):
-  if hint:
-    return hint
+def _remedy(path):
   part = path.split("/")[1]
   fields = {
-      "backbone": "(depth, stem, avg_down, variant)",
-      "head": "(its fields, and the data set's number of classes)",
-      "aux_head": "(None where the file has none)",
+      "backbone": "depth, stem, avg_down, variant",
+      "head": "its fields, and the data set's number of classes",
+      "aux_head": "None where the file has none",
   }
   return (
-      f"set config.model.{part} {fields[part]} to what the file was trained"
-      " with, or choose another source"
+      f"set config.model.{part} ({fields[part]}) to what the file was trained"
+      " with"
   )
 
 
-def _hint(chosen, sources, model, template, names, plan):
-  """Returns which other source the names follow, if one fits better."""
-  fits = {}
+def _fitting(chosen, sources, model, template, names):
+  """Returns the other sources whose names a file has, all of them."""
+  fitting = []
   for name, source in sources.items():
     try:
-      if name == chosen:
-        other = plan
-      else:
-        other = make_plan(source, model, template, names, whole=False)
+      plan = make_plan(source, model, template, names, whole=False)
     except errors.UserError:
       continue
-    fits[name] = len(other.names)
-  best = max(fits, key=fits.get)
-  if fits[best] > 2 * fits[chosen]:
-    return f"its names look like {best}'s: use --source {best}"
-  return ""
+    if name != chosen and not plan.absent and not plan.unknown:
+      fitting.append(name)
+  return fitting
