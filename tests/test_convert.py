@@ -430,11 +430,14 @@ class ConvertTest(FolderCase):
         [p.name for p in self.folder.iterdir()], ["weights.safetensors"]
     )
 
-  def test_a_head_that_the_source_lacks(self):
+  def test_of_a_network_with_another_head_the_backbone_is_taken(self):
     config = torchvision_config()
     config["model"]["head"] = dict(name="double_attention")
-    self.assert_refused(
-        lambda: self.convert(config), "model.head", "'double_attention'", "fcn"
+    told = self.convert(config)
+    self.assertIn("44 tensors: what follows the backbone", told)
+    self.assertIn("no head like the config's", told)
+    self.assertEqual(
+        [p.name for p in self.output.iterdir()], [convert.BACKBONE_FILE]
     )
 
 
@@ -524,6 +527,20 @@ class TransferTest(FolderCase):
         "weights.pth: ",
         "its names are those of",
         name.partition("/")[0],
+    )
+
+  def test_a_source_is_told_even_if_the_config_is_wrong_too(self):
+    shapes = state_shapes("huggingface/resnet50")
+    tensors = {k: np.broadcast_to(np.float32(0), v) for k, v in shapes.items()}
+    self.assert_refused(
+        lambda: self.transfer(
+            tensors,
+            "timm",
+            dict(head=FCN) | section("mmseg/v1c50"),
+            whole=False,
+            num_classes=21,
+        ),
+        "names are those of huggingface:",
     )
 
   def test_half_precision_is_widened(self):

@@ -104,9 +104,9 @@ def convert(
           folder / BACKBONE_FILE, arrays, {"format": "ctxseg_jax backbone"}
       )
       lines.append(
-          f"written: {output / BACKBONE_FILE}; the file has a backbone and no"
-          f" head of the config's: train with init_from.source=ctxseg_jax and"
-          " init_from.path of this file"
+          f"written: {output / BACKBONE_FILE}, the backbone alone: the file has"
+          " no head like the config's. Train from it with"
+          " --config.init_from.source=ctxseg_jax and --config.init_from.path"
       )
     _refuse_existing(output)
     folder.rename(output)

@@ -42,7 +42,12 @@ def _linear(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   A dense layer may be a convolution here (the first of VGG16's, whose input
   was a flattened map) and a 1x1 convolution a dense layer.
   """
-  if x.ndim == 2 and len(shape) == 4 and x.size == np.prod(shape):
+  if (
+      x.ndim == 2
+      and len(shape) == 4
+      and x.shape[0] == shape[-1]
+      and (x.size == np.prod(shape))
+  ):
     height, width, channels, _ = shape
     x = x.reshape(-1, channels, height, width)
   if x.ndim > len(shape) == 2 and set(x.shape[2:]) == {1}:

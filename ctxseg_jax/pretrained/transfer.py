@@ -94,14 +94,13 @@ def has_heads(
     template: Mapping[str, Any],
     names: Any,
 ) -> bool:
-  """Returns whether any tensor of our heads is in a file with these names.
-
-  Raises:
-    UserError: The source has heads, but none like the config's.
-  """
+  """Returns whether any tensor of our heads is in a file with these names."""
   if source.whole is None:
     return False
-  parts, _ = source.whole(model)
+  try:
+    parts, _ = source.whole(model)
+  except errors.UserError:  # It has heads, but none like the config's.
+    return False
   wanted = (naming.resolve(path, parts) for path in template)
   return any(found is not None and found[0] in names for found in wanted)
 
@@ -301,13 +300,21 @@ def _remedy(path):
 
 
 def _fitting(chosen, sources, model, template, names):
-  """Returns the other sources whose names a file has, all of them."""
-  fitting = []
+  """Returns the other sources whose names a file has.
+
+  Those that account for all of it; else the one that accounts for most, if
+  that is more than twice what the chosen one does.
+  """
+  fitting, num_found = [], {}
   for name, source in sources.items():
     try:
       plan = make_plan(source, model, template, names, whole=False)
     except errors.UserError:
       continue
+    num_found[name] = len(plan.names)
     if name != chosen and not plan.absent and not plan.unknown:
       fitting.append(name)
+  best = max(num_found, key=num_found.get)
+  if not fitting and num_found[best] > 2 * num_found.get(chosen, 0):
+    fitting.append(best)
   return fitting
