@@ -42,6 +42,44 @@ def camvid(
   )
 
 
+def voc2012(crop_size: tuple[int, int], **changes) -> dict:
+  """PASCAL VOC 2012 and SBD ("trainaug"), 21 classes, 10,582 images."""
+  return _photographs("voc2012", "trainaug", crop_size, changes)
+
+
+def pcontext59(crop_size: tuple[int, int], **changes) -> dict:
+  """PASCAL-Context without background, 59 classes, 4,998 images."""
+  return _photographs("pcontext59", "train", crop_size, changes)
+
+
+def ade20k(crop_size: tuple[int, int], **changes) -> dict:
+  """ADE20K, 150 classes, 20,210 images."""
+  return _photographs("ade20k", "train", crop_size, changes)
+
+
+def cityscapes(crop_size: tuple[int, int], **changes) -> dict:
+  """Cityscapes, 2048x1024, 19 classes, 2,975 finely labelled images."""
+  return _photographs("cityscapes", "train", crop_size, changes)
+
+
+def _photographs(name, train_split, crop_size, changes):
+  """What the recipes on large photographs share, unless `changes` say so."""
+  settings = dict(
+      name=name,
+      data_dir="data",
+      train_split=train_split,
+      eval_split="val",
+      crop_size=crop_size,
+      scale_range=(0.5, 2.0),
+      rotation=0.0,
+      flip=True,
+      mean=IMAGENET_MEAN,
+      std=IMAGENET_STD,
+      num_workers=8,
+  )
+  return settings | changes
+
+
 def cifar10() -> dict:
   """CIFAR-10, 32x32, 10 classes; evaluated on its test split.
 
@@ -62,13 +100,17 @@ def cifar10() -> dict:
 
 
 def random_weights() -> dict:
-  """Where the backbone starts from: nowhere, until both are given."""
+  """The backbone starts from a file only if source and path are given."""
   return dict(source="", path="", channel_order="rgb")
 
 
-def cross_entropy(weight: float = 1.0) -> dict:
-  """Pixel-wise cross-entropy, the mean over labelled pixels."""
-  return dict(loss="softmax_cross_entropy", weight=weight)
+def cross_entropy(weight: float = 1.0, **options) -> dict:
+  """Pixel-wise cross-entropy; by default the mean over labelled pixels."""
+  return dict(loss="softmax_cross_entropy", weight=weight, **options)
+
+
+# What mmsegmentation and EMANet divide by: ignored pixels count, too.
+ALL_PIXELS = dict(denominator="pixels")
 
 
 def se_loss(weight: float = 0.2) -> dict:
@@ -96,6 +138,26 @@ def smoke(config) -> None:
   config.eval_every = 4
   if "warmup_steps" in config.optim.schedule:
     config.optim.schedule.warmup_steps = 1
+
+
+def photographs_smoke(config) -> None:
+  """Shrinks an experiment on photographs: a small network on small crops."""
+  smoke(config)
+  config.data.crop_size = (64, 64)
+  config.data.num_workers = 0
+  config.data.eval_split += "[:2]"
+  config.model.dtype = "float32"
+  backbone = config.model.backbone
+  if backbone.name == "resnet":
+    backbone.depth = 34  # The least with the blocks that a multi-grid needs.
+  elif backbone.name == "efficientnet":
+    backbone.variant = "b0"
+  elif backbone.name == "vgg16":
+    backbone.channels = 8
+  config.eval.short_side = 64
+  config.eval.long_side = None
+  if config.eval.get("mode") == "slide":
+    config.eval.crop_size = (64, 64)
 
 
 def cifar10_smoke(config) -> None:

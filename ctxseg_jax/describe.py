@@ -53,7 +53,7 @@ def describe(
       is the modules in them. What is further down adds to its level.
 
   Returns:
-    `size`; `output_stride`, of stage 4 (None if its size does not tell);
+    `size`; `output_stride`, of the last stage (None if its size does not tell);
     `outputs`, shapes without the batch; `parameters`, `macs` and `conv_macs`
     (convolutions and matrix products alone); the same three `..._by_part`;
     `macs_by_operation`; `layers`, each with its `name` and the three figures;
@@ -152,12 +152,13 @@ def _output_stride(model, variables, size):
       variables,
       _images(size),
   )
+  last = features[max(name for name in features if name.startswith("stage"))]
   # Sizes are rounded up, at every halving. A small map fits several strides,
   # that of a backbone which pads its images none.
   fitting = [
       stride
       for stride in (1, 2, 4, 8, 16, 32)
-      if tuple(-(-n // stride) for n in size) == features["stage4"].shape[1:3]
+      if tuple(-(-n // stride) for n in size) == last.shape[1:3]
   ]
   return fitting[0] if len(fitting) == 1 else None
 

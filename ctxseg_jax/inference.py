@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from ctxseg_jax.data import transforms
 from ctxseg_jax.layers import normalize_images
 from ctxseg_jax.layers import resize_matrix
 
@@ -30,6 +31,10 @@ class Settings:
     mode: "whole" runs the network on the whole image, "slide" on windows.
     scales: Factors the image is resized by; the class probabilities of all
       are averaged.
+    short_side: With `long_side`, the size that a scale of 1 stands for: the
+      largest within both (`transforms.fit_scale`); without them, the image's
+      own. Class maps come back at the image's own size.
+    long_side: See `short_side`.
     flip: Whether to add the mirrored image of every scale.
     crop_size: (H, W) of the windows of "slide".
     stride: (H, W) between windows; None is two thirds of `crop_size`.
@@ -41,6 +46,8 @@ class Settings:
 
   mode: str = "whole"
   scales: tuple[float, ...] = (1.0,)
+  short_side: int | None = None
+  long_side: int | None = None
   flip: bool = False
   crop_size: tuple[int, int] | None = None
   stride: tuple[int, int] | None = None
@@ -57,14 +64,26 @@ class Settings:
     for name in ("max_canvases", "batch_size_per_device"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}: expected at least 1")
+    for name in ("short_side", "long_side"):
+      value = getattr(self, name)
+      if value is not None and not value >= 1:
+        raise ValueError(f"{name}: expected at least 1 pixel, got {value}")
 
   def describe(self) -> str:
     """Says in a few words what stands beside an mIoU."""
     text = self.mode
     if self.mode == "slide":
       text += f" {self.crop_size[0]}x{self.crop_size[1]}"
+    for name in ("short_side", "long_side"):
+      if getattr(self, name) is not None:
+        text += f", {name.replace('_', ' ')} {getattr(self, name)}"
     text += ", scales " + ",".join(f"{s:g}" for s in self.scales)
     return text + (", flip" if self.flip else "")
+
+  def scaled_size(self, size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Returns (H, W) of an image at one of the scales, rounded, at least 1."""
+    scale *= transforms.fit_scale(size, self.short_side, self.long_side)
+    return tuple(max(1, int(round(float(n) * scale))) for n in size)
 
 
 def plan_canvases(
@@ -86,11 +105,6 @@ def plan_canvases(
     if len(np.unique(canvases, axis=0)) <= max_canvases:
       return canvases, multiple
     multiple *= 2
-
-
-def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
-  """Returns (H, W) times scale, rounded, at least 1."""
-  return tuple(max(1, int(round(float(n) * scale))) for n in size)
 
 
 def window_starts(length: int, crop: int, stride: int) -> list[int]:
@@ -137,7 +151,12 @@ class Predictor:
     ]
     # A single whole view at the image's own size needs neither resizing nor
     # averaging: the class map is the largest logit.
-    self._direct = settings.mode == "whole" and self._views == [(1.0, False)]
+    self._direct = (
+        settings.mode == "whole"
+        and self._views == [(1.0, False)]
+        and settings.short_side is None
+        and settings.long_side is None
+    )
     self._forward = _make_forward(model, mesh, mean, std, settings)
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
@@ -155,7 +174,7 @@ class Predictor:
     self.multiple = multiple
     per_scale = []
     for scale in self.settings.scales:
-      scaled = np.array([scaled_size(s, scale) for s in sizes])
+      scaled = np.array([self.settings.scaled_size(s, scale) for s in sizes])
       # Images of one canvas share the scaled canvas as well.
       canvas = np.zeros_like(native)
       for shape in np.unique(native, axis=0):
@@ -229,7 +248,7 @@ class Predictor:
     batch, rows, cols, scaled_images = [], [], [], []
     for image in images:
       size = image.shape[:2]
-      target = scaled_size(size, scale)
+      target = self.settings.scaled_size(size, scale)
       if target != size:
         image = cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
       if flip:

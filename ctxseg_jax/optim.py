@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import functools
-import operator
+import fnmatch
 from typing import Any
 
 import jax
@@ -78,8 +77,10 @@ def make(
   Args:
     config: Keys `learning_rate`; optionally `momentum`, `weight_decay`,
       `weight_decay_mask` (a key of `WEIGHT_DECAY_MASKS`), `lr_multipliers`
-      (part of the network, e.g. `head`, to factor) and `schedule` (a `name`
-      of `SCHEDULES` and its arguments; `warmup_steps` rises from 0 first).
+      (parameters to factor: a part such as `head`, or a pattern of paths such
+      as `head/*/bias`; the factors of all that match are multiplied) and
+      `schedule` (a `name` of `SCHEDULES` and its arguments; `warmup_steps`
+      rises from 0 first).
     total_steps: Updates of the whole training.
 
   Returns:
@@ -147,20 +148,37 @@ def _schedule(section, learning_rate, total_steps):
 
 
 def _scale_groups(multipliers):
-  """Scales the updates of whole parts of the network."""
+  """Scales the updates of the parameters that patterns name."""
 
   def update(updates, state, params=None):
     del params
-    unknown = sorted(set(multipliers) - set(updates))
-    if unknown:
+    unmatched = set(multipliers)
+
+    def scale(path, leaf):
+      name = _path(path)
+      factor = 1.0
+      for pattern, multiplier in multipliers.items():
+        if _matches(name, pattern):
+          unmatched.discard(pattern)
+          factor *= multiplier
+      return leaf if factor == 1.0 else factor * leaf
+
+    scaled = jax.tree_util.tree_map_with_path(scale, updates)
+    if unmatched:
       raise errors.UserError(
-          f"config: optim.lr_multipliers: no part {unknown[0]!r} in the model;"
-          f" it has {', '.join(sorted(updates))}"
+          f"config: optim.lr_multipliers: no part {min(unmatched)!r} in the"
+          f" model; it has {', '.join(sorted(updates))}, and patterns match"
+          " paths such as "
+          f"'{_path(jax.tree_util.tree_flatten_with_path(updates)[0][-1][0])}'"
       )
-    scaled = dict(updates)
-    for part, multiplier in multipliers.items():
-      scale = functools.partial(operator.mul, multiplier)
-      scaled[part] = jax.tree.map(scale, updates[part])
     return scaled, state
 
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _matches(name, pattern):
+  return name.startswith(f"{pattern}/") or fnmatch.fnmatchcase(name, pattern)
+
+
+def _path(keys):
+  return "/".join(key.key for key in keys)

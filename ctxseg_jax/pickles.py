@@ -10,6 +10,7 @@ from collections.abc import Callable
 import dataclasses
 import pickletools
 from typing import Any
+from typing import BinaryIO
 
 # Some hundred thousand are needed for a large network with the state of its
 # optimizer. Each can cost a hundred times the byte it takes in the file.
@@ -61,11 +62,15 @@ class Key:
   value: Any
 
 
-def read(data: bytes) -> Any:
+def read(
+    data: bytes | BinaryIO, outside: Callable[[Any], Any] = Outside
+) -> Any:
   """Reads a pickle.
 
   Args:
-    data: A pickle of any protocol; what follows its end is ignored.
+    data: A pickle of any protocol; what follows its end is ignored. A file is
+      read from where it stands, and stands after the end then.
+    outside: Makes what stands for something kept outside, of its id.
 
   Returns:
     Plain values, with `Global`, `Call`, `Outside` and `Key` among them. Strings
@@ -74,7 +79,7 @@ def read(data: bytes) -> Any:
   Raises:
     ValueError: It is cut short or damaged, or asks for too much.
   """
-  machine = _Machine()
+  machine = _Machine(outside)
   try:
     for count, (instruction, value, _) in enumerate(pickletools.genops(data)):
       if count >= MOST_INSTRUCTIONS:
@@ -92,10 +97,26 @@ def describe(value: Any) -> str:
   if isinstance(value, Global):
     return _quote(f"{value.module}.{value.name}")
   if isinstance(value, Call):
-    return f"an object of {describe(value.function)}"
-  if isinstance(value, Outside):
-    return "a storage"
-  return f"a {type(value).__name__}"
+    if isinstance(value.function, Global):
+      return f"an object of {describe(value.function)}"
+    return "what a call returned"  # Of what a call returned, and so on.
+  return _DESCRIPTIONS[type(value)]
+
+
+_DESCRIPTIONS = {
+    type(None): "nothing",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    bytes: "bytes",
+    bytearray: "bytes",
+    tuple: "a tuple",
+    list: "a list",
+    dict: "a dictionary",
+    Outside: "something kept outside",
+    Key: "a key",
+}
 
 
 def _quote(text: str) -> str:
@@ -110,12 +131,14 @@ class _Machine:
     stack: Values since the last mark.
     below: The stacks under it, one per mark.
     memo: Values to be used again, by number.
+    outside: Makes what stands for something kept outside.
   """
 
-  def __init__(self):
+  def __init__(self, outside: Callable[[Any], Any]):
     self.stack: list[Any] = []
     self.below: list[list[Any]] = []
     self.memo: dict[int, Any] = {}
+    self.outside = outside
 
   def follow(self, name: str, value: Any) -> None:
     """Follows one instruction, named as `pickletools` does."""
@@ -251,6 +274,6 @@ _FOLLOWED: dict[str, Callable[[_Machine, Any], None]] = {
         lambda v: Call(_name(*text.split(" ", 1)), tuple(v))
     ),
     "BUILD": lambda m, _: m.restore(),
-    "PERSID": lambda m, text: m.stack.append(Outside(text)),
-    "BINPERSID": lambda m, _: m.replace(1, Outside),
+    "PERSID": lambda m, text: m.stack.append(m.outside(text)),
+    "BINPERSID": lambda m, _: m.replace(1, m.outside),
 }

@@ -51,6 +51,18 @@ def check_keys(
       raise errors.UserError(f"config: missing key '{prefix}{key}'")
 
 
+def check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
+  """Refuses a value that is none of the known ones.
+
+  For the `__post_init__` of what `build` builds: it says where in the config.
+
+  Raises:
+    ValueError: Names the field, the value and the known ones.
+  """
+  if value not in known:
+    raise ValueError(f"Unknown {name} {value!r}; known: {sorted(known)}.")
+
+
 def build(
     target: Callable[..., Any],
     section: Mapping[str, Any],

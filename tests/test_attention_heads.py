@@ -248,9 +248,8 @@ class EquationsTest(parameterized.TestCase):
         )
 
   def test_unknown_softmax_is_refused(self):
-    x = np.zeros((1, 2, 3), np.float32)
-    with self.assertRaisesRegex(ValueError, "known"):
-      double_attention.double_attention(x, x, x, "channels")
+    with self.assertRaisesRegex(ValueError, "'channels'; known: .*positions"):
+      double_attention.DoubleAttentionHead(num_classes=5, softmax="channels")
 
   @parameterized.parameters(
       (4, None, 263_040), (1, None, 1_050_624), (1, 64, 590_976)

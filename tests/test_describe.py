@@ -335,13 +335,18 @@ class TwoScales(model_lib.SegmentationModel):
 
 class DescribeTest(parameterized.TestCase):
 
-  @parameterized.parameters(*HEADS)
+  # All but the one without layers between features and classifier.
+  @parameterized.parameters(*sorted(set(HEADS) - {"pooled"}))
   def test_every_head_adds_up_whatever_the_dtype(self, name):
+    fields = {
+        "mfnet": dict(map_size=(6, 8)),
+        "sca": dict(host=dict(name="fcn", channels=16)),
+    }.get(name, {})
     reports = [
         describe.describe(
             build(
                 dict(name="shallow", channels=16),
-                dict(name=name, channels=16),
+                dict(name=name, channels=16) | fields,
                 num_classes=5,
                 dtype=dtype,
                 aux_head=dict(name="fcn", stage="stage3", channels=8),
@@ -415,6 +420,15 @@ class DescribeTest(parameterized.TestCase):
     )
     report = describe.describe(model, size)
     self.assertEqual(report["output_stride"], expected)
+
+  def test_a_network_of_three_stages_and_one_class_per_image(self):
+    report = describe.describe(
+        build(dict(name="cifar_resnet", widen=1), dict(name="pooled"), 10),
+        (32, 32),
+    )
+    self.assertEqual(report["output_stride"], 4)
+    self.assertEqual(report["outputs"], {"logits": [10]})
+    self.assertEqual(report["macs_by_part"]["head"], 64 * 10)
 
   def test_parameters_are_those_of_the_training_size(self):
     model = build(dict(name="shallow"), dict(name="fcn"))

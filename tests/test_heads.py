@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import encoding
+from ctxseg_jax import errors
 from ctxseg_jax.heads import encnet
 from ctxseg_jax.heads import HEADS
 
@@ -342,13 +343,13 @@ class EncNetHeadTest(parameterized.TestCase):
     features = make_features(channels=(4, 8, 16, 32))
     features["stage4"] = features["stage4"][:, ::2, ::2]
     head = encnet.EncNetHead(num_classes=5, channels=16, lateral=True)
-    with self.assertRaisesRegex(ValueError, "output_stride"):
+    with self.assertRaisesRegex(errors.UserError, "output_stride"):
       head.init(jax.random.key(0), features, train=False)
 
   def test_unknown_options_are_refused(self):
     for fields in (dict(gate="tanh"), dict(pooling="max")):
       with self.assertRaisesRegex(ValueError, "known"):
-        self._apply(**fields)
+        encnet.EncNetHead(num_classes=5, **fields)
 
 
 if __name__ == "__main__":

@@ -148,6 +148,21 @@ class PredictorTest(parameterized.TestCase):
         # A shift by one pixel would be 0.02 here.
         self.assertLess(np.abs(a - b)[2:-2, 2:-2].max(), 0.012)
 
+  def test_sides_scale_every_image_to_one_size_and_back(self):
+    images = smooth_images((60, 82), (77, 33))
+    settings = dict(short_side=40, long_side=50)
+    how = inference.Settings(**settings)
+    self.assertEqual(how.scaled_size((60, 82), 1.0), (37, 50))
+    self.assertEqual(how.scaled_size((77, 33), 2.0), (100, 43))
+    self.assertIn("short side 40, long side 50", how.describe())
+    found = predict(*make_predictor(**settings), images, probabilities=True)
+    for image, probabilities in zip(images, found, strict=True):
+      scale = 50 / max(image.shape)
+      same = predict(
+          *make_predictor(scales=(scale,)), [image], probabilities=True
+      )[0]
+      np.testing.assert_allclose(probabilities, same, atol=1e-6)
+
   def test_padding_has_the_mean_colour(self):
     # The mean of a padded input is the image's, diluted by exact zeros after
     # normalisation, up to the rounding of the mean to whole grey levels.
@@ -196,6 +211,7 @@ class PredictorTest(parameterized.TestCase):
       (dict(mode="slide"), "crop_size"),
       (dict(scales=()), "scales"),
       (dict(scales=(0.0,)), "scales"),
+      (dict(short_side=0), "short_side"),
       (dict(batch_size_per_device=0), "batch_size_per_device"),
   )
   def test_impossible_settings_are_refused(self, fields, message):

@@ -75,6 +75,24 @@ class LayersTest(chex.TestCase):
         out[0, :, :, 0], x[0, ::2, ::2, 0] / np.sqrt(1 + 1e-5), rtol=1e-5
     )
 
+  @parameterized.parameters(1, 2, 16)
+  def test_convolutions_by_groups_are_those_of_xla(self, groups):
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 16))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 16 // groups, 32))
+    kwargs = dict(
+        window_strides=(2, 1),
+        padding=((2, 2), (1, 1)),
+        rhs_dilation=(2, 1),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    np.testing.assert_allclose(
+        layers.conv_by_groups(x, kernel, **kwargs),
+        jax.lax.conv_general_dilated(x, kernel, **kwargs),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
   @parameterized.parameters(1, 2, 64)
   def test_convolutions_start_at_the_fan_out_of_their_group(self, groups):
     layer = layers.ConvBNAct(64, groups=groups)

@@ -2,6 +2,7 @@
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,28 @@ class UpdateTest(parameterized.TestCase):
         v = 0.9 * v + (g + 0.01 * p)
         p -= 0.1 * (1 - step / 100) ** 0.9 * multiplier * v
       np.testing.assert_allclose(ours[part]["w"], p, rtol=1e-5)
+
+  def test_the_factors_of_all_patterns_that_match_are_multiplied(self):
+    # DeepLabV2: the head at 10 times the rate, its biases at 20.
+    config = dict(
+        learning_rate=0.1,
+        lr_multipliers={"head": 10.0, "head/*/bias": 2.0},
+        schedule=dict(name="constant"),
+    )
+    one = jnp.ones(1)
+    params = {
+        "backbone": {"conv": {"kernel": one, "bias": one}},
+        "head": {"conv": {"kernel": one, "bias": one}},
+        "header": one,
+    }
+    ours = self._run(config, params, params, steps=1)
+    moved = jax.tree.map(lambda a, b: float((a - b)[0]) / 0.1, params, ours)
+    expected = {
+        "backbone": {"conv": {"kernel": 1.0, "bias": 1.0}},
+        "head": {"conv": {"kernel": 10.0, "bias": 20.0}},
+        "header": 1.0,
+    }
+    chex.assert_trees_all_close(moved, expected, rtol=1e-5)
 
   @parameterized.parameters(("all", True), ("kernels", False))
   def test_the_mask_says_what_decays(self, mask, decays):

@@ -195,7 +195,7 @@ class SCAHeadTest(parameterized.TestCase):
     }
     host = HEADS["deeplabv3plus"](num_classes=5, channels=4)
     head = sca.SCAHead(num_classes=5, host=host, reading="scores")
-    with self.assertRaisesRegex(ValueError, r"\(8, 8\) and \(4, 4\)"):
+    with self.assertRaisesRegex(errors.UserError, r"\(8, 8\) and \(4, 4\)"):
       jax.eval_shape(lambda: head.init(jax.random.key(0), features, train=True))
 
 

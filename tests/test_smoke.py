@@ -1,4 +1,4 @@
-"""The smoke variant of every config trains and evaluates from end to end."""
+"""Every config is described; its smoke variant runs from end to end."""
 
 import json
 import pathlib
@@ -6,28 +6,43 @@ import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import miniatures
 import numpy as np
-from PIL import Image
 import pytest
 import test_configs
 
+from ctxseg_jax import describe
 from ctxseg_jax import experiment
 from ctxseg_jax import loop
+from ctxseg_jax import model as model_lib
 from ctxseg_jax.data import DATASETS
 from ctxseg_jax.data import prepare
 
 
-def make_camvid(root):
-  """Writes a miniature in the layout of the SegNet tutorial."""
-  rng = np.random.default_rng(0)
-  for split, count in (("train", 9), ("val", 2), ("test", 3)):
-    for kind in (split, f"{split}annot"):
-      (root / kind).mkdir(parents=True)
-    for i in range(count):
-      image = rng.integers(0, 256, (96, 128, 3)).astype(np.uint8)
-      label = rng.integers(0, 12, (96, 128)).astype(np.uint8)
-      Image.fromarray(image).save(root / split / f"{split}{i}.png")
-      Image.fromarray(label).save(root / f"{split}annot" / f"{split}{i}.png")
+@pytest.mark.slow
+class DescribeTest(parameterized.TestCase):
+
+  @parameterized.parameters(*test_configs.PATHS)
+  def test_is_described(self, path):
+    config = test_configs.load(path).get_config().to_dict()
+    spec = experiment.dataset(config)
+    model = model_lib.build(
+        config["model"], spec.num_classes, bn_axis_name=None
+    )
+    size = config["data"]["crop_size"]
+    report = describe.describe(model, size)
+    variables = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
+        )
+    )
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    self.assertEqual(report["parameters"], count)
+    self.assertEqual(sum(report["parameters_by_part"].values()), count)
+    self.assertGreater(report["macs_by_part"]["backbone"], 1_000_000)
+    self.assertEqual(report["macs"], sum(report["macs_by_operation"].values()))
 
 
 @pytest.mark.slow
@@ -38,23 +53,26 @@ class SmokeTest(parameterized.TestCase):
     super().setUpClass()
     cls.folder = tempfile.TemporaryDirectory()
     cls.root = pathlib.Path(cls.folder.name)
-    make_camvid(cls.root / "CamVid")
-    prepare.prepare(
-        DATASETS["camvid"],
-        cls.root / "data",
-        source=cls.root / "CamVid",
-        any_size=True,
-    )
 
   @classmethod
   def tearDownClass(cls):
     cls.folder.cleanup()
     super().tearDownClass()
 
+  def _prepare(self, name):
+    if DATASETS[name].needs_source:
+      source = self.root / "sources" / name
+      if not source.exists():
+        miniatures.WRITERS[name](source, size=(96, 128))
+      prepare.prepare(
+          DATASETS[name], self.root / "data", source=source, any_size=True
+      )
+
   @parameterized.parameters(*test_configs.PATHS)
   def test_runs(self, path):
     config = test_configs.load(path).get_config("smoke")
     config.data.data_dir = str(self.root / "data")
+    self._prepare(config.data.name)
     workdir = self.root / path.replace("/", "_")
     state = loop.train_and_evaluate(config, str(workdir))
     self.assertEqual(int(state.step), config.total_steps)

@@ -184,6 +184,31 @@ class AugmentationTest(parameterized.TestCase):
         room = round(side * scale) - crop
         self.assertBetween(start, min(0, room) - 1e-9, max(0, room) + 1e-9)
 
+  @parameterized.parameters(
+      # The expected factors are mmsegmentation's for (2048, 512), and the two
+      # one-sided rules of PyTorch-Encoding's history.
+      (dict(short_side=512, long_side=2048), (256, 300), 2.0),
+      (dict(short_side=512, long_side=2048), (256, 2048), 1.0),
+      (dict(short_side=520), (500, 375), 520 / 375),
+      (dict(long_side=520), (500, 375), 520 / 500),
+      (dict(), (500, 375), 1.0),
+  )
+  def test_sides_say_what_a_scale_of_one_is(self, sides, size, factor):
+    self.assertEqual(
+        transforms.fit_scale(
+            size, sides.get("short_side"), sides.get("long_side")
+        ),
+        factor,
+    )
+    augmentation = transforms.Augmentation(
+        crop_size=(30, 40), scale_range=(0.5, 2.0), **sides
+    )
+    plain = transforms.Augmentation(crop_size=(30, 40), scale_range=(0.5, 2.0))
+    matrices = [
+        a.draw(np.random.default_rng(3), *size) for a in (augmentation, plain)
+    ]
+    np.testing.assert_allclose(matrices[0][0, 0] * factor, matrices[1][0, 0])
+
   def test_switching_one_part_off_leaves_the_others(self):
     options = dict(crop_size=(30, 40), scale_range=(0.5, 2.0))
     for seed in range(10):
@@ -210,6 +235,8 @@ class AugmentationTest(parameterized.TestCase):
           r"data\.scale_range",
       ),
       (dict(crop_size=(8, 8), rotation=-1), r"data\.rotation"),
+      (dict(crop_size=(8, 8), short_side=0), r"data\.short_side"),
+      (dict(crop_size=(8, 8), long_side=-5), r"data\.long_side"),
   )
   def test_bad_settings_are_named(self, kwargs, key):
     with self.assertRaisesRegex(errors.UserError, f"^{key}: .*expected"):

@@ -14,6 +14,7 @@ import mmseg_names
 import numpy as np
 import test_mmseg_parity as parity
 
+from ctxseg_jax import errors
 from ctxseg_jax import layers
 from ctxseg_jax import model as model_lib
 from ctxseg_jax.backbones import vgg
@@ -276,11 +277,11 @@ class FCNVGGHeadTest(parameterized.TestCase):
         dict(name="vgg16", channels=2),
         dict(name="fcn_vgg", form="8s", channels=4),
     )
-    with self.assertRaisesRegex(ValueError, "'vgg16' with form='fcn'"):
+    with self.assertRaisesRegex(errors.UserError, "'vgg16' with form='fcn'"):
       abstract(model)
 
   def test_unknown_forms_are_refused(self):
-    with self.assertRaisesRegex(ValueError, "form.*32s"):
+    with self.assertRaisesRegex(errors.UserError, "model.head: .*form.*32s"):
       abstract(build(FCN | NARROW, dict(name="fcn_vgg", form="16s")))
 
 

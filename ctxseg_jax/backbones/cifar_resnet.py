@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import settings
 from ctxseg_jax.encoding import encode
 from ctxseg_jax.encoding import uniform
 from ctxseg_jax.layers import batch_norm
@@ -50,8 +51,7 @@ class CifarResNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
-    if self.block not in BLOCKS:
-      raise ValueError(f"Unknown block {self.block!r}; known: {list(BLOCKS)}.")
+    settings.check_choice("block", self.block, BLOCKS)
     for name in ("widen", "num_codewords"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)}; expected at least 1.")

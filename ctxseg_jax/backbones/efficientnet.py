@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import settings
 from ctxseg_jax.layers import ConvBNAct
 from ctxseg_jax.layers import Norm
 
@@ -80,12 +81,8 @@ def group_plan(
   Raises:
     ValueError: A value out of these.
   """
-  for name, value, known in (
-      ("variant", variant, VARIANTS),
-      ("output_stride", output_stride, (8, 16, 32)),
-  ):
-    if value not in known:
-      raise ValueError(f"Unknown {name} {value!r}; known: {sorted(known)}.")
+  settings.check_choice("variant", variant, VARIANTS)
+  settings.check_choice("output_stride", output_stride, (8, 16, 32))
   width, depth = VARIANTS[variant]
   plan = []
   stride, dilation = 2, 1  # After the stem.
@@ -205,6 +202,10 @@ class EfficientNet(nn.Module):
   epsilon: float = 1e-3
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    group_plan(self.variant, self.output_stride)
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import settings
 from ctxseg_jax.layers import ConvBNAct
 from ctxseg_jax.layers import max_pool
 from ctxseg_jax.layers import Norm
@@ -64,13 +65,9 @@ def stage_plan(
   Raises:
     ValueError: A value out of these.
   """
-  for name, value, known in (
-      ("depth", depth, STAGE_SIZES),
-      ("output_stride", output_stride, (8, 16, 32)),
-      ("dilation", dilation, DILATIONS),
-  ):
-    if value not in known:
-      raise ValueError(f"Unknown {name} {value!r}; known: {sorted(known)}.")
+  settings.check_choice("depth", depth, STAGE_SIZES)
+  settings.check_choice("output_stride", output_stride, (8, 16, 32))
+  settings.check_choice("dilation", dilation, DILATIONS)
   sizes = STAGE_SIZES[depth]
   strides = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
   bases = {8: (2, 4), 16: (1, 2), 32: (1, 1)}[output_stride]
@@ -210,6 +207,16 @@ class ResNet(nn.Module):
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
+  def __post_init__(self):
+    stage_plan(self.depth, self.output_stride, self.dilation)
+    settings.check_choice("stem", self.stem, STEMS)
+    if self.stride_in_1x1 and self.depth < 50:
+      raise ValueError(
+          "stride_in_1x1 needs bottlenecks, a depth of 50 or more, got"
+          f" {self.depth}."
+      )
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
     """Maps images [B, H, W, 3] to feature maps.
@@ -218,18 +225,8 @@ class ResNet(nn.Module):
       `stem` [B, H/4, W/4, C0] (after max pooling) and `stage1` ... `stage4`,
       at strides 4, 8 and then 8, 16 or 32 by `output_stride`; 64, 128, 256,
       512 channels, four times as many from depth 50 on.
-
-    Raises:
-      ValueError: A field has an unknown value.
     """
     plan = stage_plan(self.depth, self.output_stride, self.dilation)
-    if self.stem not in STEMS:
-      raise ValueError(f"Unknown stem {self.stem!r}; known: {sorted(STEMS)}.")
-    if self.stride_in_1x1 and self.depth < 50:
-      raise ValueError(
-          "stride_in_1x1 needs bottlenecks, a depth of 50 or more, got"
-          f" {self.depth}."
-      )
     kw = dict(norm=self.norm, dtype=self.dtype)
     widths = STEMS[self.stem]
     x = images.astype(self.dtype)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import settings
 from ctxseg_jax.layers import conv_init
 from ctxseg_jax.layers import max_pool
 
@@ -81,6 +82,10 @@ class VGG16(nn.Module):
   channels: int = 64
   dtype: jnp.dtype = jnp.float32
 
+  def __post_init__(self):
+    settings.check_choice("form", self.form, FORMS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
     """Maps images [B, H, W, 3] to feature maps.
@@ -96,13 +101,8 @@ class VGG16(nn.Module):
       16 and 32 ("fcn"), 16 and 16 ("dilated") or 8 and 8 ("deeplab"). The form
       "fcn" adds the `image`: its maps reach far beyond, and what is made of
       them is cropped to it.
-
-    Raises:
-      ValueError: An unknown form.
     """
     del train
-    if self.form not in FORMS:
-      raise ValueError(f"Unknown form {self.form!r}; known: {sorted(FORMS)}.")
     form = FORMS[self.form]
     x = images.astype(self.dtype)
     features = {"image": images} if form.image_padding > 1 else {}

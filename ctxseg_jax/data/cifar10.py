@@ -4,16 +4,14 @@ Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images",
 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
 
 Both editions are read, as archives too, which are not unpacked. The files of
-the Python one are pickles. Unpickling them as they come would run what they
-say, so that only plain values are taken out of them and arrays are put together
-here: a file that asks for anything else is refused.
+the Python one are pickles. They are read and not run: arrays are put together
+here from what the pickle says of them, and a file that says anything else is
+refused.
 """
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import io
 import pathlib
-import pickle
 import tarfile
 from typing import Any
 import zlib
@@ -21,6 +19,7 @@ import zlib
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import pickles
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 
@@ -54,6 +53,12 @@ _LAYOUTS = (
     f"cifar-10-binary.tar.gz, or {_PYTHON}/ (data_batch_1 ... test_batch) or "
     "cifar-10-python.tar.gz"
 )
+
+_ARRAYS = (
+    pickles.Global("numpy.core.multiarray", "_reconstruct"),
+    pickles.Global("numpy._core.multiarray", "_reconstruct"),
+)
+_DTYPE = pickles.Global("numpy", "dtype")
 
 # Reads a file of the edition by its name.
 _Read = Callable[[str], bytes]
@@ -255,11 +260,12 @@ def _decode_python(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns planes uint8 [N, 3072] and labels uint8 [N]."""
   try:
-    batch = _PlainUnpickler(io.BytesIO(read(name)), encoding="bytes").load()
-    values, labels = batch[b"data"], batch[b"labels"]
-    if not isinstance(values, _Array) or not isinstance(labels, list):
-      raise TypeError("no array of images and list of labels")
-    planes = values.as_bytes()
+    batch = pickles.read(read(name))
+    if not isinstance(batch, dict):
+      raise TypeError(f"{pickles.describe(batch)} and no dictionary")
+    planes, labels = _read_array(batch[b"data"]), batch[b"labels"]
+    if not isinstance(labels, list):
+      raise TypeError(f"{pickles.describe(labels)} and no list of labels")
     labels = np.array([_checked_label(x) for x in labels], np.uint8)
     if not labels.size or planes.shape != (len(labels), _PIXELS):
       raise ValueError(f"{planes.shape} values for {len(labels)} labels")
@@ -276,52 +282,20 @@ def _decode_python(
 
 
 def _checked_label(label: Any) -> int:
-  if type(label) is not int or not 0 <= label <= 255:
-    raise ValueError(f"label {label!r}")
+  if type(label) is not int:
+    raise TypeError(f"{pickles.describe(label)} for a label")
+  if not 0 <= label <= 255:
+    raise ValueError(f"label {label}")
   return label
 
 
-class _Array:
-  """Stands for an array in a pickle and keeps what it is made of."""
-
-  def __setstate__(self, state: Any) -> None:
-    self._state = state
-
-  def as_bytes(self) -> np.ndarray:
-    """Returns the array, uint8 [N, C]."""
-    _, shape, dtype, is_fortran, data = self._state
-    if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", b"u1"):
-      raise ValueError("images are not of 8 bits")
-    # Column by column is possible, though nobody publishes it.
-    order = "F" if is_fortran else "C"
-    return np.frombuffer(data, np.uint8).reshape(shape, order=order)
-
-
-class _Dtype:
-  """Stands for the type of an array in a pickle."""
-
-  def __init__(self, name: Any, *_: Any):
-    self.name = name
-
-  def __setstate__(self, state: Any) -> None:
-    pass  # Byte order and the like, which one byte has none of.
-
-
-class _PlainUnpickler(pickle.Unpickler):
-  """Unpickles plain values and stand-ins for arrays, nothing else."""
-
-  def find_class(self, module: str, name: str) -> Any:
-    if (module, name) in (
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-    ):
-      return _reconstruct
-    if (module, name) == ("numpy", "ndarray"):
-      return _Array
-    if (module, name) == ("numpy", "dtype"):
-      return _Dtype
-    raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
-def _reconstruct(*_: Any) -> _Array:
-  return _Array()
+def _read_array(value: Any) -> np.ndarray:
+  """Returns the array that a pickle describes, uint8 [N, C]."""
+  if not isinstance(value, pickles.Call) or value.function not in _ARRAYS:
+    raise TypeError(f"{pickles.describe(value)} and no array of images")
+  _, shape, dtype, is_fortran, data = value.state
+  if dtype.function != _DTYPE or dtype.args[0] not in ("u1", b"u1"):
+    raise ValueError("images are not of 8 bits")
+  # Column by column is possible, though nobody publishes it.
+  order = "F" if is_fortran else "C"
+  return np.frombuffer(data, np.uint8).reshape(shape, order=order)

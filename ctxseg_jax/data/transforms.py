@@ -6,6 +6,7 @@ shrinks, so a scale of 0.5 aliases slightly.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import math
 from typing import Any
@@ -14,6 +15,29 @@ import cv2
 import numpy as np
 
 from ctxseg_jax import errors
+
+
+def fit_scale(
+    size: Sequence[int], short_side: int | None, long_side: int | None
+) -> float:
+  """Returns the factor by which an image fits both sides.
+
+  Args:
+    size: Height and width of the image.
+    short_side: The most pixels of its shorter side; None is no bound.
+    long_side: The same for its longer side.
+
+  Returns:
+    The largest factor within the bounds, above 1 for a small image; 1 without
+    a bound. mmsegmentation's resize to `(2048, 512)` is that of
+    `short_side=512, long_side=2048`.
+  """
+  factors = [
+      bound / side
+      for bound, side in ((short_side, min(size)), (long_side, max(size)))
+      if bound is not None
+  ]
+  return min(factors, default=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +50,9 @@ class Augmentation:
   Attributes:
     crop_size: Height and width of the result.
     scale_range: Smallest and largest scale; uniform between them.
+    short_side: With `long_side`, the size that a scale of 1 stands for, as of
+      `fit_scale`; without them, the image's own.
+    long_side: See `short_side`.
     rotation: Largest rotation to either side, in degrees.
     flip: Whether to mirror left and right half of the time.
     pad_color: RGB around the image, usually the mean of the dataset.
@@ -36,6 +63,8 @@ class Augmentation:
   scale_range: tuple[float, float] = (1.0, 1.0)
   rotation: float = 0.0
   flip: bool = False
+  short_side: int | None = None
+  long_side: int | None = None
   pad_color: tuple[float, float, float] = (127.5, 127.5, 127.5)
   ignore_label: int = 255
 
@@ -48,6 +77,13 @@ class Augmentation:
           f"data.scale_range: {self.scale_range}; expected 0 < smallest <= "
           "largest. Change the config."
       )
+    for side in ("short_side", "long_side"):
+      value = getattr(self, side)
+      if value is not None and not value >= 1:
+        raise errors.UserError(
+            f"data.{side}: {value}; expected at least 1 pixel, or None for the "
+            "image's own size. Change the config."
+        )
     if not 0 <= self.rotation <= 180:
       raise errors.UserError(
           f"data.rotation: {self.rotation}; expected 0 to 180 degrees to "
@@ -72,6 +108,7 @@ class Augmentation:
       centres on whole numbers.
     """
     scale = rng.uniform(*self.scale_range)
+    scale *= fit_scale((height, width), self.short_side, self.long_side)
     degrees = rng.uniform(-1, 1) * self.rotation
     flip = rng.uniform() < 0.5 and self.flip
     position = rng.uniform(size=2)

@@ -10,9 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import settings
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
 from ctxseg_jax.layers import Norm
+
+# Of what the distributing softmax sums to one, as an axis of [B, N, K].
+SOFTMAX_AXES = {"descriptors": -1, "positions": 1}
 
 
 def double_attention(
@@ -34,18 +38,14 @@ def double_attention(
 
   Returns:
     Z, [B, N, C] in the dtype of the features; softmax and sums are float32.
-
-  Raises:
-    ValueError: Unknown `softmax`.
   """
-  axes = {"descriptors": -1, "positions": 1}
-  if softmax not in axes:
-    raise ValueError(f"Unknown softmax {softmax!r}; known: {sorted(axes)}.")
   f32 = jnp.float32
   dtype = features.dtype
   kw = dict(preferred_element_type=f32)
   gather = jax.nn.softmax(gather_logits.astype(f32), axis=1)
-  distribute = jax.nn.softmax(distribute_logits.astype(f32), axis=axes[softmax])
+  distribute = jax.nn.softmax(
+      distribute_logits.astype(f32), axis=SOFTMAX_AXES[softmax]
+  )
   descriptors = jnp.einsum("bnk,bnc->bkc", gather.astype(dtype), features, **kw)
   return jnp.einsum(
       "bnk,bkc->bnc", distribute.astype(dtype), descriptors.astype(dtype), **kw
@@ -122,6 +122,10 @@ class DoubleAttentionHead(nn.Module):
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    settings.check_choice("softmax", self.softmax, SOFTMAX_AXES)
+    super().__post_init__()
 
   @nn.compact
   def __call__(

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import errors
+from ctxseg_jax import settings
 from ctxseg_jax.encoding import effective_codewords
 from ctxseg_jax.encoding import encode
 from ctxseg_jax.encoding import uniform
@@ -17,6 +19,9 @@ from ctxseg_jax.layers import batch_norm
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
 from ctxseg_jax.layers import Norm
+
+GATES = ("multiply", "relu", "residual")
+POOLINGS = ("mean", "sum")
 
 
 class ContextEncoding(nn.Module):
@@ -43,15 +48,7 @@ class ContextEncoding(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Maps [B, H, W, C] to the encoded semantics e, float32 [B, C].
-
-    Raises:
-      ValueError: Unknown `pooling`.
-    """
-    if self.pooling not in ("mean", "sum"):
-      raise ValueError(
-          f"Unknown pooling {self.pooling!r}; known: ['mean', 'sum']."
-      )
+    """Maps [B, H, W, C] to the encoded semantics e, float32 [B, C]."""
     b, h, w, c = x.shape
     if self.project:
       x = ConvBNAct(
@@ -121,6 +118,11 @@ class EncNetHead(nn.Module):
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
+  def __post_init__(self):
+    settings.check_choice("gate", self.gate, GATES)
+    settings.check_choice("pooling", self.pooling, POOLINGS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
       self, features: dict[str, jax.Array], *, train: bool
@@ -170,8 +172,9 @@ class EncNetHead(nn.Module):
     maps = [x]
     for stage in ("stage2", "stage3"):
       if features[stage].shape[:3] != x.shape[:3]:
-        raise ValueError(
-            f"lateral=True needs {stage} at the size of stage4, got"
+        raise errors.UserError(
+            f"config: model.head: lateral=True needs {stage} at the size of"
+            " stage4, got"
             f" {features[stage].shape[1:3]} and {x.shape[1:3]};"
             " set the backbone's output_stride to 8."
         )
@@ -191,11 +194,7 @@ def apply_gate(x: jax.Array, gate: jax.Array, form: str) -> jax.Array:
     return nn.relu(x + x * gate)
   if form == "residual":
     return x + x * gate
-  if form == "multiply":
-    return x * gate
-  raise ValueError(
-      f"Unknown gate {form!r}; known: ['multiply', 'relu', 'residual']."
-  )
+  return x * gate
 
 
 class EncodingAuxHead(nn.Module):
@@ -222,6 +221,10 @@ class EncodingAuxHead(nn.Module):
   project: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    settings.check_choice("pooling", self.pooling, POOLINGS)
+    super().__post_init__()
 
   @nn.compact
   def __call__(

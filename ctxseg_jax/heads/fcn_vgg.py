@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctxseg_jax import errors
+from ctxseg_jax import settings
 from ctxseg_jax.layers import Classifier
 
 FORMS = ("32s", "8s", "dilated")
@@ -107,6 +109,10 @@ class FCNVGGHead(nn.Module):
   channel_dropout: bool = True
   dtype: jnp.dtype = jnp.float32
 
+  def __post_init__(self):
+    settings.check_choice("form", self.form, FORMS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
       self, features: dict[str, jax.Array], *, train: bool
@@ -122,13 +128,12 @@ class FCNVGGHead(nn.Module):
       `"logits"`: [B, h, w, num_classes], or at the image size.
 
     Raises:
-      ValueError: An unknown form, or features that it cannot read.
+      UserError: Features that it cannot read.
     """
-    if self.form not in FORMS:
-      raise ValueError(f"Unknown form {self.form!r}; known: {sorted(FORMS)}.")
     if self.form != "dilated" and "image" not in features:
-      raise ValueError(
-          f"form={self.form!r} needs the padding that its crops take away;"
+      raise errors.UserError(
+          f"config: model.head: form={self.form!r} needs the padding that"
+          " its crops take away;"
           " set the backbone to 'vgg16' with form='fcn', or form='dilated'."
       )
     padding = 3 if self.form == "dilated" else 0

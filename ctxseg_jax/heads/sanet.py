@@ -14,10 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctxseg_jax import errors
+from ctxseg_jax import settings
 from ctxseg_jax.layers import Classifier
 from ctxseg_jax.layers import ConvBNAct
 from ctxseg_jax.layers import Norm
 from ctxseg_jax.layers import resize_bilinear
+
+POOLINGS = ("average", "max")
+PREDICTIONS = ("dense", "masks")
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
@@ -35,12 +40,7 @@ def pool(x: jax.Array, size: int, kind: str) -> jax.Array:
 
   Returns:
     [B, ceil(h / size), ceil(w / size), C].
-
-  Raises:
-    ValueError: Unknown `kind`.
   """
-  if kind not in ("average", "max"):
-    raise ValueError(f"Unknown pooling {kind!r}; known: ['average', 'max'].")
   b, h, w, c = x.shape
   rows, cols = -(-h // size), -(-w // size)
   # Not a reduction over windows: as these do not overlap, reshaping does, and
@@ -87,13 +87,13 @@ class SqueezeAttention(nn.Module):
     """Maps [B, h, w, C] to [B, h, w, channels].
 
     Raises:
-      ValueError: Unknown `pooling`, or widths that the groups do not divide.
+      UserError: A width that the groups do not divide.
     """
     for width in (x.shape[-1], self.channels):
       if width % self.groups:
-        raise ValueError(
-            f"groups={self.groups} does not divide a width of {width}; set"
-            " channels to a multiple of it, or groups to 1."
+        raise errors.UserError(
+            f"config: model.head: groups={self.groups} does not divide a width"
+            f" of {width}; set channels to a multiple of it, or groups to 1."
         )
 
     def path(x, name):
@@ -158,6 +158,11 @@ class SANetHead(nn.Module):
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
+  def __post_init__(self):
+    settings.check_choice("pooling", self.pooling, POOLINGS)
+    settings.check_choice("prediction", self.prediction, PREDICTIONS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
       self, features: dict[str, jax.Array], *, train: bool
@@ -177,13 +182,8 @@ class SANetHead(nn.Module):
       `"category_logits"`, [B, num_classes].
 
     Raises:
-      ValueError: Unknown `prediction` or `pooling`, or a width of a path that
-        the groups do not divide.
+      UserError: A width of a path that the groups do not divide.
     """
-    if self.prediction not in ("dense", "masks"):
-      raise ValueError(
-          f"Unknown prediction {self.prediction!r}; known: ['dense', 'masks']."
-      )
     kw = dict(norm=self.norm, dtype=self.dtype)
 
     def width(stage):

@@ -12,6 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import errors
+from ctxseg_jax import settings
+
 # What context is added to, by what it is predicted from.
 READINGS = ("features", "logits", "scores")
 
@@ -93,6 +96,10 @@ class SCAHead(nn.Module):
   rates: tuple[int, ...] = (1, 2, 4, 8)
   dtype: jnp.dtype = jnp.float32
 
+  def __post_init__(self):
+    settings.check_choice("reading", self.reading, READINGS)
+    super().__post_init__()
+
   @nn.compact
   def __call__(
       self, features: dict[str, jax.Array], *, train: bool
@@ -108,12 +115,8 @@ class SCAHead(nn.Module):
       The host's outputs.
 
     Raises:
-      ValueError: An unknown reading, or one the host's logits do not fit.
+      UserError: A reading that the host's logits do not fit.
     """
-    if self.reading not in READINGS:
-      raise ValueError(
-          f"Unknown reading {self.reading!r}; known: {sorted(READINGS)}."
-      )
     x = features["stage4"]
     if self.reading == "features":
       x = x.astype(self.dtype)
@@ -125,8 +128,9 @@ class SCAHead(nn.Module):
       dependencies = self._predict(logits, self.num_classes, jnp.float32)
     else:
       if logits.shape[:3] != x.shape[:3]:
-        raise ValueError(
-            "reading='scores' needs logits at the size of stage 4, got"
+        raise errors.UserError(
+            "config: model.head: reading='scores' needs logits at the size"
+            " of stage 4, got"
             f" {logits.shape[1:3]} and {x.shape[1:3]}; use 'features'."
         )
       dependencies = self._predict(x, self.num_classes, self.dtype)

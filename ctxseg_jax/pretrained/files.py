@@ -13,18 +13,13 @@ import stat
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.pretrained import pth
+from ctxseg_jax.pretrained import pth_legacy
+from ctxseg_jax.pretrained import pth_zip
 from ctxseg_jax.pretrained import safetensors_file
 
-_EXPECTED = "expected weights as .pth (PyTorch 1.6 or later) or .safetensors"
-_RE_SAVE = (
-    "Save it anew with PyTorch 1.6 or later: "
-    "torch.save(torch.load(f, weights_only=True), f)."
-)
+_EXPECTED = "expected weights as .pth or .safetensors"
 _PARALLEL = "module."  # What `DataParallel` puts before every name.
 
-_ZIP = b"PK\x03\x04"
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _TAR_AT = 257
 
 
@@ -48,8 +43,10 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   data = _open(path)
   head = data[:512]
   try:
-    if head.startswith(_ZIP):
-      tensors = pth.read(path, data)
+    if head.startswith(pth_zip.MAGIC):
+      tensors = pth_zip.read(path, data)
+    elif head.startswith(b"\x80") and pth_legacy.MAGIC in head[:32]:
+      tensors = pth_legacy.read(path, data)
     elif _is_safetensors(head):
       tensors, _ = safetensors_file.read(path, data)
     else:
@@ -133,10 +130,17 @@ def _recognise(head: bytes) -> str:
         f"a web page, perhaps the error of a download; {_EXPECTED}. Download "
         "it again and look at it."
     )
-  if head.startswith(_LEGACY) or head[_TAR_AT : _TAR_AT + 5] == b"ustar":
-    return f"weights of PyTorch before 1.6; {_EXPECTED}. {_RE_SAVE}"
+  if head[_TAR_AT : _TAR_AT + 5] == b"ustar":
+    return (
+        f"a tar archive, perhaps of the first PyTorch; {_EXPECTED}. Unpack it "
+        "or, if you trust it, save it anew with PyTorch: "
+        "torch.save(torch.load(f, weights_only=False), f)."
+    )
   if head.startswith(b"\x80"):
-    return f"a pickle, not an archive; {_EXPECTED}. {_RE_SAVE}"
+    return (
+        f"a pickle, but not of PyTorch; {_EXPECTED}. If you trust it, save "
+        "what is in it as .safetensors."
+    )
   return (
       f"not weights (it begins with {head[:8]!r}); {_EXPECTED}. Pass another "
       "file or download it again."
@@ -146,8 +150,9 @@ def _recognise(head: bytes) -> str:
 def _check_finite(
     path: str | os.PathLike[str], name: str, tensor: np.ndarray
 ) -> None:
-  if tensor.dtype.kind in "biu" or np.isfinite(tensor).all():
-    return
+  with np.errstate(invalid="ignore"):  # Some NaN ask to be told of as well.
+    if tensor.dtype.kind in "biu" or np.isfinite(tensor).all():
+      return
   raise errors.UserError(
       f"{path}: {name[:100]!r} holds values that are not finite; expected "
       "trained weights. Download it again, or use an earlier checkpoint."
@@ -157,6 +162,10 @@ def _check_finite(
 def _damaged(
     path: str | os.PathLike[str], error: ValueError
 ) -> errors.UserError:
+  reason = str(error)[:300]
+  if not reason.isprintable():  # It can repeat what is in the file.
+    reason = ascii(reason)
   return errors.UserError(
-      f"{path}: cut short or damaged ({error}); {_EXPECTED}. Download it again."
+      f"{path}: cut short or damaged ({reason}); {_EXPECTED}. "
+      "Download it again."
   )

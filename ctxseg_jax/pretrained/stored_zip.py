@@ -1,9 +1,10 @@
 """Records of a zip archive as views of the file, when stored as they are.
 
-`torch.save` compresses nothing. An archive that does is refused: a record is
-then never larger than the file, and none is ever unpacked.
+`torch.save` compresses nothing. A record that is compressed is refused: so none
+is larger than the file, and nothing is ever unpacked.
 """
 
+import dataclasses
 import mmap
 import struct
 import zipfile
@@ -12,6 +13,7 @@ import zlib
 MOST_RECORDS = 100_000
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LOCAL_MAGIC = b"PK\x03\x04"
 _CENTRAL_MAGIC = b"PK\x01\x02"
 _ENCRYPTED = 1
 
@@ -20,7 +22,7 @@ class StoredZip:
   """The records of one archive.
 
   Attributes:
-    spans: By name, start and end of a record in the file.
+    records: All of them, by name.
   """
 
   def __init__(self, data: mmap.mmap):
@@ -30,57 +32,77 @@ class StoredZip:
       data: The whole archive.
 
     Raises:
-      ValueError: It is cut short, damaged, or not stored as it is.
+      ValueError: It is cut short or damaged.
     """
     _check_count(data)
     try:
       with zipfile.ZipFile(data) as archive:
-        records = archive.infolist()
+        found = archive.infolist()
     except Exception as error:  # A damaged archive can raise anything.
       reason = " ".join(str(error).split())[:100]
       raise ValueError(f"damaged zip archive ({reason})") from error
-    self.spans: dict[str, tuple[int, int]] = {}
-    self._sums: dict[str, int] = {}
+    if not found:
+      raise ValueError("a zip archive without records")
     self._data = memoryview(data)
-    for record in records:
-      name = record.filename
-      if name in self.spans:
-        raise ValueError(f"the record {name[:100]!r} is there twice")
-      self.spans[name] = self._find(record)
-      self._sums[name] = record.CRC
+    self.records: dict[str, _Record] = {}
     end = 0
-    for record in sorted(records, key=lambda record: record.header_offset):
-      if record.header_offset < end:
-        raise ValueError("two records lie over each other")
-      end = self.spans[record.filename][1]
+    for info in sorted(found, key=lambda info: info.header_offset):
+      name = info.filename
+      if name in self.records:
+        raise ValueError(f"the record {name[:100]!r} is there twice")
+      if info.header_offset < end:
+        raise ValueError(f"{name[:100]!r} lies over another record")
+      self.records[name] = _Record(info, self._find_start(info))
+      end = self.records[name].end
 
   def read(self, name: str) -> memoryview:
-    """Returns a record as a view of the file, with its checksum checked."""
-    start, end = self.spans[name]
-    view = self._data[start:end]
-    if zlib.crc32(view) != self._sums[name]:
+    """Returns a record as a view of the file, with its checksum checked.
+
+    Raises:
+      ValueError: It is compressed or damaged.
+    """
+    record = self.records[name]
+    if (
+        record.info.compress_type != zipfile.ZIP_STORED
+        or record.info.compress_size != record.info.file_size
+        or record.info.flag_bits & _ENCRYPTED
+    ):
+      raise ValueError(f"the record {name[:100]!r} is compressed or encrypted")
+    view = self._data[record.start : record.end]
+    if zlib.crc32(view) != record.info.CRC:
       raise ValueError(f"the checksum of {name[:100]!r} is wrong")
     return view
 
-  def _find(self, record: zipfile.ZipInfo) -> tuple[int, int]:
-    name = record.filename
-    if (
-        record.compress_type != zipfile.ZIP_STORED
-        or record.compress_size != record.file_size
-        or record.flag_bits & _ENCRYPTED
-    ):
-      raise ValueError(f"the record {name[:100]!r} is compressed or encrypted")
-    header = self._data[record.header_offset :][: _LOCAL_HEADER.size]
-    if record.header_offset < 0 or len(header) < _LOCAL_HEADER.size:
-      raise ValueError(f"the record {name[:100]!r} lies outside the file")
-    magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    if magic != b"PK\x03\x04":
-      raise ValueError(f"there is no record where {name[:100]!r} should be")
-    start = record.header_offset + len(header) + name_length + extra_length
-    end = start + record.file_size
-    if end > len(self._data):
-      raise ValueError(f"the record {name[:100]!r} lies outside the file")
-    return start, end
+  def _find_start(self, info: zipfile.ZipInfo) -> int:
+    """Returns where a record itself starts, after its header."""
+    start = info.header_offset
+    header = self._data[start : start + _LOCAL_HEADER.size]
+    if len(header) < _LOCAL_HEADER.size:
+      raise ValueError(f"the record {info.filename[:100]!r} lies outside of it")
+    magic, *lengths = _LOCAL_HEADER.unpack(header)
+    if magic != _LOCAL_MAGIC:
+      raise ValueError(f"no record where {info.filename[:100]!r} should be")
+    start += len(header) + sum(lengths)
+    if start + info.compress_size > len(self._data):
+      raise ValueError(f"the record {info.filename[:100]!r} lies outside of it")
+    return start
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+  """Where a record is.
+
+  Attributes:
+    info: What the archive's list says of it.
+    start: Where it starts in the file, after its header.
+  """
+
+  info: zipfile.ZipInfo
+  start: int
+
+  @property
+  def end(self) -> int:
+    return self.start + self.info.compress_size
 
 
 def _check_count(data: mmap.mmap) -> None:

@@ -66,7 +66,14 @@ def picture(
 
 TASK = task.Task(
     augmentation=transforms.Augmentation,
-    data_keys=("crop_size", "scale_range", "rotation", "flip"),
+    data_keys=(
+        "crop_size",
+        "scale_range",
+        "rotation",
+        "flip",
+        "short_side",
+        "long_side",
+    ),
     settings=inference.Settings,
     make_predictor=make_predictor,
     protocols=tuple(metrics.PROTOCOLS),

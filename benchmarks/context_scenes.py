@@ -1,0 +1,314 @@
+"""Compares every context head on context scenes: one command, one table.
+
+  python -m benchmarks.context_scenes
+
+Trains each variant of configs/context_scenes.py with each seed (a run that is
+finished is not run again, one that was stopped goes on) and swaps the cue
+under it, counts parameters and multiply-accumulates, times the training steps
+side by side, and writes the table in docs/context_scenes.md between its two
+markers and the plot docs/context_scenes_heads.png.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from benchmarks import page
+from ctxseg_jax import commands
+from ctxseg_jax.data import context_scenes as scenes
+
+_RUNS = flags.DEFINE_string("runs", "runs/context_scenes", "Work dirs go here.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Prepared data sets.")
+_OUTPUT = flags.DEFINE_string("output", "docs", "Folder of table and plot.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every variant.")
+_VARIANTS = flags.DEFINE_list("variants", None, "Only these; default: all.")
+_TIMING_ROUNDS = flags.DEFINE_integer(
+    "timing_rounds", 5, "Each times every variant once.", lower_bound=1
+)
+
+CONFIG = "configs/context_scenes.py"
+# The best mIoU, in percent, of a predictor that sees 81x81 pixels.
+BOUND = 100 * scenes.window_bound()
+_STEPS_PER_ROUND = 10
+
+
+@dataclasses.dataclass
+class Row:
+  """What is reported of a variant.
+
+  Attributes:
+    name: The variant.
+    miou: mIoU of each seed's last step, in percent; None if it diverged.
+    right: Object pixels right under the swapped cues, in percent.
+    unchanged: Object pixels predicted alike under all cues, in percent.
+    parameters: Trained parameters, those of training-only parts too.
+    macs: Multiply-accumulates of one image's prediction.
+    images_per_second: Of the training step, median over the rounds.
+  """
+
+  name: str
+  miou: list[float | None]
+  right: list[float | None]
+  unchanged: list[float | None]
+  parameters: int = 0
+  macs: int = 0
+  images_per_second: float = 0.0
+
+  @property
+  def mean(self) -> float:
+    """Mean mIoU of the seeds that did not diverge."""
+    finite = [m for m in self.miou if m is not None]
+    return statistics.mean(finite) if finite else float("nan")
+
+  @property
+  def spread(self) -> float:
+    """Largest minus smallest mIoU."""
+    finite = [m for m in self.miou if m is not None]
+    return max(finite) - min(finite) if finite else float("nan")
+
+
+def run(variant: str, seed: str, steps: int) -> tuple[float | None, ...]:
+  """Trains a variant if need be; returns mIoU, right and unchanged."""
+  workdir = pathlib.Path(_RUNS.value) / variant / seed
+  report = workdir / "eval" / f"{steps}.json"
+  swap = workdir / "cue_swap.json"
+  diverged = workdir / "diverged.txt"
+  if not report.exists() and not diverged.exists():
+    print(f"training {variant}, seed {seed}", flush=True)
+    done = _command(
+        "train.py",
+        f"--config={CONFIG}:{variant}",
+        f"--config.seed={seed}",
+        f"--config.data.data_dir={_DATA_DIR.value}",
+        f"--workdir={workdir}",
+    )
+    if done.returncode == 3:
+      # A result, not a mistake: the common recipe does not suit this head.
+      diverged.write_text(done.stderr.strip().splitlines()[-1] + "\n")
+    elif done.returncode:
+      commands.fail(
+          f"{variant}, seed {seed}: {done.stderr.strip().splitlines()[-1]}",
+          done.returncode,
+      )
+  if diverged.exists():
+    return None, None, None
+  if not swap.exists():
+    done = _command(
+        "-m",
+        "benchmarks.cue_swap",
+        f"--workdir={workdir}",
+        "--checkpoint=last",
+        "--num_images=64",
+    )
+    if done.returncode:
+      commands.fail(done.stderr.strip().splitlines()[-1], done.returncode)
+  swapped = json.loads(swap.read_text())
+  miou = json.loads(report.read_text())["miou"]
+  return 100 * miou, 100 * swapped["right"], 100 * swapped["unchanged"]
+
+
+def _command(*arguments):
+  return subprocess.run(
+      [sys.executable, *arguments], capture_output=True, text=True, check=False
+  )
+
+
+def time_steps(configs: dict[str, Any], rounds: int) -> dict[str, float]:
+  """Times the training steps of all variants, side by side.
+
+  Args:
+    configs: The config of each variant.
+    rounds: In each, every variant runs a few steps; noise of the machine
+      meets all of them.
+
+  Returns:
+    Images per second of each variant, the median over the rounds.
+  """
+  import jax
+  from jax.sharding import NamedSharding
+  from jax.sharding import PartitionSpec as P
+  import numpy as np
+
+  from ctxseg_jax import experiment
+  from ctxseg_jax import optim
+  from ctxseg_jax import step as step_lib
+
+  mesh = experiment.make_mesh()
+  rng = np.random.default_rng(0)
+  running = {}
+  for name, config in configs.items():
+    plain = config.to_dict()
+    spec = experiment.dataset(plain)
+    model = experiment.build_model(plain, spec)
+    tx, _ = optim.make(plain["optim"], total_steps=config.total_steps)
+    train_step = step_lib.make_train_step(
+        model,
+        tx,
+        mesh,
+        plain["loss"],
+        mean=config.data.mean,
+        std=config.data.std,
+        switches=plain.get("switches"),
+    )
+    size = (config.batch_size, *config.data.crop_size)
+    batch = {
+        "image": rng.integers(0, 256, (*size, 3), np.uint8),
+        "label": rng.integers(0, spec.num_classes, size).astype(np.uint8),
+    }
+    batch = jax.device_put(batch, NamedSharding(mesh, P(step_lib.AXIS)))
+    state = step_lib.init_state(model, tx, jax.random.key(0), size[1:])
+    state = jax.device_put(state, NamedSharding(mesh, P()))
+    print(f"compiling {name}", flush=True)
+    state, _ = train_step(state, batch, jax.random.key(1))
+    running[name] = (train_step, jax.block_until_ready(state), batch)
+  times = {name: [] for name in configs}
+  for _ in range(rounds):
+    for name, (train_step, state, batch) in running.items():
+      start = time.perf_counter()
+      for _ in range(_STEPS_PER_ROUND):
+        state, _ = train_step(state, batch, jax.random.key(1))
+      jax.block_until_ready(state)
+      times[name].append(time.perf_counter() - start)
+      running[name] = (train_step, state, batch)
+  return {
+      name: configs[name].batch_size * _STEPS_PER_ROUND / statistics.median(t)
+      for name, t in times.items()
+  }
+
+
+def table(rows: Sequence[Row]) -> str:
+  """Returns the rows as a table in Markdown, best mean first."""
+  baseline = next((r.mean for r in rows if r.name == "fcn"), float("nan"))
+  lines = [
+      "| variant | mIoU of each seed | mean | spread | gain over FCN | cue"
+      " followed | parameters | MACs | images/s |",
+      "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+  ]
+  ordered = sorted(rows, key=lambda r: -r.mean if r.mean == r.mean else 1.0)
+  bound_written = False
+  for row in ordered:
+    if not bound_written and not row.mean > BOUND:
+      lines.append(
+          f"| *best possible in an 81x81 window* | | *{BOUND:.2f}* | | | *25 %*"
+          " | | | |"
+      )
+      bound_written = True
+    lines.append(
+        f"| `{row.name}` | {_each(row.miou, 2, 'diverged')} | {row.mean:.2f} |"
+        f" {row.spread:.2f} | {row.mean - baseline:+.2f} |"
+        f" {_each(row.right, 0)} % | {row.parameters:,} |"
+        f" {row.macs / 1e6:.0f} M | {row.images_per_second:.0f} |"
+    )
+  return "\n".join(lines)
+
+
+def _each(values, digits, otherwise="-"):
+  return ", ".join(
+      otherwise if v is None else f"{v:.{digits}f}" for v in values
+  )
+
+
+def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
+  """Draws the mIoU of every seed beside the bound."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  import matplotlib.pyplot as plt
+
+  ordered = sorted(rows, key=lambda r: r.mean if r.mean == r.mean else -1.0)
+  figure, axes = plt.subplots(figsize=(7, 0.3 * len(rows) + 1.2))
+  for y, row in enumerate(ordered):
+    finite = [m for m in row.miou if m is not None]
+    if finite:
+      axes.plot([min(finite), max(finite)], [y, y], color="0.7", zorder=1)
+      axes.scatter(finite, [y] * len(finite), s=18, color="C0", zorder=2)
+  axes.axvline(BOUND, color="C3", linestyle="--", linewidth=1)
+  axes.annotate(
+      "best possible in an 81x81 window",
+      (BOUND + 0.8, -0.4),
+      color="C3",
+      fontsize=8,
+      va="center",
+  )
+  axes.set_yticks(range(len(ordered)), [r.name for r in ordered], fontsize=8)
+  axes.set_xlim(0, 100)
+  axes.set_xlabel("mIoU on 256 validation images, one dot per seed")
+  axes.grid(axis="x", color="0.9")
+  figure.tight_layout()
+  figure.savefig(path, dpi=150)
+  plt.close(figure)
+
+
+def _device():
+  import jax
+
+  device = jax.devices()[0]
+  if device.platform == "cpu":
+    return f"{os.cpu_count()} CPU cores"
+  return f"{jax.device_count()} x {device.device_kind}"
+
+
+def main(argv):
+  del argv
+  from configs import context_scenes as config_lib
+  from ctxseg_jax import describe
+  from ctxseg_jax import errors
+  from ctxseg_jax import experiment
+  from ctxseg_jax import model as model_lib
+
+  names = _VARIANTS.value or list(config_lib.VARIANTS)
+  unknown = sorted(set(names) - set(config_lib.VARIANTS))
+  if unknown:
+    raise errors.UserError(
+        f"--variants: unknown {unknown[0]!r}; known:"
+        f" {', '.join(config_lib.VARIANTS)}"
+    )
+  configs = {name: config_lib.get_config(name) for name in names}
+  steps = config_lib.get_config().total_steps
+  results = {name: [] for name in names}
+  for seed in _SEEDS.value:  # All variants of one seed first.
+    for name in names:
+      results[name].append(run(name, seed, steps))
+  rows = []
+  speed = time_steps(configs, _TIMING_ROUNDS.value)
+  for name, config in configs.items():
+    miou, right, unchanged = zip(*results[name], strict=True)
+    spec = experiment.dataset(config.to_dict())
+    model = model_lib.build(
+        config.model.to_dict(), spec.num_classes, bn_axis_name=None
+    )
+    size = describe.describe(model, config.data.crop_size)
+    rows.append(
+        Row(
+            name,
+            list(miou),
+            list(right),
+            list(unchanged),
+            size["parameters"],
+            size["macs"],
+            speed[name],
+        )
+    )
+  output = pathlib.Path(_OUTPUT.value)
+  output.mkdir(parents=True, exist_ok=True)
+  text = (
+      f"{len(_SEEDS.value)} seeds, {steps} steps of {config.batch_size} images;"
+      f" images/s: training step on {_device()}, median of"
+      f" {_TIMING_ROUNDS.value} rounds.\n\n{table(rows)}"
+  )
+  page.write_table(output / "context_scenes.md", text)
+  plot(rows, output / "context_scenes_heads.png")
+  print(text)
+
+
+if __name__ == "__main__":
+  commands.run(main)

@@ -1,0 +1,97 @@
+"""Benchmarks write what was measured and nothing else."""
+
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+
+from benchmarks import context_scenes
+from benchmarks import head_memory
+from benchmarks import page
+from configs import context_scenes as config_lib
+from ctxseg_jax import errors
+
+
+def make_row(name, miou, **fields):
+  values = dict(
+      right=[25.4 if m is not None else None for m in miou],
+      unchanged=[99.0 if m is not None else None for m in miou],
+      parameters=167_976,
+      macs=170_400_000,
+      images_per_second=61.6,
+  )
+  return context_scenes.Row(name, miou, **(values | fields))
+
+
+class BenchmarksTest(absltest.TestCase):
+
+  def _folder(self):
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    return pathlib.Path(folder.name)
+
+  def test_gain_spread_and_bound(self):
+    rows = [
+        make_row("fcn", [37.0, 38.5, 38.5]),
+        make_row("encnet", [95.0, 96.0, 97.0], right=[96.0, 97.0, 98.0]),
+        make_row("frail", [None, 50.0, 40.0]),
+        make_row("broken", [None, None, None]),
+    ]
+    lines = context_scenes.table(rows).splitlines()[2:]
+    names = [line.split("|")[1].strip() for line in lines]
+    self.assertEqual(
+        names,
+        [
+            "`encnet`",
+            "`frail`",
+            "*best possible in an 81x81 window*",
+            "`fcn`",
+            "`broken`",
+        ],
+    )
+    self.assertEqual(
+        lines[0],
+        "| `encnet` | 95.00, 96.00, 97.00 | 96.00 | 2.00 | +58.00 |"
+        " 96, 97, 98 % | 167,976 | 170 M | 62 |",
+    )
+    # The mean is of the runs that ended; the others are told.
+    self.assertIn(
+        "| diverged, 50.00, 40.00 | 45.00 | 10.00 | +7.00 |", lines[1]
+    )
+    self.assertIn("| diverged, diverged, diverged | nan |", lines[4])
+
+  def test_the_table_takes_its_place_and_leaves_the_text(self):
+    path = self._folder() / "page.md"
+    begin, end = page.MARKERS
+    path.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    page.write_table(path, "new")
+    self.assertEqual(path.read_text(), f"before\n{begin}\nnew\n{end}\nafter\n")
+    path.write_text("no place\n")
+    with self.assertRaisesRegex(errors.UserError, "page.md: expected '<!-- t"):
+      page.write_table(path, "new")
+    self.assertEqual(path.read_text(), "no place\n")
+
+  def test_the_plot_is_a_picture(self):
+    path = self._folder() / "heads.png"
+    rows = [make_row("fcn", [37.0, 38.5]), make_row("broken", [None, None])]
+    context_scenes.plot(rows, path)
+    self.assertStartsWith(path.read_bytes(), b"\x89PNG")
+
+  def test_memory_is_compared_with_the_naive_forms(self):
+    for part, naive, ours in head_memory.compare(batch=1, positions=3600):
+      self.assertGreater(naive, 2 * ours, part)
+
+  def test_every_context_head_takes_part(self):
+    from ctxseg_jax.heads import HEADS
+
+    used = {
+        config_lib.get_config(name).model.head.name
+        for name in config_lib.VARIANTS
+    }
+    # Of another task, for VGG16, an auxiliary, and a variant of deeplabv2.
+    others = {"pooled", "fcn_vgg", "encoding_aux", "deeplabv2_concat"}
+    self.assertSameElements(used | others, HEADS)
+
+
+if __name__ == "__main__":
+  absltest.main()
