@@ -99,6 +99,11 @@ def cifar10() -> dict:
   )
 
 
+def random_weights() -> dict:
+  """The backbone starts from a file only if source and path are given."""
+  return dict(source="", path="", channel_order="rgb")
+
+
 def cross_entropy(weight: float = 1.0, **options) -> dict:
   """Pixel-wise cross-entropy; by default the mean over labelled pixels."""
   return dict(loss="softmax_cross_entropy", weight=weight, **options)

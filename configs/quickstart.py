@@ -35,6 +35,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
           dropout_rate=0.0,
       ),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(logits=common.cross_entropy(), se_logits=common.se_loss())
   config.optim = dict(
       learning_rate=0.03,

@@ -98,7 +98,8 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
     fail(text or repr(e), 2)
   if "config" in flags.FLAGS:
     try:
-      flags.FLAGS.config.to_dict  # noqa: B018
+      # A command may do without, and then it is None.
+      getattr(flags.FLAGS.config, "to_dict", None)
     except OSError:  # ml_collections tells of a missing file on first use.
       name = config_flags.get_config_filename(flags.FLAGS["config"])
       fail(f"--config: there is no file {name}", 2)

@@ -40,7 +40,7 @@ def check(config: Mapping[str, Any]) -> None:
     UserError: Names the key and the nearest known one.
   """
   settings.check_keys(
-      config, (*_PERIODS, "eval", "switches"), "", required=_KEYS
+      config, (*_PERIODS, "eval", "init_from", "switches"), "", required=_KEYS
   )
   chosen = task(config)
   settings.check_keys(

@@ -22,6 +22,7 @@ from ctxseg_jax import reports as reports_lib
 from ctxseg_jax import step as step_lib
 from ctxseg_jax import workdir as workdir_lib
 from ctxseg_jax.data import pipeline
+from ctxseg_jax.pretrained import initial
 
 
 def train_and_evaluate(
@@ -49,6 +50,7 @@ def train_and_evaluate(
   """
   plain = config.to_dict()
   experiment.check(plain)
+  is_pretrained = initial.check(plain)
   spec = experiment.dataset(plain)
   mesh = experiment.make_mesh()
   if config.batch_size % mesh.size:
@@ -113,6 +115,8 @@ def train_and_evaluate(
     if restored is not None:
       state = restored[0]
       logging.info("Resuming at step %d.", restored[2])
+    elif is_pretrained:
+      state = initial.start(plain, model, state)
     start = int(state.step)
     if primary:
       folder.metrics.truncate_after(start)

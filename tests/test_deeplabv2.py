@@ -6,6 +6,7 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 import flax.linen as nn
+import foreign
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -20,6 +21,7 @@ from ctxseg_jax import model as model_lib
 from ctxseg_jax import optim
 from ctxseg_jax import step as step_lib
 from ctxseg_jax.backbones import resnet
+from ctxseg_jax.pretrained import naming
 
 FILE = "torch_vgg.npz"
 SCALES = (1.0, 0.75, 0.5)
@@ -126,7 +128,7 @@ class ScalesTest(parity.ParityTestCase):
       ours, new = params, after
       for key in row.ours[1:]:
         ours, new = ours[key], new[key]
-      grad = mmseg_names.LAYOUTS[row.layout](grad)
+      grad = naming.LAYOUTS[row.layout](grad, ours.shape)
       self.assert_relatively_near(ours - new, grad, rtol=1e-3, name=name)
 
   @parameterized.parameters(
@@ -208,10 +210,9 @@ class ResNetTest(parity.ParityTestCase):
     golden = parity.Golden(FILE, "resnet")
     module = resnet.ResNet(**MSRA | dict(depth=50))
     images = parity.nhwc(mmseg_names.make_tensor("images", golden["images"]))
-    variables = mmseg_names.convert(
-        parity.tensors(golden),
-        mmseg_names.resnet(50, "7x7"),
-        parity.template(module, images),
+    tree = parity.template(module, images)
+    variables = foreign.convert(
+        parity.tensors(golden), foreign.rows(module, tree), tree
     )
 
     features = jax.jit(module.apply, static_argnames="train")(

@@ -8,6 +8,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import flax
 import flax.linen as nn
+import foreign
 import jax
 import jax.numpy as jnp
 import mmseg_names
@@ -108,58 +109,6 @@ class PlanTest(parameterized.TestCase):
       _shapes(**fields)
 
 
-NORM = (
-    ("scale", "weight"),
-    ("bias", "bias"),
-    ("mean", "running_mean"),
-    ("var", "running_var"),
-)
-
-
-def _timm_rows(plan):
-  """Returns timm's names for our parameters."""
-
-  def conv_norm(conv, norm, ours):
-    rows = [("conv.kernel", f"{conv}.weight", "conv")]
-    rows += [(f"bn.{o}", f"{norm}.{t}", "same") for o, t in NORM]
-    return [
-        mmseg_names.Row(
-            theirs,
-            layout,
-            (
-                "batch_stats" if name in ("bn.mean", "bn.var") else "params",
-                *ours,
-                *name.split("."),
-            ),
-        )
-        for name, theirs, layout in rows
-    ]
-
-  def dense(theirs, ours):
-    return [
-        mmseg_names.Row(f"{theirs}.weight", "conv1x1", (*ours, "kernel")),
-        mmseg_names.Row(f"{theirs}.bias", "same", (*ours, "bias")),
-    ]
-
-  rows = conv_norm("conv_stem", "bn1", ("stem",))
-  for i, blocks in enumerate(plan):
-    for k, (group, *_) in enumerate(blocks):
-      block = f"blocks.{i}.{k}"
-      ours = (f"group{i + 1}_block{k + 1}",)
-      layers = ["depthwise", "project"]
-      names = ["conv_dw", "conv_pw"]
-      if group.expansion > 1:
-        layers = ["expand", *layers]
-        names = ["conv_pw", "conv_dw", "conv_pwl"]
-      for n, (layer, name) in enumerate(
-          zip(layers, names, strict=True), start=1
-      ):
-        rows += conv_norm(f"{block}.{name}", f"{block}.bn{n}", (*ours, layer))
-      for layer, name in (("squeeze", "reduce"), ("excite", "expand")):
-        rows += dense(f"{block}.se.conv_{name}", ("params", *ours, "se", layer))
-  return rows
-
-
 class TimmParityTest(absltest.TestCase):
   """`golden/make_timm.py` computed what is expected here."""
 
@@ -186,11 +135,8 @@ class TimmParityTest(absltest.TestCase):
     images = np.moveaxis(images, 1, -1)
     backbone = efficientnet.EfficientNet(output_stride=output_stride)
     _, template = _shapes(output_stride=output_stride)
-    variables = mmseg_names.convert(
-        tensors,
-        _timm_rows(efficientnet.group_plan("b0", output_stride)),
-        template,
-    )
+    rows = foreign.rows(backbone, template, source="timm")
+    variables = foreign.convert(tensors, rows, template)
 
     features = jax.jit(backbone.apply, static_argnames="train")(
         variables, images, train=False

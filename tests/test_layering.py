@@ -30,7 +30,6 @@ FLOORS = [
         "model",
         "optim",
         "preemption",
-        "pretrained",
         "progress",
         "step",
         "visualize",
@@ -39,7 +38,7 @@ FLOORS = [
     {"predictions"},
     {"tasks"},
     {"evaluate", "experiment"},
-    {"describe", "reports"},
+    {"describe", "pretrained", "reports"},
     {"loop"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

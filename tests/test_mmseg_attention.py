@@ -6,6 +6,7 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 import flax
+import foreign
 import jax
 import mmseg_names
 import numpy as np
@@ -21,22 +22,13 @@ FILE = "mmseg_attention.npz"
 COMMON = dict(num_classes=5, channels=8, dropout_rate=0.0)
 HEADS = {
     # 63 positions: the last chunk is not full.
-    "nonlocal": (
-        non_local.NonLocalHead(chunk_size=20, **COMMON),
-        mmseg_names.nl_head(),
-    ),
-    "danet": (
-        danet.DANetHead(query_channels=4, chunk_size=20, **COMMON),
-        mmseg_names.da_head(),
-    ),
-    "emanet": (
-        emanet.EMAHead(
-            num_bases=6,
-            normalize_mean=True,
-            concat_input=True,
-            **(COMMON | dict(channels=16)),
-        ),
-        mmseg_names.ema_head(),
+    "nonlocal": non_local.NonLocalHead(chunk_size=20, **COMMON),
+    "danet": danet.DANetHead(query_channels=4, chunk_size=20, **COMMON),
+    "emanet": emanet.EMAHead(
+        num_bases=6,
+        normalize_mean=True,
+        concat_input=True,
+        **(COMMON | dict(channels=16)),
     ),
 }
 
@@ -60,27 +52,27 @@ class AttentionParityTest(parity.ParityTestCase):
         "stage4.features", tuple(inputs["shape"])
     )
     features = {"stage4": parity.nhwc(features)}
-    module, rows = HEADS[name]
-    variables = mmseg_names.convert(
-        mmseg_names.sharpen(parity.tensors(golden)),
-        rows,
-        parity.template(module, features),
+    module = HEADS[name]
+    tree = parity.template(module, features)
+    rows = foreign.rows(module, tree)
+    variables = foreign.convert(
+        mmseg_names.sharpen(parity.tensors(golden)), rows, tree
     )
-    return golden, features, variables, inputs["labels"]
+    return golden, features, variables, rows, inputs["labels"]
 
   @parameterized.parameters(*HEADS)
   def test_logits(self, name):
-    golden, features, variables, _ = self._load(name)
+    golden, features, variables, _, _ = self._load(name)
 
-    out = HEADS[name][0].apply(variables, features, train=False)
+    out = HEADS[name].apply(variables, features, train=False)
 
     for key, x in out.items():
       self.assert_near(x, parity.nhwc(golden[key]), name=key)
 
   @parameterized.parameters(*HEADS)
   def test_training(self, name):
-    golden, features, variables, labels = self._load(name)
-    module, rows = HEADS[name]
+    golden, features, variables, rows, labels = self._load(name)
+    module = HEADS[name]
     state = dict(variables)
     params = state.pop("params")
 
@@ -114,12 +106,12 @@ class AttentionParityTest(parity.ParityTestCase):
         input_grad, parity.nhwc(theirs.pop("stage4.features")), name="features"
     )
     flat = flax.traverse_util.flatten_dict(
-        mmseg_names.convert(
-            theirs, mmseg_names.parameters(rows), {"params": params}
-        )["params"]
+        foreign.convert(theirs, foreign.parameters(rows), {"params": params})[
+            "params"
+        ]
     )
     grads = flax.traverse_util.flatten_dict(grads)
-    for row in mmseg_names.parameters(rows):
+    for row in foreign.parameters(rows):
       path = row.ours[1:]
       if row.theirs in CANCELLED:
         self.assertLess(np.abs(flat[path]).max(), 1e-6, path)
@@ -129,7 +121,7 @@ class AttentionParityTest(parity.ParityTestCase):
 
   def _compare_state(self, golden, rows, old, new):
     theirs = {k: x for k, x in golden.under("train").items() if "." in k}
-    theirs = mmseg_names.convert(
+    theirs = foreign.convert(
         theirs | self._frozen(golden, rows),
         [row for row in rows if row.ours[0] != "params"],
         old,

@@ -7,6 +7,7 @@ import re
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import foreign
 import jax
 import jax.numpy as jnp
 import mmseg_names
@@ -29,27 +30,14 @@ ASPP = dict(
 )
 PLUS = dict(low_channels=3, separable=True, decoder_dropout_rate=0.0, **ASPP)
 HEADS = {
-    "pspnet": (
-        pspnet.PSPHead(branch_channels=6, **COMMON),
-        mmseg_names.psp_head((1, 2, 3, 6)),
+    "pspnet": pspnet.PSPHead(branch_channels=6, **COMMON),
+    "pspnet_aligned": pspnet.PSPHead(
+        branch_channels=6, bins=(1, 2, 5), align_corners=True, **COMMON
     ),
-    "pspnet_aligned": (
-        pspnet.PSPHead(
-            branch_channels=6, bins=(1, 2, 5), align_corners=True, **COMMON
-        ),
-        mmseg_names.psp_head((1, 2, 5)),
-    ),
-    "deeplabv3": (
-        deeplab.DeepLabV3Head(**ASPP),
-        mmseg_names.aspp_head(3, False),
-    ),
-    "deeplabv3plus": (
-        deeplab.DeepLabV3PlusHead(**PLUS),
-        mmseg_names.aspp_head(3, True),
-    ),
-    "deeplabv3plus_aligned": (
-        deeplab.DeepLabV3PlusHead(align_corners=True, **PLUS),
-        mmseg_names.aspp_head(3, True),
+    "deeplabv3": deeplab.DeepLabV3Head(**ASPP),
+    "deeplabv3plus": deeplab.DeepLabV3PlusHead(**PLUS),
+    "deeplabv3plus_aligned": deeplab.DeepLabV3PlusHead(
+        align_corners=True, **PLUS
     ),
 }
 
@@ -80,19 +68,20 @@ class PyramidParityTest(parity.ParityTestCase):
         )
         for k, shape in shapes.items()
     }
-    module, rows = HEADS[name]
+    module = HEADS[name]
     tree = parity.without_diagnostics(parity.template(module, features))
-    variables = mmseg_names.convert(parity.tensors(golden), rows, tree)
-    return golden, features, variables
+    rows = foreign.rows(module, tree)
+    variables = foreign.convert(parity.tensors(golden), rows, tree)
+    return golden, features, variables, rows
 
   def _compare_logits(self, ours, theirs):
     self.assert_near(ours[:2, ::2], parity.nhwc(theirs), name="logits")
 
   @parameterized.named_parameters((name, name) for name in HEADS)
   def test_logits(self, name):
-    golden, features, variables = self._load(name)
+    golden, features, variables, _ = self._load(name)
 
-    out = HEADS[name][0].apply(variables, features, train=False)
+    out = HEADS[name].apply(variables, features, train=False)
 
     self.assertSameElements(out, ["logits"])
     self._compare_logits(out["logits"], golden["logits"])
@@ -101,8 +90,8 @@ class PyramidParityTest(parity.ParityTestCase):
       (name, name) for name in HEADS if not name.endswith("_aligned")
   )
   def test_training(self, name):
-    golden, features, variables = self._load(name)
-    module, rows = HEADS[name]
+    golden, features, variables, rows = self._load(name)
+    module = HEADS[name]
     labels = parity.Golden(FILE, "inputs")["labels"]
 
     def loss_fn(params, features):
@@ -132,9 +121,9 @@ class PyramidParityTest(parity.ParityTestCase):
         np.testing.assert_array_equal(x, 0.0)
       else:
         self.assert_relatively_near(x[:1], parity.nhwc(expected), name=stage)
-    expected_grads = mmseg_names.convert(
+    expected_grads = foreign.convert(
         expected_grads,
-        mmseg_names.parameters(rows),
+        foreign.parameters(rows),
         {"params": variables["params"]},
     )["params"]
     jax.tree_util.tree_map_with_path(
@@ -149,7 +138,7 @@ class PyramidParityTest(parity.ParityTestCase):
     theirs = golden.under("train")
     theirs = {k: x for k, x in theirs.items() if "running" in k}
     stats = {"batch_stats": variables["batch_stats"]}
-    theirs = mmseg_names.convert(
+    theirs = foreign.convert(
         theirs, [row for row in rows if row.ours[0] == "batch_stats"], stats
     )["batch_stats"]
 

@@ -7,6 +7,7 @@ import re
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import foreign
 import jax
 import jax.numpy as jnp
 import mmseg_names
@@ -85,15 +86,15 @@ def rows(names):
   found = []
   for name in names:
     *path, kind = name.split(".")
-    ours = dict(weight=("conv", "kernel"), bias=("same", "bias"))[kind]
-    found.append(mmseg_names.Row(name, ours[0], ("params", *path, ours[1])))
+    ours = dict(weight=("linear", "kernel"), bias=("same", "bias"))[kind]
+    found.append(foreign.Row(name, ours[0], ("params", *path, ours[1])))
   return found
 
 
 def load(golden, model):
   """Returns variables of the golden file's weights."""
   _, template = abstract(model)
-  return mmseg_names.convert(
+  return foreign.convert(
       parity.tensors(golden), rows(golden.shapes()), template
   )
 

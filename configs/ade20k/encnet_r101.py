@@ -48,6 +48,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
           name="fcn", stage="stage3", channels=256, channel_dropout=False
       ),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(),
       se_logits=common.se_loss(),

@@ -31,6 +31,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       head=dict(name="encnet", channels=512, num_codewords=32, se_loss=True),
       aux_head=dict(name="fcn", stage="stage3", channels=256),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(),
       aux_logits=common.cross_entropy(0.2),

@@ -34,6 +34,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
           host=dict(name="fcn_vgg", channel_dropout=False),
       ),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(logits=common.cross_entropy())
   config.optim = dict(
       learning_rate=0.01,

@@ -36,6 +36,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="fcn_se", squeeze_channels=4),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(logits=common.cross_entropy())
   config.optim = dict(
       learning_rate=0.001,

@@ -36,6 +36,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       head=dict(name="danet", channels=512, query_channels=64),
       aux_head=dict(name="fcn", stage="stage3", channels=256),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(**common.ALL_PIXELS),
       position_logits=common.cross_entropy(**common.ALL_PIXELS),

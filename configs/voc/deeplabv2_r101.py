@@ -43,6 +43,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="deeplabv2"),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(),
       scale100_logits=common.cross_entropy(),

@@ -45,6 +45,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       aux_head=dict(name="fcn", stage="stage3", channels=256),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(**common.ALL_PIXELS),
       aux_logits=common.cross_entropy(0.4, **common.ALL_PIXELS),

@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="deeplabv3plus", rates=(12, 24, 36), align_corners=True),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(logits=common.cross_entropy(**common.ALL_PIXELS))
   config.optim = dict(
       learning_rate=0.009,

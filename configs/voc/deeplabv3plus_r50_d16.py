@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="deeplabv3plus", rates=(6, 12, 18), align_corners=True),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(denominator="labelled_times_images")
   )

@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="emanet", channels=512, num_bases=64, num_iters=3),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(logits=common.cross_entropy(**common.ALL_PIXELS))
   config.optim = dict(
       learning_rate=0.009,

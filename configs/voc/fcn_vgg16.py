@@ -32,6 +32,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       backbone=dict(name="vgg16", form="fcn"),
       head=dict(name="fcn_vgg", form="32s"),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(logits=common.cross_entropy(denominator="one"))
   config.optim = dict(
       learning_rate=1e-10,

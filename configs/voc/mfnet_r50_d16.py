@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="mfnet", rank=64, map_size=(33, 33), align_corners=True),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(denominator="labelled_times_images"),
       reconstruction_residual=dict(

@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       head=dict(name="pspnet", channels=512, align_corners=True),
       aux_head=dict(name="fcn", stage="stage3", channels=256),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       logits=common.cross_entropy(), aux_logits=common.cross_entropy(0.4)
   )

@@ -39,6 +39,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="sanet", align_corners=True),
   )
+  config.init_from = common.random_weights()
   config.loss = dict(
       mask_logits=common.cross_entropy(),
       category_logits=dict(loss="presence_bce", weight=0.2),

@@ -187,15 +187,19 @@ class EfficientNet(nn.Module):
     output_stride: Input size over the size of stage 4: 8, 16 or 32.
     drop_rate: Share of the images for which training skips the last block;
       it rises linearly from 0 at the first (paper: 0.2, "stochastic depth").
-    norm: Settings of the batch norms, all but momentum and epsilon: 0.99 and
-      1e-3 here, as published. The epsilon is part of the function that the
-      published weights compute, and not small beside some of its variances.
+    epsilon: Of the batch norms. It is part of the function that published
+      weights compute, and not small beside some of their variances: 1e-3 (the
+      authors; torchvision's B5 to B7), 1e-5 (timm's own, torchvision's B0 to
+      B4).
+    norm: Settings of the batch norms, all but momentum and epsilon; the
+      momentum is 0.99, as published.
     dtype: Compute dtype; the gates are float32.
   """
 
   variant: str = "b0"
   output_stride: int = 8
   drop_rate: float = 0.2
+  epsilon: float = 1e-3
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -217,7 +221,9 @@ class EfficientNet(nn.Module):
     """
     plan = group_plan(self.variant, self.output_stride)
     kw = dict(
-        norm=dataclasses.replace(self.norm, momentum=0.99, epsilon=1e-3),
+        norm=dataclasses.replace(
+            self.norm, momentum=0.99, epsilon=self.epsilon
+        ),
         dtype=self.dtype,
     )
     width, _ = VARIANTS[self.variant]

@@ -102,6 +102,7 @@ class BasicBlock(nn.Module):
   channels: int
   stride: int
   dilation: int
+  avg_down: bool
   norm: Norm
   dtype: jnp.dtype
 
@@ -118,7 +119,8 @@ class BasicBlock(nn.Module):
     out = ConvBNAct(self.channels, act=None, name="conv2", **kw)(
         out, train=train
     )
-    return nn.relu(out + _shortcut(x, out, self.stride, kw, train))
+    shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
+    return nn.relu(out + shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -130,6 +132,7 @@ class Bottleneck(nn.Module):
   channels: int
   stride: int
   dilation: int
+  avg_down: bool
   stride_in_1x1: bool
   norm: Norm
   dtype: jnp.dtype
@@ -151,16 +154,28 @@ class Bottleneck(nn.Module):
     out = ConvBNAct(4 * self.channels, 1, act=None, name="conv3", **kw)(
         out, train=train
     )
-    return nn.relu(out + _shortcut(x, out, self.stride, kw, train))
+    shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
+    return nn.relu(out + shortcut)
 
 
-def _shortcut(x, out, stride, kw, train):
+def _shortcut(x, out, stride, avg_down, kw, train):
   """Returns x, projected where a block changes its shape."""
   if x.shape == out.shape:
     return x
+  if avg_down and stride > 1:
+    x = _average_pool(x, stride)
+    stride = 1
   return ConvBNAct(
       out.shape[-1], 1, stride=stride, act=None, name="shortcut", **kw
   )(x, train=train)
+
+
+def _average_pool(x, stride):
+  """Returns means of squares; at the edges, of what there is of them."""
+  pads = [(0, -size % stride) for size in x.shape[1:3]]
+  return nn.avg_pool(
+      x, (stride,) * 2, (stride,) * 2, pads, count_include_pad=False
+  )
 
 
 class ResNet(nn.Module):
@@ -173,6 +188,9 @@ class ResNet(nn.Module):
     dilation: Which blocks are dilated by how much; see `DILATIONS`.
     stride_in_1x1: Put the stride of a bottleneck into its first convolution,
       as in the first release of the weights (He et al.; DeepLabV2).
+    avg_down: Average over the stride before the projection of a shortcut,
+      which then has none (He et al., "Bag of Tricks for Image Classification
+      with Convolutional Neural Networks", CVPR 2019: ResNet-D; ResNetV1d).
     ceil_pool: Round the size of the stem up; see `layers.max_pool` (the first
       release, DeepLabV2).
     norm: Settings of the batch norms.
@@ -184,6 +202,7 @@ class ResNet(nn.Module):
   stem: str = "deep64"
   dilation: str = "contracted"
   stride_in_1x1: bool = False
+  avg_down: bool = False
   ceil_pool: bool = False
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
@@ -232,6 +251,7 @@ class ResNet(nn.Module):
             channels=64 * 2 ** (stage - 1),
             stride=stride if i == 1 else 1,
             dilation=dilation,
+            avg_down=self.avg_down,
             name=f"stage{stage}_block{i}",
             **kw,
         )(x, train=train)

@@ -1,0 +1,205 @@
+r"""Turns the weights of another project into a work dir of ours.
+
+  python -m ctxseg_jax.pretrained.convert --source mmseg --checkpoint F.pth \
+      --config configs/camvid/fcn_r50_d8.py --output runs/converted
+  python eval.py --workdir runs/converted
+  python train.py --config ... --workdir runs/converted
+
+The work dir is at step 0: evaluated and used for predictions like any other,
+and trained on by the same config. It appears when it is complete and not at
+all when something is wrong. The mean and deviation of the images come with the
+weights, not from the config.
+
+A file that has a backbone alone becomes `backbone.safetensors` in that folder,
+a checked copy to start training from.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from absl import flags
+import jax
+import jax.numpy as jnp
+from ml_collections import config_flags
+
+from ctxseg_jax import checkpoint as checkpoint_lib
+from ctxseg_jax import commands
+from ctxseg_jax import errors
+from ctxseg_jax import experiment
+from ctxseg_jax import optim
+from ctxseg_jax import step as step_lib
+from ctxseg_jax import workdir as workdir_lib
+from ctxseg_jax.pretrained import files
+from ctxseg_jax.pretrained import loading
+from ctxseg_jax.pretrained import SOURCES
+
+BACKBONE_FILE = "backbone.safetensors"
+
+
+def convert(
+    config: Mapping[str, Any],
+    *,
+    source: str,
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    channel_order: str = "rgb",
+) -> str:
+  """Writes a folder with the weights of a file.
+
+  Args:
+    config: The resolved config of the network.
+    source: Whose names the file has, a key of `SOURCES`.
+    checkpoint: The file.
+    output: The folder; it must not exist.
+    channel_order: Of the images that the weights expect, "rgb" or "bgr".
+
+  Returns:
+    What to tell the user.
+
+  Raises:
+    UserError: The file, the config or the folder are not usable; nothing is
+      left behind.
+  """
+  output = pathlib.Path(output).absolute()
+  _refuse_existing(output)
+  experiment.check(config)
+  spec = experiment.dataset(config)
+  model = experiment.build_model(config, spec)
+  tx, _ = optim.make(config["optim"], total_steps=config["total_steps"])
+  size = experiment.augmentation(config, spec).crop_size
+  state = jax.eval_shape(
+      lambda: step_lib.init_state(model, tx, jax.random.key(0), size)
+  )
+  arrays, summary, whole = loading.load(
+      config,
+      model,
+      state,
+      source=source,
+      path=checkpoint,
+      channel_order=channel_order,
+      whole=None,
+  )
+  lines = [summary.table()]
+  lines += [
+      f"warning: {line}" for line in loading.differences(source, model, whole)
+  ]
+  if channel_order == "bgr":
+    lines.append("The first convolution was turned round: from BGR to RGB.")
+  normalisation = loading.normalisation(source, checkpoint, channel_order)
+
+  folder = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+  try:
+    folder.mkdir(parents=True)
+    if whole:
+      config, changes = _with_normalisation(config, normalisation)
+      lines += changes
+      _write_workdir(folder, config, state, tx, arrays)
+      lines.append(f"written: {output}, a work dir at step 0")
+    else:
+      files.write_safetensors(
+          folder / BACKBONE_FILE, arrays, {"format": "ctxseg_jax backbone"}
+      )
+      lines.append(
+          f"written: {output / BACKBONE_FILE}, the backbone alone: the file has"
+          " no head like the config's. Train from it with"
+          " --config.init_from.source=ctxseg_jax and --config.init_from.path"
+      )
+    _refuse_existing(output)
+    folder.rename(output)
+  except OSError as e:
+    raise errors.UserError(
+        f"{output}: cannot be written ({e.strerror}); choose another --output"
+        " or mend its permissions"
+    ) from e
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+  return "\n".join(lines)
+
+
+def _refuse_existing(output):
+  if os.path.lexists(output):
+    raise errors.UserError(
+        f"{output}: exists, and is not overwritten; choose another --output or"
+        " remove it"
+    )
+
+
+def _with_normalisation(config, normalisation):
+  """Returns the config with what the weights expect, and what changed."""
+  if normalisation is None:
+    return config, []
+  data, changes = dict(config["data"]), []
+  for key, value in zip(("mean", "std"), normalisation, strict=True):
+    if tuple(data[key]) != value:
+      changes.append(
+          f"data.{key} is {value}, which goes with the weights, instead of"
+          f" {tuple(data[key])}; if yours were trained otherwise, write it into"
+          " config.json"
+      )
+      data[key] = value
+  return {**config, "data": data}, changes
+
+
+def _write_workdir(path, config, state, tx, arrays):
+  state = loading.with_variables(state, arrays)
+  state = state.replace(
+      step=jnp.zeros((), jnp.int32), opt_state=tx.init(state.params)
+  )
+  with workdir_lib.Workdir(path) as folder:
+    folder.write_config(config)
+    with checkpoint_lib.Checkpoints(folder.checkpoints) as checkpoints:
+      checkpoints.save(0, state, {"data_step": 0})
+      checkpoints.wait()
+    checkpoint_lib.save_best(folder.best, state, {"step": 0})
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the command."""
+  del argv
+  # Nothing is computed: no accelerator is taken away from a run.
+  jax.config.update("jax_platforms", "cpu")
+  checkpoint = flags.FLAGS.checkpoint
+  if flags.FLAGS.config is not None:
+    config = flags.FLAGS.config.to_dict()
+  elif flags.FLAGS.source == "ctxseg_jax" and loading.stored_config(checkpoint):
+    config = loading.stored_config(checkpoint)
+  else:
+    raise errors.UserError(
+        "--config: missing; only a whole network that was exported here brings"
+        " its own"
+    )
+  print(
+      convert(
+          config,
+          source=flags.FLAGS.source,
+          checkpoint=checkpoint,
+          output=flags.FLAGS.output,
+          channel_order=flags.FLAGS.channel_order,
+      )
+  )
+
+
+if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  config_flags.DEFINE_config_file(
+      "config",
+      help_string="File under configs/, with :variant.",
+      lock_config=True,
+  )
+  flags.DEFINE_enum("source", None, sorted(SOURCES), "Whose names it has.")
+  flags.DEFINE_string(
+      "checkpoint", None, "File of weights: .pth, .safetensors."
+  )
+  flags.DEFINE_string("output", None, "Folder to write; it must not exist.")
+  flags.DEFINE_enum(
+      "channel_order",
+      "rgb",
+      loading.CHANNEL_ORDERS,
+      "Of the images the weights expect; Caffe's are bgr.",
+  )
+  flags.mark_flags_as_required(["source", "checkpoint", "output"])
+  commands.run(main)

@@ -1,0 +1,83 @@
+r"""Writes a trained network to one safetensors file, to be shared.
+
+  python -m ctxseg_jax.pretrained.export --workdir runs/camvid \
+      --output camvid.safetensors
+
+Tensors are called by their paths, and the config is in the metadata: the file
+alone is enough for `ctxseg_jax.pretrained.convert --source ctxseg_jax`.
+"""
+
+from collections.abc import Sequence
+import json
+import os
+import pathlib
+
+from absl import flags
+import flax
+import jax
+import numpy as np
+
+from ctxseg_jax import commands
+from ctxseg_jax import errors
+from ctxseg_jax import experiment
+from ctxseg_jax.pretrained import files
+
+
+def export(
+    workdir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    which: str = "best",
+) -> str:
+  """Writes the file.
+
+  Args:
+    workdir: A work dir of `train.py`.
+    output: The file; it must not exist.
+    which: "best", "last", or a step that is kept.
+
+  Returns:
+    What to tell the user.
+
+  Raises:
+    UserError: No such checkpoint, or the file cannot be written.
+  """
+  output = pathlib.Path(output)
+  if os.path.lexists(output):
+    raise errors.UserError(
+        f"{output}: exists, and is not overwritten; choose another --output or"
+        " remove it"
+    )
+  trained = experiment.load(workdir, which)
+  tensors = {
+      path: np.asarray(x)
+      for path, x in flax.traverse_util.flatten_dict(
+          trained.variables, sep="/"
+      ).items()
+  }
+  metadata = {
+      "format": "ctxseg_jax network",
+      "config": json.dumps(trained.config),
+      "step": str(trained.step),
+      "class_names": json.dumps(trained.spec.class_names),
+  }
+  files.write_safetensors(output, tensors, metadata)
+  return f"written: {output}, {len(tensors)} tensors of step {trained.step}"
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the command."""
+  del argv
+  # Nothing is computed: no accelerator is taken away from a run.
+  jax.config.update("jax_platforms", "cpu")
+  print(export(flags.FLAGS.workdir, flags.FLAGS.output, flags.FLAGS.checkpoint))
+
+
+if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  flags.DEFINE_string("workdir", None, "Work dir of train.py.")
+  flags.DEFINE_string("output", None, "File to write; it must not exist.")
+  flags.DEFINE_string(
+      "checkpoint", "best", "'best', 'last' or a step that is kept."
+  )
+  flags.mark_flags_as_required(["workdir", "output"])
+  commands.run(main)

@@ -1,0 +1,153 @@
+"""Reads a file of weights into the variables of a config's network."""
+
+from collections.abc import Mapping
+import json
+import operator
+import os
+from typing import Any
+
+import flax
+import jax
+
+from ctxseg_jax import errors
+from ctxseg_jax import model as model_lib
+from ctxseg_jax import settings
+from ctxseg_jax import step as step_lib
+from ctxseg_jax.pretrained import files
+from ctxseg_jax.pretrained import SOURCES
+from ctxseg_jax.pretrained import transfer
+
+CHANNEL_ORDERS = ("rgb", "bgr")
+
+# The normalisation of the networks that Caffe trained, and BGR belongs to.
+_CAFFE_STD = (1.0, 1.0, 1.0)
+
+
+def flatten(state: step_lib.TrainState) -> dict[str, Any]:
+  """Returns the variables of a state by path, `params/backbone/...`."""
+  variables = {"params": state.params, **state.model_state}
+  return flax.traverse_util.flatten_dict(variables, sep="/")
+
+
+def with_variables(
+    state: step_lib.TrainState, flat: Mapping[str, Any]
+) -> step_lib.TrainState:
+  """Returns the state with all of its variables replaced."""
+  variables = flax.traverse_util.unflatten_dict(flat, sep="/")
+  params = variables.pop("params")
+  return state.replace(params=params, model_state=variables)
+
+
+def load(
+    config: Mapping[str, Any],
+    model: model_lib.SegmentationModel,
+    state: step_lib.TrainState,
+    *,
+    source: str,
+    path: str | os.PathLike[str],
+    channel_order: str = "rgb",
+    whole: bool | None = False,
+) -> tuple[dict[str, Any], transfer.Summary, bool]:
+  """Reads what a file has for a network.
+
+  Args:
+    config: The resolved config.
+    model: Its network.
+    state: Its variables, or their shapes.
+    source: Whose names the file has, a key of `SOURCES`.
+    path: The file.
+    channel_order: Of the images that the weights expect, "rgb" or "bgr".
+    whole: All of the network or, the default, its backbone; None is what the
+      file has.
+
+  Returns:
+    Arrays by path, what became of every tensor, and whether the file has the
+    whole network.
+
+  Raises:
+    UserError: The file is not usable, or not for this network.
+  """
+  project = settings.lookup(SOURCES, source, "source")
+  tensors = files.read_tensors(path)
+  template = flatten(state)
+  if whole is None:
+    whole = transfer.has_heads(project, config["model"], template, tensors)
+  arrays, summary = transfer.transfer(
+      tensors,
+      source,
+      SOURCES,
+      config["model"],
+      template,
+      whole=whole,
+      place=str(path),
+      channel_order=channel_order,
+  )
+  return arrays, summary, whole
+
+
+def normalisation(
+    source: str, path: str | os.PathLike[str], channel_order: str
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+  """Returns mean and deviation (RGB) that weights expect; None if unknown."""
+  project = SOURCES[source]
+  if project.mean is None:
+    data = stored_config(path).get("data", {})
+    if {"mean", "std"} <= set(data):
+      return tuple(data["mean"]), tuple(data["std"])
+    return None
+  return project.mean, _CAFFE_STD if channel_order == "bgr" else project.std
+
+
+def stored_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Returns the config that one of our own files carries, or nothing."""
+  metadata = files.read_metadata(path)
+  try:
+    config = json.loads(metadata.get("config", "{}"))
+  except ValueError as e:
+    raise errors.UserError(
+        f"{path}: the config in its metadata is not JSON ({e}); export it anew"
+    ) from e
+  if not isinstance(config, dict):
+    raise errors.UserError(
+        f"{path}: the config in its metadata is a {type(config).__name__},"
+        " expected an object; export it anew"
+    )
+  return config
+
+
+def differences(
+    source: str, model: model_lib.SegmentationModel, whole: bool
+) -> list[str]:
+  """Returns what about the network is not as the weights were trained.
+
+  Only what no tensor tells: a wrong depth is an error, a wrong dilation gives
+  wrong numbers.
+  """
+  project = SOURCES[source]
+  expected = project.conventions(model)
+  if whole:
+    expected |= project.whole_conventions
+  lines = []
+  for key, value in expected.items():
+    try:
+      found = operator.attrgetter(key)(model)
+    except AttributeError:  # Of another backbone.
+      continue
+    if found != value:
+      lines.append(
+          f"model.{key} is {found!r}, the weights of {source} were trained"
+          f" with {value!r}"
+      )
+  return lines
+
+
+def put(
+    state: step_lib.TrainState, arrays: Mapping[str, Any]
+) -> step_lib.TrainState:
+  """Returns a state with some of its variables replaced, where they were."""
+  flat = flatten(state)
+  placed = {
+      path: jax.device_put(array, flat[path].sharding)
+      for path, array in arrays.items()
+  }
+  return with_variables(state, flat | placed)

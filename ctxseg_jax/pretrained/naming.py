@@ -1,0 +1,247 @@
+"""How a source names what we have: rules from our paths to its tensors.
+
+A path of ours is `<collection>/<part>/<modules>/<tensor>`, for instance
+`params/backbone/stage1_block1/conv1/conv/kernel`. The rules of a part see what
+follows the part. So a source is a short table, whatever the depth of a
+network, and every path of a network has one foreign name or none.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import re
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+from ctxseg_jax import errors
+
+# Means and deviations of the images that the published weights were trained
+# on, RGB, 0 to 255.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+# What PyTorch calls the tensors of a module.
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+COUNTERS = (r".*num_batches_tracked", "counters of batch norms")
+IMAGENET_CLASSIFIER = "the classifier of the pretraining"
+NO_AUX_HEAD = "the config has no auxiliary head"
+
+
+def _linear(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Turns [out, in, ...] into [..., in, out].
+
+  A dense layer may be a convolution here (the first of VGG16's, whose input
+  was a flattened map) and a 1x1 convolution a dense layer.
+  """
+  if (
+      x.ndim == 2
+      and len(shape) == 4
+      and x.shape[0] == shape[-1]
+      and (x.size == np.prod(shape))
+  ):
+    height, width, channels, _ = shape
+    x = x.reshape(-1, channels, height, width)
+  if x.ndim > len(shape) == 2 and set(x.shape[2:]) == {1}:
+    x = x.reshape(x.shape[:2])
+  return np.transpose(x, (*range(2, x.ndim), 1, 0))
+
+
+def _mean_last(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """As `_linear`; of the concatenated inputs, our first one is their last."""
+  x = _linear(x, shape)
+  return np.roll(x, shape[-1], axis=-2)
+
+
+def _bases(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Turns [1, C, K] into [K, C]."""
+  del shape
+  return np.transpose(x[0]) if x.ndim == 3 and len(x) == 1 else x
+
+
+def _same(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  return x.reshape(()) if shape == () and x.size == 1 else x
+
+
+# From theirs to ours, given our shape.
+LAYOUTS = {
+    "bases": _bases,
+    "linear": _linear,
+    "mean_last": _mean_last,
+    "same": _same,
+}
+
+
+# Fields of our ResNet as all sources have them.
+RESNET = {"backbone.stride_in_1x1": False, "backbone.ceil_pool": False}
+
+# What a source's dilated networks do.
+DILATED = {"align_corners": False, "backbone.dilation": "contracted"}
+
+# Regular expressions for names, each with what they are.
+LeftOut = tuple[tuple[str, str], ...]
+
+
+class Rule(NamedTuple):
+  """The foreign name of modules, or of single tensors.
+
+  Attributes:
+    ours: Regular expression for a path below its part: a module's, whose
+      tensors are then called as PyTorch calls them, or a tensor's.
+    theirs: The name as `re.sub` takes it: a template or a function of the
+      match.
+    layout: A key of `LAYOUTS`; None goes by the tensor.
+  """
+
+  ours: str
+  theirs: str | Callable[[re.Match[str]], str]
+  layout: str | None = None
+
+
+class Part(NamedTuple):
+  """The rules of one part of the network.
+
+  Attributes:
+    ours: Its name here: "backbone", "head", "aux_head".
+    theirs: What its names start with in the source.
+    rules: The first that fits a path counts.
+  """
+
+  ours: str
+  theirs: str
+  rules: tuple[Rule, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A project whose files we read.
+
+  Attributes:
+    backbone: `(model, prefix)` -> the parts that a file of a pretrained
+      backbone fills; `model` is the config's section. A `UserError` if the
+      source has no such backbone.
+    whole: `model` -> the other parts of a whole network and what the config's
+      choice makes superfluous, as in `left_out`. A `UserError` likewise. None:
+      the source has backbones only.
+    prefixes: What the names of a backbone may start with.
+    left_out: What any file may hold beside, each a regular expression for
+      names and what it is.
+    beside_backbone: What may be beside a backbone when it alone is wanted,
+      likewise.
+    fresh: Regular expression for paths of a backbone that no file fills.
+    conventions: The network -> fields of it, dotted, that leave the parameters
+      alone but change what the backbone computes, with the value that the
+      published weights were trained with.
+    whole_conventions: Likewise, of the whole networks.
+    mean: What images are normalised by, RGB, 0 to 255; None is unknown.
+    std: Likewise.
+  """
+
+  backbone: Callable[[Mapping[str, Any], str], tuple[Part, ...]]
+  whole: (
+      Callable[[Mapping[str, Any]], tuple[tuple[Part, ...], LeftOut]] | None
+  ) = None
+  prefixes: tuple[str, ...] = ("",)
+  left_out: LeftOut = (COUNTERS,)
+  beside_backbone: LeftOut = ()
+  fresh: str = "(?!)"
+  conventions: Callable[[Any], dict[str, Any]] = lambda _: dict(RESNET)
+  whole_conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  mean: tuple[float, ...] | None = IMAGENET_MEAN
+  std: tuple[float, ...] | None = IMAGENET_STD
+
+
+def resolve(path: str, parts: tuple[Part, ...]) -> tuple[str, str] | None:
+  """Returns the foreign name and the layout of a path; None if it has none."""
+  _, part_name, inner = path.split("/", 2)
+  start = len(path) - len(inner)
+  module, _, leaf = path.rpartition("/")
+  for part in parts:
+    if part.ours != part_name:
+      continue
+    for rule in part.rules:
+      pattern = re.compile(rule.ours)
+      # Positions and no slices: `match.string` is the whole path.
+      if match := pattern.fullmatch(path, start):
+        return part.theirs + _expand(rule, match), rule.layout or "same"
+      if match := pattern.fullmatch(path, start, len(module)):
+        name = f"{part.theirs}{_expand(rule, match)}.{_LEAVES[leaf]}"
+        if leaf != "kernel":
+          return name, "same"
+        return name, rule.layout or "linear"
+  return None
+
+
+def _expand(rule, match):
+  if callable(rule.theirs):
+    return rule.theirs(match)
+  return match.expand(rule.theirs)
+
+
+def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
+  """Returns the rules of a `ConvBNAct`."""
+  return Rule(f"{ours}/conv", conv), Rule(f"{ours}/bn", norm)
+
+
+def choose(table: Mapping[str, Any], section: Mapping[str, Any], where: str):
+  """Returns the entry for the `name` of a section of the config.
+
+  Raises:
+    UserError: The source has none; it says what there is.
+  """
+  name = section["name"]
+  if name not in table:
+    raise errors.UserError(
+        f"config: {where}: this source has no {name!r}; it has"
+        f" {', '.join(sorted(table))}"
+    )
+  return table[name]
+
+
+def stem_convs(model: Mapping[str, Any]) -> int:
+  """Returns the number of convolutions in the stem of a config's ResNet."""
+  return 1 if model["backbone"].get("stem", "deep64") == "7x7" else 3
+
+
+def resnet_blocks(model: Mapping[str, Any]) -> tuple[Rule, ...]:
+  """Returns the names of the blocks of torchvision's ResNet.
+
+  All that descends from it has them: `layer1.0.conv1`, `layer1.0.bn1`,
+  `layer1.0.downsample.0`; averages before the projection, which have no
+  parameters, move what follows them to 1 and 2.
+  """
+  first = int(model["backbone"].get("avg_down", False))
+
+  def block(rest):
+    return lambda m: f"layer{m[1]}.{int(m[2]) - 1}.{m.expand(rest)}"
+
+  prefix = r"stage(\d)_block(\d+)"
+  return (
+      Rule(rf"{prefix}/conv(\d)/conv", block(r"conv\3")),
+      Rule(rf"{prefix}/conv(\d)/bn", block(r"bn\3")),
+      Rule(rf"{prefix}/shortcut/conv", block(f"downsample.{first}")),
+      Rule(rf"{prefix}/shortcut/bn", block(f"downsample.{first + 1}")),
+  )
+
+
+def sequential_stem(model: Mapping[str, Any]) -> tuple[Rule, ...]:
+  """Returns the names of a stem whose last batch norm is `bn1`.
+
+  A single convolution is `conv1`. Of three, all but that batch norm are
+  numbered with the activations between them: `conv1.0`, `conv1.1`, `conv1.3`.
+  """
+  if stem_convs(model) == 1:
+    return conv_norm("stem_conv1", "conv1", "bn1")
+  return (
+      *conv_norm("stem_conv1", "conv1.0", "conv1.1"),
+      *conv_norm("stem_conv2", "conv1.3", "conv1.4"),
+      *conv_norm("stem_conv3", "conv1.6", "bn1"),
+  )

@@ -1,0 +1,320 @@
+"""Carries the tensors of a file over to our variables, strictly by name."""
+
+import collections
+from collections.abc import Mapping
+import dataclasses
+import difflib
+import re
+from typing import Any
+
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.pretrained import naming
+
+_NUM_LISTED = 3  # Names in a message that must stay one line.
+_PARTS = ("backbone", "head", "aux_head")
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """What became of the tensors of a file, and of our variables.
+
+  Attributes:
+    copied: Path of ours -> foreign name.
+    skipped: Foreign name -> why it was left out.
+    missing: Paths of ours that the file does not fill: they stay random.
+    num_values: Numbers copied.
+  """
+
+  copied: Mapping[str, str]
+  skipped: Mapping[str, str]
+  missing: tuple[str, ...]
+  num_values: int
+
+  def table(self) -> str:
+    """Returns the summary as text, a line per kind and reason."""
+    rows = []
+
+    def add(kind, count, text):
+      rows.append(
+          f"{kind:8} {count:5} {'tensors' if count != 1 else 'tensor'}"
+          f"{': ' if text else ''}{text}"
+      )
+
+    add(
+        "copied",
+        len(self.copied),
+        f"{_by_part(self.copied)}; {self.num_values:,} values",
+    )
+    reasons = collections.defaultdict(list)
+    for name, reason in self.skipped.items():
+      reasons[reason].append(name)
+    for reason, names in reasons.items():
+      add("skipped", len(names), f"{reason} ({_shorten(names)})")
+    if not self.skipped:
+      add("skipped", 0, "")
+    text = f"{_by_part(self.missing)}; they start at random values"
+    add("missing", len(self.missing), text if self.missing else "")
+    return "\n".join(rows)
+
+
+def _by_part(paths):
+  counts = collections.Counter(path.split("/")[1] for path in paths)
+  parts = [part for part in _PARTS if part in counts]
+  return ", ".join(f"{part} {counts[part]}" for part in parts)
+
+
+def _shorten(names):
+  more = ["..."] if len(names) > _NUM_LISTED else []
+  return ", ".join([*list(names)[:_NUM_LISTED], *more])
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Which tensor of a file goes where.
+
+  Attributes:
+    names: Path of ours -> foreign name and layout.
+    skipped: Foreign name -> why it is left out.
+    unknown: Foreign names that have no place.
+    absent: Paths of ours that are not in the file, with the foreign name that
+      is missing; None if the source has none.
+  """
+
+  names: Mapping[str, tuple[str, str]]
+  skipped: Mapping[str, str]
+  unknown: tuple[str, ...]
+  absent: Mapping[str, str | None]
+
+
+def has_heads(
+    source: naming.Source,
+    model: Mapping[str, Any],
+    template: Mapping[str, Any],
+    names: Any,
+) -> bool:
+  """Returns whether any tensor of our heads is in a file with these names."""
+  if source.whole is None:
+    return False
+  try:
+    parts, _ = source.whole(model)
+  except errors.UserError:  # It has heads, but none like the config's.
+    return False
+  wanted = (naming.resolve(path, parts) for path in template)
+  return any(found is not None and found[0] in names for found in wanted)
+
+
+def make_plan(
+    source: naming.Source,
+    model: Mapping[str, Any],
+    template: Mapping[str, Any],
+    names: Any,
+    *,
+    whole: bool,
+) -> Plan:
+  """Decides which foreign tensor goes where, by names alone.
+
+  Args:
+    source: What the names follow.
+    model: The config's section.
+    template: Our paths.
+    names: Those of the file.
+    whole: All of the network, or the backbone alone.
+
+  Raises:
+    UserError: The source has nothing like the config's network.
+  """
+  prefix = max(
+      source.prefixes,
+      key=lambda prefix: _num_found(
+          source.backbone(model, prefix), template, names
+      ),
+  )
+  parts = source.backbone(model, prefix)
+  left_out = source.left_out
+  if whole:
+    others, superfluous = source.whole(model)
+    parts, left_out = (*parts, *others), (*left_out, *superfluous)
+  else:
+    left_out = (*left_out, *source.beside_backbone)
+  found, absent = {}, {}
+  for path in template:
+    name = naming.resolve(path, parts)
+    _, part, inner = path.split("/", 2)
+    if name is not None and name[0] in names:
+      found[path] = name
+    elif whole or part == "backbone":
+      if not re.fullmatch(source.fresh, inner):
+        absent[path] = name and name[0]
+  used = {name for name, _ in found.values()}
+  skipped, unknown = {}, []
+  for name in names:
+    if name in used:
+      continue
+    reasons = [why for what, why in left_out if re.fullmatch(what, name)]
+    if reasons:
+      skipped[name] = reasons[0]
+    else:
+      unknown.append(name)
+  return Plan(found, skipped, tuple(unknown), absent)
+
+
+def _num_found(parts, template, names):
+  resolved = (naming.resolve(path, parts) for path in template)
+  return sum(name is not None and name[0] in names for name in resolved)
+
+
+def transfer(
+    tensors: Mapping[str, np.ndarray],
+    source_name: str,
+    sources: Mapping[str, naming.Source],
+    model: Mapping[str, Any],
+    template: Mapping[str, Any],
+    *,
+    whole: bool,
+    place: str,
+    channel_order: str = "rgb",
+) -> tuple[dict[str, np.ndarray], Summary]:
+  """Returns our variables with the values of a file.
+
+  Args:
+    tensors: Of the file, by name.
+    source_name: A key of `sources`.
+    sources: All sources, to tell which a file looks like.
+    model: The config's section.
+    template: Our variables by path, each with a `shape`.
+    whole: All of the network must be in the file; else the backbone.
+    place: The file, for messages.
+    channel_order: "rgb", or "bgr" for weights that expect blue first; their
+      first convolution is turned round.
+
+  Returns:
+    The arrays copied, float32, by path, and what became of everything.
+
+  Raises:
+    UserError: A tensor that is missing, unknown, of another shape or
+      type; the file, the tensor and the remedy are named.
+  """
+  source = sources[source_name]
+  plan = make_plan(source, model, template, tensors, whole=whole)
+
+  def refuse(problem, path):
+    fitting = _fitting(source_name, sources, model, template, tensors)
+    remedy = (
+        f"its names are those of {' or '.join(fitting)}: choose that source"
+        if fitting
+        else _remedy(path)
+    )
+    raise errors.UserError(f"{place}: {problem}; {remedy}")
+
+  if plan.absent:
+    path = next(iter(plan.absent))
+    refuse(_describe_absent(path, source_name, plan), path)
+  arrays, skipped = {}, dict(plan.skipped)
+  for path, (name, layout) in plan.names.items():
+    shape = tuple(template[path].shape)
+    array = _convert(tensors[name], layout, shape)
+    if array.shape != shape:
+      found = (
+          f"{list(tensors[name].shape)}, {list(array.shape)} in our layout,"
+          f" for {path} {list(shape)}"
+      )
+      if not whole and path.split("/")[1] != "backbone":
+        skipped[name] = f"of another shape: {found}"
+        continue
+      refuse(f"tensor {name!r} has shape {found}", path)
+    arrays[path] = _to_float32(array, name, place)
+  if plan.unknown:
+    name = plan.unknown[0]
+    refuse(
+        f"tensor {name!r} {list(tensors[name].shape)} has no place in the"
+        f" network of the config, nor have {len(plan.unknown) - 1} others",
+        "params/backbone",
+    )
+  if channel_order == "bgr":
+    path = _first_conv(arrays)
+    arrays[path] = np.ascontiguousarray(arrays[path][:, :, ::-1])
+  summary = Summary(
+      copied={path: plan.names[path][0] for path in arrays},
+      skipped=skipped,
+      missing=tuple(path for path in template if path not in arrays),
+      num_values=sum(x.size for x in arrays.values()),
+  )
+  return arrays, summary
+
+
+def _convert(array, layout, shape):
+  if array.ndim < 2 and layout in ("linear", "mean_last"):
+    return array
+  return naming.LAYOUTS[layout](array, shape)
+
+
+def _to_float32(array, name, place):
+  """Returns the array as float32; integers are no weights."""
+  # The half-precision types that NumPy lacks are of kind "V".
+  if array.dtype.kind not in "fV":
+    raise errors.UserError(
+        f"{place}: tensor {name!r} holds {array.dtype}, expected floating"
+        " point numbers; quantised weights have to be exported as float32"
+    )
+  return np.asarray(array, np.float32, order="C")
+
+
+def _first_conv(arrays):
+  """Returns the path of the kernel that reads the image."""
+  found = [
+      path
+      for path, array in arrays.items()
+      if path.startswith("params/backbone/")
+      and array.ndim == 4
+      and array.shape[2] == 3
+  ]
+  (path,) = found
+  return path
+
+
+def _describe_absent(path, source_name, plan):
+  name = plan.absent[path]
+  if name is None:
+    return f"{source_name} has nothing for {path} of the config's network"
+  near = difflib.get_close_matches(name, plan.unknown, n=1)
+  return (
+      f"no tensor {name!r}, expected for {path}, nor"
+      f" {len(plan.absent) - 1} others; found"
+      f" {repr(near[0]) if near else 'nothing like it'}"
+  )
+
+
+def _remedy(path):
+  part = path.split("/")[1]
+  fields = {
+      "backbone": "depth, stem, avg_down, variant",
+      "head": "its fields, and the data set's number of classes",
+      "aux_head": "None where the file has none",
+  }
+  return (
+      f"set config.model.{part} ({fields[part]}) to what the file was trained"
+      " with"
+  )
+
+
+def _fitting(chosen, sources, model, template, names):
+  """Returns the other sources whose names a file has.
+
+  Those that account for all of it; else the one that accounts for most, if
+  that is more than twice what the chosen one does.
+  """
+  fitting, num_found = [], {}
+  for name, source in sources.items():
+    try:
+      plan = make_plan(source, model, template, names, whole=False)
+    except errors.UserError:
+      continue
+    num_found[name] = len(plan.names)
+    if name != chosen and not plan.absent and not plan.unknown:
+      fitting.append(name)
+  best = max(num_found, key=num_found.get)
+  if not fitting and num_found[best] > 2 * num_found.get(chosen, 0):
+    fitting.append(best)
+  return fitting

@@ -1,0 +1,136 @@
+"""Tensors of other projects in our trees, by the rules of `pretrained`.
+
+What the command takes for whole networks and files, for single modules and for
+gradients, of which there are none for statistics.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+from typing import NamedTuple
+
+import flax.linen as nn
+import numpy as np
+
+from ctxseg_jax.backbones import BACKBONES
+from ctxseg_jax.heads import HEADS
+from ctxseg_jax.pretrained import naming
+from ctxseg_jax.pretrained import SOURCES
+
+
+class Row(NamedTuple):
+  """One tensor: its foreign name, its layout, its path in our tree."""
+
+  theirs: str
+  layout: str
+  ours: tuple[str, ...]
+
+
+def section(module: nn.Module) -> dict[str, Any]:
+  """Returns the section of a config that builds a backbone or a head."""
+  (name,) = (
+      name
+      for name, cls in {**BACKBONES, **HEADS}.items()
+      if type(module) is cls
+  )
+  fields = (field.name for field in dataclasses.fields(module))
+  return {key: getattr(module, key) for key in fields} | {"name": name}
+
+
+def rows(
+    module: nn.Module, template: Mapping[str, Any], source: str = "mmseg"
+) -> list[Row]:
+  """Returns the rows of a backbone or a head on its own.
+
+  Args:
+    module: The backbone or head.
+    template: Its variables.
+    source: Whose names.
+  """
+  project = SOURCES[source]
+  if type(module) in BACKBONES.values():
+    part, model = "backbone", {"backbone": section(module)}
+    parts = project.backbone(model, "")
+  else:
+    part, model = "head", {"head": section(module)}
+    parts = [p._replace(theirs="") for p in project.whole(model)[0]]
+  found = []
+  for collection, *path in _paths(template):
+    theirs, layout = naming.resolve("/".join((collection, part, *path)), parts)
+    found.append(Row(theirs, layout, (collection, *path)))
+  return found
+
+
+def network_rows(
+    module: nn.Module, template: Mapping[str, Any], source: str = "mmseg"
+) -> list[Row]:
+  """Returns the rows of a whole network."""
+  project = SOURCES[source]
+  model = {
+      part: section(getattr(module, part))
+      for part in ("backbone", "head", "aux_head")
+      if getattr(module, part) is not None
+  }
+  parts = (*project.backbone(model, "backbone."), *project.whole(model)[0])
+  return [
+      Row(*naming.resolve("/".join(path), parts), path)
+      for path in _paths(template)
+  ]
+
+
+def convert(
+    tensors: Mapping[str, np.ndarray],
+    rows: Iterable[Row],
+    template: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Returns their tensors as a tree of ours.
+
+  Args:
+    tensors: By their names.
+    rows: Every name and every path exactly once.
+    template: A tree of the expected result; leaves have a `shape`. Give
+      `{"params": ...}` and only rows of parameters to convert gradients.
+
+  Raises:
+    ValueError: Anything missing, left over, twice, or of another shape.
+  """
+  rows = list(rows)
+  for side, names, expected in (
+      ("theirs", [row.theirs for row in rows], set(tensors)),
+      ("ours", [row.ours for row in rows], set(_paths(template))),
+  ):
+    if len(set(names)) != len(names):
+      raise ValueError(f"{side}: a name occurs twice in the table")
+    if set(names) != expected:
+      raise ValueError(
+          f"{side}: missing {sorted(set(names) - expected)[:5]},"
+          f" unused {sorted(expected - set(names))[:5]}"
+      )
+  tree = {}
+  for row in rows:
+    node, leaf = tree, template
+    for part in row.ours[:-1]:
+      node, leaf = node.setdefault(part, {}), leaf[part]
+    shape = leaf[row.ours[-1]].shape
+    x = naming.LAYOUTS[row.layout](tensors[row.theirs], shape)
+    if x.shape != shape:
+      raise ValueError(
+          f"{row.theirs} has shape {x.shape} in our layout,"
+          f" {'/'.join(row.ours)} {shape}"
+      )
+    node[row.ours[-1]] = np.array(x, order="C")
+  return tree
+
+
+def _paths(tree, path=()):
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _paths(value, (*path, name))
+    else:
+      yield (*path, name)
+
+
+def parameters(rows: Iterable[Row]) -> list[Row]:
+  """Returns the rows that have a gradient."""
+  return [row for row in rows if row.ours[0] == "params"]
