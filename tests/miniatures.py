@@ -206,6 +206,40 @@ def write_voc2012(
       )
 
 
+CUSTOM_CLASSES = {
+    "sky": (70, 130, 180),
+    "street lamp": (9, 9, 9),
+    "car": (142, 0, 0),
+}
+CUSTOM_IDS = (0, 1, 2, 255)
+
+
+def write_custom(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    colors: bool = False,
+) -> None:
+  """Writes a user's own data; `colors` writes RGB labels and their table."""
+  root.mkdir(parents=True, exist_ok=True)
+  lines = dict(CUSTOM_CLASSES) | ({"__ignore__": (0, 0, 0)} if colors else {})
+  (root / "classes.txt").write_text(
+      "".join(
+          f"{name} {r} {g} {b}\n" if colors else f"{name}\n"
+          for name, (r, g, b) in lines.items()
+      )
+  )
+  table = np.zeros((256, 3), np.uint8)
+  table[:3] = list(CUSTOM_CLASSES.values())
+  for split, count in (("train", 9), ("val", 2)):
+    for i in range(count):
+      name = f"{split}{i}"
+      _save(photo(name, size), root / "images" / split / f"{name}.jpg")
+      raw = raw_label(name, CUSTOM_IDS, size)
+      path = root / "labels" / split / f"{name}.png"
+      _save(table[raw] if colors else raw, path)
+
+
 # By name in `DATASETS`; all that need a source are here.
 WRITERS: dict[str, Callable[..., None]] = {
     "ade20k": write_ade20k,

@@ -1,5 +1,6 @@
 """Datasets, by the name used in configs and on the command line."""
 
+from ctxseg_jax import settings
 from ctxseg_jax.data import ade20k
 from ctxseg_jax.data import camvid
 from ctxseg_jax.data import cifar10
@@ -8,6 +9,7 @@ from ctxseg_jax.data import cityscapes
 from ctxseg_jax.data import coco_stuff164k
 from ctxseg_jax.data import context_scenes
 from ctxseg_jax.data import pcontext
+from ctxseg_jax.data import spec
 from ctxseg_jax.data import voc2012
 
 DATASETS = {
@@ -22,3 +24,16 @@ DATASETS = {
     "pcontext60": pcontext.SPEC_60,
     "voc2012": voc2012.SPEC,
 }
+
+
+def lookup(name: str, where: str = "--dataset") -> spec.DatasetSpec:
+  """Returns a dataset by name.
+
+  Args:
+    name: A key of `DATASETS`.
+    where: The flag or key that the name is from, for the message.
+
+  Raises:
+    UserError: There is none of this name.
+  """
+  return settings.lookup(DATASETS, name, where)

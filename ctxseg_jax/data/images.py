@@ -79,10 +79,12 @@ def decode_image(
   if data:  # OpenCV raises on an empty buffer instead of returning None.
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   if bgr is None:
-    raise errors.UserError(
-        f"{name}: cannot be decoded as an image; expected a whole JPEG or PNG "
-        "file. Replace the file."
-    )
+    # Pillow reads a PNG whose last bytes are lost, if every row is there.
+    with _open(data, name, formats=("JPEG", "PNG")) as image:
+      _load(image, name)
+      if image.mode == "I;16":  # Pillow would clip it.
+        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+      return np.array(image.convert("RGB"))
   return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
@@ -110,6 +112,7 @@ def decode_label(
     *,
     colors: Mapping[tuple[int, int, int], int] | None = None,
     deep: bool = False,
+    remedy: str = "Convert colour or 16-bit masks to class ids first.",
 ) -> np.ndarray:
   """Decodes a PNG label to its raw indices.
 
@@ -118,6 +121,7 @@ def decode_label(
     name: What to call the label in messages; a path names itself.
     colors: Ids by RGB colour, to accept labels that were saved as RGB.
     deep: Whether to accept 16-bit labels.
+    remedy: What to do about a label of another mode.
 
   Returns:
     uint8 (uint16 for 16-bit labels), [H, W]: the gray values, or the indices of
@@ -136,8 +140,7 @@ def decode_label(
     if image.mode not in modes:
       raise errors.UserError(
           f"{name}: label of mode {image.mode}; expected one 8-bit channel of "
-          "class ids (gray or palette). Convert colour or 16-bit masks to "
-          "class ids first."
+          f"class ids (gray or palette). {remedy}"
       )
     _load(image, name)
     array = np.array(image)

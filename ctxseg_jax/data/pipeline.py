@@ -76,18 +76,26 @@ class Source:
       `"image"` uint8 [H, W, 3], `"label"` uint8 [H, W], or [] if the image has
       one class, and `"name"`, a string.
     """
-    record = self._records[index]
+    record = self.record(index)
     name = record["name"].decode()
     place = f"{self._title}/{name}"
-    label = record["label"]
     return {
         # Verified at preparation, so there is no second decode here.
         "image": images.decode_image(record["image"], place, verify=False),
-        "label": images.decode_label(label, place)
-        if isinstance(label, bytes)
-        else np.array(label, np.uint8),
+        "label": self.decode_label(record, place),
         "name": name,
     }
+
+  def record(self, index: int) -> dict[str, Any]:
+    """Returns an example as it is stored: `"image"` and `"name"` in bytes."""
+    return self._records[index]
+
+  def decode_label(self, record: Mapping[str, Any], place: str) -> np.ndarray:
+    """Returns the label of a record, uint8 [H, W] or []."""
+    label = record["label"]
+    if isinstance(label, bytes):
+      return images.decode_label(label, place)
+    return np.array(label, np.uint8)
 
   def sizes(self) -> np.ndarray:
     """Returns int32 [len, 2], height and width, read from the headers."""
