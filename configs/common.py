@@ -42,6 +42,28 @@ def camvid(
   )
 
 
+def custom(crop_size: tuple[int, int]) -> dict:
+  """A user's own images and labels, in the folder `root`.
+
+  Where there is one split only, parts of it serve: `train[:90%]` to train on
+  and `train[90%:]` to evaluate.
+  """
+  return dict(
+      name="custom",
+      root="",
+      data_dir="data",
+      train_split="train",
+      eval_split="val",
+      crop_size=crop_size,
+      scale_range=(0.5, 2.0),
+      rotation=0.0,
+      flip=True,
+      mean=IMAGENET_MEAN,
+      std=IMAGENET_STD,
+      num_workers=0,
+  )
+
+
 def cifar10() -> dict:
   """CIFAR-10, 32x32, 10 classes; evaluated on its test split.
 

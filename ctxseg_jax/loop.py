@@ -47,7 +47,7 @@ def train_and_evaluate(
       step was saved.
     Preempted: A signal came; the state was saved first.
   """
-  plain = config.to_dict()
+  plain = experiment.resolve(config.to_dict())
   experiment.check(plain)
   spec = experiment.dataset(plain)
   mesh = experiment.make_mesh()

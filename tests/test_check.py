@@ -382,6 +382,7 @@ class CheckTest(parameterized.TestCase):
           ("--dataset=context_scenes", "--source=/"),
           "is generated and takes nei",
       ),
+      (("--dataset=custom", "--data_dir=a"), "own data is checked as you hav"),
       (("--imges=a",), "unrecognized arguments: --imges=a"),
       (("--num_workers=two",), "invalid int value: 'two'"),
   )

@@ -3,11 +3,13 @@
 import importlib.util
 import pathlib
 import re
+import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
+import miniatures
 import numpy as np
 
 from ctxseg_jax import experiment
@@ -37,13 +39,21 @@ def variants(module):
 
 class ConfigsTest(parameterized.TestCase):
 
+  def resolved(self, config):
+    """Returns plain dicts, of own data where the config is to be given some."""
+    if config.data.name == "custom":
+      folder = self.enterContext(tempfile.TemporaryDirectory())
+      config.data.root = folder
+      miniatures.write_custom(pathlib.Path(folder))
+    return experiment.resolve(config.to_dict())
+
   @parameterized.parameters(*PATHS)
   def test_builds_in_every_variant(self, path):
     module = load(path)
     names = variants(module)
     self.assertIn("smoke", names)
     for name in ("", *names):
-      config = module.get_config(name).to_dict()
+      config = self.resolved(module.get_config(name))
       experiment.check(config)
       spec = experiment.dataset(config)
       model = experiment.build_model(config, spec)

@@ -6,6 +6,7 @@ import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import miniatures
 import numpy as np
 from PIL import Image
 import pytest
@@ -39,6 +40,7 @@ class SmokeTest(parameterized.TestCase):
     cls.folder = tempfile.TemporaryDirectory()
     cls.root = pathlib.Path(cls.folder.name)
     make_camvid(cls.root / "CamVid")
+    miniatures.write_custom(cls.root / "own")
     prepare.prepare(
         DATASETS["camvid"],
         cls.root / "data",
@@ -55,6 +57,8 @@ class SmokeTest(parameterized.TestCase):
   def test_runs(self, path):
     config = test_configs.load(path).get_config("smoke")
     config.data.data_dir = str(self.root / "data")
+    if config.data.name == "custom":
+      config.data.root = str(self.root / "own")
     workdir = self.root / path.replace("/", "_")
     state = loop.train_and_evaluate(config, str(workdir))
     self.assertEqual(int(state.step), config.total_steps)

@@ -330,6 +330,11 @@ def _open(args) -> tuple[
         "folder of prepared datasets. Pass one of them."
     )
   if args.data_dir is not None:
+    if args.dataset == custom.NAME:
+      raise errors.UserError(
+          "--data_dir: your own data is checked as you have it; expected "
+          "--source. Pass the folder."
+      )
     return _open_prepared(args)
   if args.dataset == custom.NAME:
     root = pathlib.Path(args.source).expanduser()

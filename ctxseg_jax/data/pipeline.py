@@ -158,13 +158,14 @@ def open_source(
   if name not in splits:
     raise errors.UserError(
         f"data.split: {spec.name} has no split {split!r}; expected one of "
-        f"{', '.join(sorted(splits))}. Change the config or the flag."
+        f"{', '.join(sorted(splits))}, or a part of one such as train[:90%]. "
+        "Change the config or the flag."
     )
   missing = [p for p in splits[name].filepaths if not os.path.isfile(p)]
   if missing:
     raise errors.UserError(
         f"{missing[0]}: missing; expected the files that were prepared. Remove "
-        f"{folder} and run: {prepare.prepare_command(spec, str(data_dir))}"
+        f"{folder} and prepare the dataset again."
     )
   skip = tfds.decode.SkipDecoding()
   records = builder.as_data_source(

@@ -77,7 +77,7 @@ def ensure_prepared(
           f"{prepare_command(spec, str(data_dir))}"
       )
     print(
-        f"Generating {spec.name} in {data_dir}, once.",
+        f"Preparing {spec.name} in {data_dir}, once.",
         file=sys.stderr,
         flush=True,
     )
@@ -174,8 +174,8 @@ def find(
     ) from error
   if not any(items.values()):
     raise errors.UserError(
-        f"{source}: no pairs in any split; expected {spec.layouts}. Complete "
-        "the source."
+        f"{source or spec.name}: no pairs in any split; expected "
+        f"{spec.layouts}. Complete the source."
     )
   if not any_size:
     _check_sizes(spec, source, items)
