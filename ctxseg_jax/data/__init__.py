@@ -10,6 +10,7 @@ from ctxseg_jax.data import cifar10
 from ctxseg_jax.data import cifar10_stand_in
 from ctxseg_jax.data import cityscapes
 from ctxseg_jax.data import coco_stuff164k
+from ctxseg_jax.data import coco_voc21
 from ctxseg_jax.data import context_scenes
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import pcontext
@@ -23,6 +24,7 @@ DATASETS = {
     "cifar10_stand_in": cifar10_stand_in.SPEC,
     "cityscapes": cityscapes.SPEC,
     "coco_stuff164k": coco_stuff164k.SPEC,
+    "coco_voc21": coco_voc21.SPEC,
     "context_scenes": context_scenes.SPEC,
     "pcontext59": pcontext.SPEC_59,
     "pcontext60": pcontext.SPEC_60,

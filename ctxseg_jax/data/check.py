@@ -38,6 +38,7 @@ from ctxseg_jax.data import arguments
 from ctxseg_jax.data import classes as classes_lib
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import images
+from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
 _CHUNK = 8  # Pairs handed to a process at once.
@@ -170,7 +171,9 @@ def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
   except errors.UserError as error:
     return Scan(identity, fault=str(error), num_bytes=_num_bytes(paths))
   # A split without public labels is not one of ignored pixels.
-  label = example.label if len(paths) != 1 else np.zeros((0, 0), np.uint8)
+  label = example.label
+  if isinstance(item, pairs.Pair) and item.label is None:
+    label = np.zeros((0, 0), np.uint8)
   return Scan(
       place,
       notes=_notes(spec, example.image, label, place),

@@ -291,7 +291,8 @@ def _check_sizes(
   expected = {
       split: size
       for split, size in spec.split_sizes.items()
-      if split in items or split not in spec.optional_splits
+      if size is not None
+      and (split in items or split not in spec.optional_splits)
   }
   found = {split: len(items.get(split, ())) for split in expected}
   wrong = [

@@ -59,7 +59,8 @@ class DatasetSpec:
     name: The name in `DATASETS`, on the command line and on disk.
     class_names: One name per train id.
     mean: Mean RGB of the training images, 0-255; the colour of padding.
-    split_sizes: Number of examples of each published split.
+    split_sizes: Number of examples of each published split; None where that
+      is not one number.
     find: `(source, *, any_size)` -> what `read` needs of each example, by
       split, at little cost. `source` is None without `needs_source`;
       `any_size` accepts an excerpt.
@@ -87,7 +88,7 @@ class DatasetSpec:
   name: str
   class_names: tuple[str, ...]
   mean: tuple[float, float, float]
-  split_sizes: Mapping[str, int]
+  split_sizes: Mapping[str, int | None]
   find: Callable[..., Mapping[str, Sequence[Any]]]
   read: Callable[["DatasetSpec", Any], Example]
   needs_source: bool
