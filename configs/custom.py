@@ -69,6 +69,7 @@ def _small(config):
   del config.model.aux_head
   del config.loss.aux_logits
   del config.optim.lr_multipliers.aux_head
+  config.optim.learning_rate = 0.03
   config.checkpoint_every = 200
   config.eval_every = 500
 

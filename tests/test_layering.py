@@ -12,7 +12,15 @@ import ctxseg_jax
 # From the ground up. A module may import from floors strictly below its own.
 FLOORS = [
     {"errors"},
-    {"commands", "encoding", "layers", "losses", "metrics", "settings"},
+    {
+        "commands",
+        "encoding",
+        "layers",
+        "losses",
+        "metrics",
+        "settings",
+        "visualize",
+    },
     {"decoder"},
     {"backbones", "data", "heads", "macs"},
     {
@@ -24,7 +32,6 @@ FLOORS = [
         "preemption",
         "progress",
         "step",
-        "visualize",
         "workdir",
     },
     {"predictions"},
