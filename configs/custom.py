@@ -14,7 +14,9 @@ them after a colon: `configs/custom.py:small`.
 
 Recipe of the authors' code for data of about 10,000 images; with fewer, fewer
 steps do. Nothing is pretrained here, which costs much on small data.
-Ours: @RESULT@
+Ours: CamVid's folders as own data, `small` for 600 steps (7 minutes on 2 busy
+CPU cores): test mIoU 23.42, where the most frequent class of each pixel reaches
+17.0. The full recipe was not run.
 """
 
 from ml_collections import config_dict
@@ -69,7 +71,6 @@ def _small(config):
   del config.model.aux_head
   del config.loss.aux_logits
   del config.optim.lr_multipliers.aux_head
-  config.optim.learning_rate = 0.03
   config.checkpoint_every = 200
   config.eval_every = 500
 
