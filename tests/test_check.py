@@ -341,6 +341,45 @@ class CheckTest(parameterized.TestCase):
     self.assertRegex(notes, r"train3.png: PNG without its end; all rows are")
     self.assertRegex(notes, r"train9.jpg: the same image as .*train0.jpg, both")
 
+  def test_a_manifest_tells_what_decoding_does_not(self):
+    miniatures.write_custom(self.root)
+    manifest = self.root / "sums.txt"
+    flags = (f"--manifest={manifest}",)
+    code, out, _ = self.check_folders(*flags)
+    self.assertEqual(code, 0)
+    self.assertIn(f"note: {manifest}: written, 22 files.", out)
+    done = subprocess.run(
+        ["sha256sum", "--check", "--quiet", manifest], cwd=self.root
+    )
+    self.assertEqual(done.returncode, 0)
+    self.assertEqual(self.check_folders(*flags)[0], 0)
+
+    data = bytearray(_image(self.root).read_bytes())
+    data[len(data) // 2] ^= 1  # A pixel or two, and no error.
+    _image(self.root).write_bytes(data)
+    self.assertEqual(self.check_folders()[0], 0)
+    for path in (_image(self.root, i=5), _label(self.root, i=5)):
+      path.rename(path.with_stem("new"))
+    code, out, _ = self.check_folders(*flags)
+    self.assertEqual(code, 2)
+    faults = [line for line in out if line.startswith("fault: ")]
+    for line, words in zip(
+        sorted(faults),
+        (
+            r"train/train3.jpg: other content; expected that of .*sums.txt",
+            r"images/train/train5.jpg: no such file; expected that of",
+            r"labels/train/train5.png: no such file; expected that of",
+        ),
+        strict=True,
+    ):
+      self.assertRegex(line, words)
+    self.assertIn(f"note: {_image(self.root, i=5).with_stem('new')}: not in "
+                  f"{manifest}.", out)  # fmt: skip
+
+    manifest.write_text("abc  x\n")
+    _, _, err = self.check_folders(*flags)
+    self.assertRegex(err[0], "sums.txt:1: found 'abc  x'; expected a SHA-256")
+
   def test_lines_are_limited(self):
     miniatures.write_custom(self.root)
     for path in (self.root / "images/train").iterdir():
@@ -383,6 +422,10 @@ class CheckTest(parameterized.TestCase):
           "is generated and takes nei",
       ),
       (("--dataset=custom", "--data_dir=a"), "own data is checked as you hav"),
+      (
+          ("--dataset=context_scenes", "--data_dir=/no", "--manifest=a"),
+          "context_scenes is not prepared",
+      ),
       (("--imges=a",), "unrecognized arguments: --imges=a"),
       (("--num_workers=two",), "invalid int value: 'two'"),
   )

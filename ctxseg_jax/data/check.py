@@ -8,6 +8,10 @@ r"""Looks at every image and label of a dataset before the first step.
 Files are decoded in full. Each fault is a line: the file, what was found and
 expected, and the remedy; then comes a table of how much of each class there is.
 Exit codes: 0 no fault, 2 faults. Notes are worth a look, but no faults.
+
+A JPEG with changed bytes decodes to other pixels, which nothing in it tells.
+--manifest FILE writes the SHA-256 of every file where FILE is not there (as
+sha256sum does), and compares where it is.
 """
 
 import collections
@@ -61,6 +65,7 @@ class Scan:
     known: int64 [256], pixels by train id or `ignore_label`; None without a
       label that can be read.
     unknown: int64 [256], pixels by the ids that no class has.
+    sums: SHA-256 by file, if asked for.
   """
 
   identity: str
@@ -70,6 +75,7 @@ class Scan:
   digest: bytes | None = None
   known: np.ndarray | None = None
   unknown: np.ndarray | None = None
+  sums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Report:
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
     present: int64 [256] by split, how many labels hold each.
+    sums: SHA-256 by file, if asked for.
   """
 
   faults: list[str]
@@ -89,6 +96,7 @@ class Report:
   num_pairs: dict[str, int]
   pixels: dict[str, np.ndarray]
   present: dict[str, np.ndarray]
+  sums: dict[str, str]
 
 
 def check_pairs(
@@ -121,6 +129,7 @@ def check_pairs(
       num_pairs={split: len(of_split) for split, of_split in items.items()},
       pixels={split: np.zeros(256, np.int64) for split in items},
       present={split: np.zeros(256, np.int64) for split in items},
+      sums={},
   )
   unknown = np.zeros(256, np.int64)
   by_digest = collections.defaultdict(lambda: collections.defaultdict(set))
@@ -133,6 +142,7 @@ def check_pairs(
       told.add(scan.identity)
       report.faults.extend([scan.fault] if scan.fault else [])
       report.notes.extend(scan.notes)
+    report.sums.update(scan.sums)
     if scan.digest is not None:
       by_digest[scan.digest][scan.identity].add(split)
     if scan.known is not None:
@@ -148,6 +158,16 @@ def check_pairs(
     if not suspicions:
       _tell_missing_classes(spec, report, excerpt)
   return report
+
+
+def read_pair_and_sum(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
+  """Scans an item and adds the SHA-256 of its files."""
+  sums = {}
+  for path in (getattr(item, "image", None), getattr(item, "label", None)):
+    if isinstance(path, pathlib.Path):
+      with contextlib.suppress(OSError):  # The scan tells.
+        sums[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+  return dataclasses.replace(read_pair(spec, item), sums=sums)
 
 
 def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
@@ -262,6 +282,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     args = _parse(argv)
     spec, items, read, faults = _open(args)
+    manifest = None
+    if args.manifest is not None:
+      if read is not read_pair:
+        raise errors.UserError(
+            "--manifest: goes with files as you have them, but prepared "
+            "datasets have sums of their own. Leave it out."
+        )
+      read = read_pair_and_sum
+      manifest = pathlib.Path(args.manifest).expanduser()
     report = check_pairs(
         spec,
         items,
@@ -270,6 +299,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         excerpt=args.any_size,
         num_workers=args.num_workers,
     )
+    if manifest is not None:
+      _compare(manifest, report)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code
@@ -482,6 +513,44 @@ def _notes(
   return tuple(notes)
 
 
+def _compare(manifest: pathlib.Path, report: Report) -> None:
+  """Compares with the sums of a manifest, or writes it."""
+  folder = manifest.absolute().parent
+  found = {os.path.relpath(path, folder): s for path, s in report.sums.items()}
+  try:
+    if not manifest.exists():
+      lines = [f"{total}  {name}\n" for name, total in sorted(found.items())]
+      manifest.write_text("".join(lines), encoding="utf-8")
+      report.notes.append(f"{manifest}: written, {len(lines)} files.")
+      return
+    text = manifest.read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError) as error:
+    raise errors.UserError(
+        f"--manifest: {manifest} cannot be used ({error}); expected a text "
+        "file, or a place for one. Choose another."
+    ) from error
+  expected = {}
+  for number, line in enumerate(text.splitlines(), start=1):
+    total, blank, name = line.partition("  ")
+    if len(total) != 64 or not blank or not name:
+      raise errors.UserError(
+          f"{manifest}:{number}: found {line[:80]!r}; expected a SHA-256, two "
+          "blanks and a file. Remove the manifest to write it anew."
+      )
+    expected[name] = total
+  for name in sorted(expected.keys() | found.keys()):
+    if found.get(name) == expected.get(name):
+      continue
+    if name not in expected:
+      report.notes.append(f"{folder / name}: not in {manifest}.")
+      continue
+    what = "other content" if name in found else "no such file"
+    report.faults.append(
+        f"{folder / name}: {what}; expected that of {manifest}. Restore the "
+        "file, or remove the manifest to write it anew."
+    )
+
+
 def _tell_duplicates(
     by_digest: Mapping[bytes, Mapping[str, set[str]]], report: Report
 ) -> None:
@@ -606,6 +675,10 @@ def _parse(argv: Sequence[str] | None):
       action="store_true",
       help="Accept other numbers of pairs than the published ones, and that "
       "classes are missing.",
+  )
+  parser.add_argument(
+      "--manifest",
+      help="File of SHA-256 sums, to write or to compare with.",
   )
   parser.add_argument(
       "--num_workers",
