@@ -217,6 +217,21 @@ FAULTS = {
         lambda r: shutil.rmtree(r / "labels/val"),
         r"labels/val: no such folder; expected the labels of .*images/val",
     ),
+    "no_labels_at_all": (
+        lambda r: (
+            shutil.rmtree(r / "labels/val"),
+            shutil.rmtree(r / "labels/train"),
+        ),
+        r"labels/train: no such folder; expected the labels of",
+    ),
+    "no_files_at_all": (
+        lambda r: [p.unlink() for p in r.glob("*/*/*")],
+        r"images/train: no images; expected PNG or JPEG files",
+    ),
+    "every_image_damaged": (
+        lambda r: [p.write_bytes(b"") for p in r.glob("images/*/*")],
+        r"images/train/train3.jpg: cannot be decoded",
+    ),
     "same_image_in_two_splits": (
         _copy_image,
         r"images/val/val7.jpg: in val, the same image as .*train3.jpg in train",

@@ -152,7 +152,7 @@ def check_pairs(
       unknown += scan.unknown
   _tell_duplicates(by_digest, report)
   if spec.task == "segmentation":
-    suspicions = _suspicions(spec, sum(report.pixels.values()), unknown)
+    suspicions = _suspicions(spec, _total(report), unknown)
     # First, since they may be what the faults of the files come from.
     report.faults[:0] = suspicions
     if not suspicions:
@@ -569,6 +569,11 @@ def _tell_duplicates(
       )
 
 
+def _total(report: Report) -> np.ndarray:
+  """Returns the pixels of all splits, of which there may be none."""
+  return sum(report.pixels.values(), np.zeros(256, np.int64))
+
+
 def _suspicions(
     spec: spec_lib.DatasetSpec, known: np.ndarray, unknown: np.ndarray
 ) -> list[str]:
@@ -627,7 +632,7 @@ def _tell_missing_classes(
     spec: spec_lib.DatasetSpec, report: Report, excerpt: bool
 ) -> None:
   """Tells of classes that no label holds, or none to train on."""
-  total = sum(report.pixels.values())
+  total = _total(report)
   if not total.any():
     return  # Nothing could be read, which has been told.
   missing = [i for i in range(spec.num_classes) if not total[i]]
