@@ -96,7 +96,7 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
       flag = text.partition(": ")[0]
       text = f"{flag}: {text.strip().splitlines()[-1]}"
     fail(text or repr(e), 2)
-  if flags.FLAGS.get_flag_value("config", None) is not None:
+  if "config" in flags.FLAGS and flags.FLAGS["config"].present:
     try:
       flags.FLAGS.config.to_dict  # noqa: B018
     except OSError:  # ml_collections tells of a missing file on first use.
