@@ -172,9 +172,10 @@ class DatasetSpec:
     """
     classes = np.flatnonzero(self.label_map != self.ignore_label).tolist()
     known = np.isin(np.arange(256), [*classes, *self.void_ids])
-    if known[raw].all():
-      return self.label_map[raw]
     counts = np.bincount(raw.ravel(), minlength=256)
+    if not counts[~known].any():
+      # `take` is several times as fast as indexing for tables of bytes.
+      return np.take(self.label_map, raw)
     unknown = np.where(known, 0, counts)
     ids = np.flatnonzero(unknown)
     found = ", ".join(f"{i} ({counts[i]} pixels)" for i in ids[:_NUM_LISTED])
