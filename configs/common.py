@@ -62,6 +62,16 @@ def cityscapes(crop_size: tuple[int, int], **changes) -> dict:
   return _photographs("cityscapes", "train", crop_size, changes)
 
 
+def custom(crop_size: tuple[int, int]) -> dict:
+  """A user's own images and labels, in the folder `root`.
+
+  Where there is one split only, parts of it serve: `train[:90%]` to train on
+  and `train[90%:]` to evaluate.
+  """
+  changes = dict(root="", num_workers=0)
+  return _photographs("custom", "train", crop_size, changes)
+
+
 def _photographs(name, train_split, crop_size, changes):
   """What the recipes on large photographs share, unless `changes` say so."""
   settings = dict(

@@ -96,7 +96,7 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
       flag = text.partition(": ")[0]
       text = f"{flag}: {text.strip().splitlines()[-1]}"
     fail(text or repr(e), 2)
-  if "config" in flags.FLAGS:
+  if "config" in flags.FLAGS and flags.FLAGS["config"].present:
     try:
       # A command may do without, and then it is None.
       getattr(flags.FLAGS.config, "to_dict", None)

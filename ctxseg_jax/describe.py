@@ -246,7 +246,7 @@ def main(argv: Sequence[str]) -> None:
   del argv
   # Tracing takes no accelerator away from a run, nor waits for one.
   jax.config.update("jax_platforms", "cpu")
-  config = flags.FLAGS.config.to_dict()
+  config = experiment.resolve(flags.FLAGS.config.to_dict())
   experiment.check(config)
   spec = experiment.dataset(config)
   train_size = experiment.augmentation(config, spec).crop_size

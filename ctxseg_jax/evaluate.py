@@ -16,7 +16,6 @@ from ctxseg_jax import classify
 from ctxseg_jax import errors
 from ctxseg_jax import inference
 from ctxseg_jax import metrics
-from ctxseg_jax.data import DATASETS
 from ctxseg_jax.tasks import TASKS
 
 
@@ -124,6 +123,7 @@ def _report(total, protocol, spec):
   return report | {
       "confusion_matrix": total.tolist(),
       "dataset": spec.name,
+      "task": spec.task,
       "class_names": list(spec.class_names),
       "references": dict(spec.references),
   }
@@ -153,7 +153,7 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def _task(report):
-  return TASKS[DATASETS[report["dataset"]].task]
+  return TASKS[report["task"]]
 
 
 def _batches(predictor, source, spec) -> Iterator[dict[str, Any]]:

@@ -13,13 +13,14 @@ import numpy as np
 
 from ctxseg_jax import checkpoint
 from ctxseg_jax import classify
+from ctxseg_jax import data as data_lib
 from ctxseg_jax import errors
 from ctxseg_jax import inference
 from ctxseg_jax import model as model_lib
 from ctxseg_jax import settings
 from ctxseg_jax import step as step_lib
 from ctxseg_jax import workdir as workdir_lib
-from ctxseg_jax.data import DATASETS
+from ctxseg_jax.data import custom
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
 from ctxseg_jax.tasks import task as task_lib
@@ -28,9 +29,27 @@ from ctxseg_jax.tasks import TASKS
 _KEYS = ("seed", "batch_size", "total_steps", "data", "model", "loss", "optim")
 _PERIODS = ("log_every", "checkpoint_every", "eval_every", "max_to_keep")
 _DATA_KEYS = ("name", "data_dir", "train_split", "eval_split", "mean", "std")
+_OWN_DATA_KEYS = ("root", "spec")  # Of a user's own dataset alone.
 
 # A resume may change these: they move no number of the training.
-FREE_KEYS = ("data.data_dir", "data.num_workers", "eval", *_PERIODS)
+FREE_KEYS = (
+    *("data.data_dir", "data.root", "data.num_workers", "eval"),
+    *_PERIODS,
+)
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config with what it refers to written down in it.
+
+  These are the classes of a user's own dataset, which are in its folder. The
+  work dir keeps the resolved config, so that its network can be used without.
+
+  Raises:
+    UserError: The folder is missing or faulty.
+  """
+  if not isinstance(config.get("data"), Mapping):
+    return dict(config)  # `check` says what is wrong with it.
+  return {**config, "data": data_lib.resolve(config["data"])}
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -43,9 +62,10 @@ def check(config: Mapping[str, Any]) -> None:
       config, (*_PERIODS, "eval", "init_from", "switches"), "", required=_KEYS
   )
   chosen = task(config)
+  own = _OWN_DATA_KEYS if config["data"]["name"] == custom.NAME else ()
   settings.check_keys(
       config["data"],
-      (*chosen.data_keys, "num_workers"),
+      (*chosen.data_keys, *own, "num_workers"),
       "data",
       required=_DATA_KEYS,
   )
@@ -97,9 +117,7 @@ def _numbers(config):
 
 def dataset(config: Mapping[str, Any]) -> spec_lib.DatasetSpec:
   """Returns the specification of the config's data set."""
-  data = config["data"]
-  settings.check_keys(data, data, "data", required=("name",))
-  return settings.lookup(DATASETS, data["name"], "config: data.name")
+  return data_lib.from_config(config["data"])
 
 
 def task(config: Mapping[str, Any]) -> task_lib.Task:

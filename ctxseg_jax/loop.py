@@ -48,7 +48,7 @@ def train_and_evaluate(
       step was saved.
     Preempted: A signal came; the state was saved first.
   """
-  plain = config.to_dict()
+  plain = experiment.resolve(config.to_dict())
   experiment.check(plain)
   is_pretrained = initial.check(plain)
   spec = experiment.dataset(plain)

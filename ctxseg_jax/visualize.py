@@ -118,48 +118,72 @@ def comparison(
   text = max(14, width // 26)
   font = ImageFont.load_default(size=text)
   gap = max(6, text // 2)
-  swatch = text
   total = len(panels) * width + (len(panels) + 1) * gap
 
-  # The legend flows in rows below the panels.
-  entries = [
-      (class_names[c], _swatch(c, palette, swatch))
-      for c in classes
-      if 0 <= c < len(class_names)
-  ]
-  if len(entries) < len(classes):
-    entries.append(("ignored", _swatch(-1, palette, swatch)))
-  rows = [[]]
-  x = gap
-  for name, square in entries:
-    space = swatch + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
-    if x + space > total and rows[-1]:
-      rows.append([])
-      x = gap
-    rows[-1].append((x, name, square))
-    x += space
+  legend = _legend(classes, class_names, palette, total, text)
   line = text + gap
   top = line + 2 * gap
   canvas = Image.new(
-      "RGB", (total, top + height + gap + len(rows) * line), _BACKGROUND
+      "RGB", (total, top + height + gap + legend.height), _BACKGROUND
   )
   draw = ImageDraw.Draw(canvas)
   for i, (title, panel) in enumerate(panels):
     x = gap + i * (width + gap)
     draw.text((x, top - gap), title, _TEXT, font, anchor="ls")
     canvas.paste(Image.fromarray(panel), (x, top))
-  for i, row in enumerate(rows):
-    y = top + height + gap + i * line
-    for x, name, square in row:
-      canvas.paste(Image.fromarray(square), (x, y))
-      draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=_TEXT)
-      draw.text(
-          (x + swatch + gap // 2, y + swatch // 2),
-          name,
-          _TEXT,
-          font,
-          anchor="lm",
-      )
+  canvas.paste(legend, (0, top + height + gap))
+  return np.asarray(canvas)
+
+
+def grid(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    palette: Palette,
+    columns: int = 3,
+    opacity: float = 0.6,
+) -> np.ndarray:
+  """Puts images and their labels side by side in rows, with one legend.
+
+  Args:
+    samples: Title, image (RGB, uint8 [H, W, 3]) and label ([H, W]) of each,
+      all of one size.
+    class_names: Names by class.
+    palette: RGB colours by class.
+    columns: Samples in a row.
+    opacity: Of the colours over the image.
+
+  Returns:
+    RGB, uint8.
+  """
+  height, width = samples[0][1].shape[:2]
+  stride = math.ceil(max(height, width) / _SMALL)
+  factor = max(1, _SMALL // (2 * max(height, width)))
+  height, width = (
+      len(range(0, side, stride)) * factor for side in (height, width)
+  )
+  text = max(12, width // 20)
+  font = ImageFont.load_default(size=text)
+  gap = max(6, text // 2)
+  columns = min(columns, len(samples))
+  cell = (text + gap + height + gap, 2 * width + gap)
+  total = gap + columns * cell[1]
+  classes = np.unique(np.concatenate([label.ravel() for *_, label in samples]))
+  legend = _legend(classes, class_names, palette, total, text)
+  num_rows = math.ceil(len(samples) / columns)
+  canvas = Image.new(
+      "RGB", (total, num_rows * cell[0] + gap + legend.height), _BACKGROUND
+  )
+  draw = ImageDraw.Draw(canvas)
+  for i, (title, image, label) in enumerate(samples):
+    y, x = i // columns * cell[0], gap + i % columns * cell[1]
+    while title and font.getlength(title) > 2 * width:
+      title = title[1:]  # The ends of names tell more than their starts.
+    draw.text((x, y + text + gap // 2), title, _TEXT, font, anchor="ls")
+    panels = (image, overlay(image, label, palette, opacity))
+    for j, panel in enumerate(panels):
+      panel = _enlarge(panel[::stride, ::stride], factor)
+      canvas.paste(Image.fromarray(panel), (x + j * width, y + text + gap))
+  canvas.paste(legend, (0, num_rows * cell[0] + gap))
   return np.asarray(canvas)
 
 
@@ -431,6 +455,51 @@ def accuracy_table(class_names: Sequence[str], confusion: np.ndarray) -> str:
 
 def _enlarge(array: np.ndarray, factor: int) -> np.ndarray:
   return np.repeat(np.repeat(array, factor, axis=0), factor, axis=1)
+
+
+def _legend(
+    classes: np.ndarray,
+    class_names: Sequence[str],
+    palette: Palette,
+    width: int,
+    text: int,
+) -> Image.Image:
+  """Draws the names of classes beside their colours, in rows of a width."""
+  font = ImageFont.load_default(size=text)
+  gap = max(6, text // 2)
+  swatch = text
+  entries = [
+      (class_names[c], _swatch(c, palette, swatch))
+      for c in classes
+      if 0 <= c < len(class_names)
+  ]
+  if len(entries) < len(classes):
+    entries.append(("ignored", _swatch(-1, palette, swatch)))
+  rows = [[]]
+  x = gap
+  for name, square in entries:
+    space = swatch + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
+    if x + space > width and rows[-1]:
+      rows.append([])
+      x = gap
+    rows[-1].append((x, name, square))
+    x += space
+  line = text + gap
+  canvas = Image.new("RGB", (width, len(rows) * line), _BACKGROUND)
+  draw = ImageDraw.Draw(canvas)
+  for i, row in enumerate(rows):
+    y = i * line
+    for x, name, square in row:
+      canvas.paste(Image.fromarray(square), (x, y))
+      draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=_TEXT)
+      draw.text(
+          (x + swatch + gap // 2, y + swatch // 2),
+          name,
+          _TEXT,
+          font,
+          anchor="lm",
+      )
+  return canvas
 
 
 def _swatch(label: int, palette: Palette, size: int) -> np.ndarray:

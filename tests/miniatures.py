@@ -7,6 +7,7 @@ depends on its id alone: `photo` and `raw_label` return it.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import json
 import pathlib
 
 import numpy as np
@@ -26,6 +27,11 @@ CITYSCAPES_TRAIN_IDS = (*range(19), 255)
 COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 COCO_IDS = (*(i for i in range(182) if i not in COCO_UNUSED), 255)
 COCO_TRAIN_IDS = (*range(171), 255)
+# The categories of COCO that are VOC's classes, in the order of VOC.
+COCO_VOC = (
+    *(5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7),
+    72,
+)
 CONTEXT_IDS = range(60)
 CONTEXT_RAW_IDS = range(460)
 VOC_IDS = (*range(21), 255)
@@ -130,6 +136,57 @@ def write_coco_stuff164k(
       )
 
 
+def write_coco_voc21(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    nested: bool = False,
+) -> None:
+  """Writes COCO's images and objects; `nested` puts images into `images`.
+
+  Each image holds all of VOC's classes, as cells of a grid of 5 columns, and
+  an object of another category over all.
+  """
+  top = root / "coco"
+  height, width = size[0] // 4, size[1] // 5
+  for split, first, count in (("train", 9, 9), ("val", 139, 2)):
+    content = {"images": [], "annotations": []}
+    for i in range(first, first + count):
+      name = f"{i:012}.jpg"
+      folder = top / "images" if nested else top
+      _save(photo(name[:-4], size), folder / f"{split}2017" / name)
+      content["images"].append(
+          {"id": i, "file_name": name, "height": size[0], "width": size[1]}
+      )
+      objects = [(90, 0, 0, size[1], size[0])]
+      for k, category in enumerate(COCO_VOC):
+        x, y = k % 5 * width, k // 5 * height
+        objects.append((category, x, y, x + width, y + height))
+      for category, x, y, right, bottom in objects:
+        content["annotations"].append(
+            {
+                "image_id": i,
+                "category_id": category,
+                "segmentation": [[x, y, right, y, right, bottom, x, bottom]],
+                "area": (right - x) * (bottom - y),
+            }
+        )
+    # One without objects, which is not chosen to train on.
+    name = f"{first + count:012}.jpg"
+    _save(photo(name[:-4], size), folder / f"{split}2017" / name)
+    content["images"].append(
+        {
+            "id": first + count,
+            "file_name": name,
+            "height": size[0],
+            "width": size[1],
+        }
+    )
+    path = top / "annotations" / f"instances_{split}2017.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
 def write_pcontext(
     root: pathlib.Path,
     size: tuple[int, int] = SIZE,
@@ -206,12 +263,47 @@ def write_voc2012(
       )
 
 
+CUSTOM_CLASSES = {
+    "sky": (70, 130, 180),
+    "street lamp": (9, 9, 9),
+    "car": (142, 0, 0),
+}
+CUSTOM_IDS = (0, 1, 2, 255)
+
+
+def write_custom(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    colors: bool = False,
+) -> None:
+  """Writes a user's own data; `colors` writes RGB labels and their table."""
+  root.mkdir(parents=True, exist_ok=True)
+  lines = dict(CUSTOM_CLASSES) | ({"__ignore__": (0, 0, 0)} if colors else {})
+  (root / "classes.txt").write_text(
+      "".join(
+          f"{name} {r} {g} {b}\n" if colors else f"{name}\n"
+          for name, (r, g, b) in lines.items()
+      )
+  )
+  table = np.zeros((256, 3), np.uint8)
+  table[:3] = list(CUSTOM_CLASSES.values())
+  for split, count in (("train", 9), ("val", 2)):
+    for i in range(count):
+      name = f"{split}{i}"
+      _save(photo(name, size), root / "images" / split / f"{name}.jpg")
+      raw = raw_label(name, CUSTOM_IDS, size)
+      path = root / "labels" / split / f"{name}.png"
+      _save(table[raw] if colors else raw, path)
+
+
 # By name in `DATASETS`; all that need a source are here.
 WRITERS: dict[str, Callable[..., None]] = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
     "cityscapes": write_cityscapes,
     "coco_stuff164k": write_coco_stuff164k,
+    "coco_voc21": write_coco_voc21,
     "pcontext59": write_pcontext,
     "pcontext60": write_pcontext,
     "voc2012": write_voc2012,

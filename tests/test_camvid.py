@@ -387,7 +387,7 @@ class CommandTest(_TreeTest):
 
   @parameterized.parameters(
       ((), "required: --dataset, --data_dir"),
-      (("--dataset=cmavid", "--data_dir=x"), "'cmavid'; known: ade20k, camvid"),
+      (("--dataset=cmavid", "--data_dir=x"), "'cmavid', did you mean 'camvid'"),
       (("--dataset=camvid", "--data_dir=x"), "--source: missing"),
       (("--dataset=camvid", "--data_dir=x", "--sorce=y"), "--sorce=y"),
       (

@@ -3,11 +3,13 @@
 import importlib.util
 import pathlib
 import re
+import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
+import miniatures
 import numpy as np
 
 from ctxseg_jax import experiment
@@ -35,6 +37,15 @@ def variants(module):
   return re.findall(r"`(\w+)`", found[0]) if found else []
 
 
+def resolved(test, config):
+  """Returns plain dicts, of own data where the config is to be given some."""
+  if config.data.name == "custom":
+    folder = test.enterContext(tempfile.TemporaryDirectory())
+    config.data.root = folder
+    miniatures.write_custom(pathlib.Path(folder))
+  return experiment.resolve(config.to_dict())
+
+
 class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(*PATHS)
@@ -43,7 +54,7 @@ class ConfigsTest(parameterized.TestCase):
     names = variants(module)
     self.assertIn("smoke", names)
     for name in ("", *names):
-      config = module.get_config(name).to_dict()
+      config = resolved(self, module.get_config(name))
       experiment.check(config)
       spec = experiment.dataset(config)
       model = experiment.build_model(config, spec)

@@ -107,6 +107,7 @@ class PrepareTest(_TreeTest):
       ("camvid", {"train": 9, "val": 2, "test": 3}),
       ("cityscapes", {"train": 9, "val": 2, "test": 2, "train_extra": 1}),
       ("coco_stuff164k", {"train": 9, "val": 2}),
+      ("coco_voc21", {"train": 9, "val": 3}),
       ("pcontext59", {"train": 9, "val": 2}),
       ("pcontext60", {"train": 9, "val": 2}),
       ("voc2012", {"train": 9, "val": 2, "trainval": 11, "trainaug": 11}),
@@ -316,6 +317,10 @@ class SpecTest(parameterized.TestCase):
       (
           "coco_stuff164k", 171, "person", "wood",
           dict(train=118287, val=5000),
+      ),
+      (
+          "coco_voc21", 21, "background", "tvmonitor",
+          dict(train=None, val=5000),
       ),
       ("pcontext59", 59, "aeroplane", "wood", dict(train=4998, val=5105)),
       ("pcontext60", 60, "background", "wood", dict(train=4998, val=5105)),

@@ -26,7 +26,7 @@ class DescribeTest(parameterized.TestCase):
 
   @parameterized.parameters(*test_configs.PATHS)
   def test_is_described(self, path):
-    config = test_configs.load(path).get_config().to_dict()
+    config = test_configs.resolved(self, test_configs.load(path).get_config())
     spec = experiment.dataset(config)
     model = model_lib.build(
         config["model"], spec.num_classes, bn_axis_name=None
@@ -53,6 +53,7 @@ class SmokeTest(parameterized.TestCase):
     super().setUpClass()
     cls.folder = tempfile.TemporaryDirectory()
     cls.root = pathlib.Path(cls.folder.name)
+    miniatures.write_custom(cls.root / "own")
 
   @classmethod
   def tearDownClass(cls):
@@ -60,7 +61,7 @@ class SmokeTest(parameterized.TestCase):
     super().tearDownClass()
 
   def _prepare(self, name):
-    if DATASETS[name].needs_source:
+    if name in DATASETS and DATASETS[name].needs_source:
       source = self.root / "sources" / name
       if not source.exists():
         miniatures.WRITERS[name](source, size=(96, 128))
@@ -73,6 +74,8 @@ class SmokeTest(parameterized.TestCase):
     config = test_configs.load(path).get_config("smoke")
     config.data.data_dir = str(self.root / "data")
     self._prepare(config.data.name)
+    if config.data.name == "custom":
+      config.data.root = str(self.root / "own")
     workdir = self.root / path.replace("/", "_")
     state = loop.train_and_evaluate(config, str(workdir))
     self.assertEqual(int(state.step), config.total_steps)

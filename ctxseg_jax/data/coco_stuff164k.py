@@ -193,7 +193,7 @@ UNUSED_IDS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 UNLABELLED = 255
 
 _TRAIN_IDS_END = "_labelTrainIds"
-_LAYOUTS = (
+LAYOUTS = (
     "images/{train2017,val2017}/*.jpg with labels in "
     "annotations/{train2017,val2017}/*.png or *_labelTrainIds.png; in the "
     "folder itself or in coco_stuff164k/ inside it"
@@ -219,7 +219,7 @@ def find(
       source,
       ("", "coco_stuff164k"),
       ("annotations/train2017", "annotations/val2017"),
-      _LAYOUTS,
+      LAYOUTS,
   )
   found = {}
   for split in ("train", "val"):
@@ -227,7 +227,7 @@ def find(
     label_dir = root / "annotations" / f"{split}2017"
     if image_dir.is_dir() or not any_size:
       found[split] = pairs.match(
-          image_dir, label_dir, layouts=_LAYOUTS, labels=_labels(label_dir)
+          image_dir, label_dir, layouts=LAYOUTS, labels=_labels(label_dir)
       )
   pairs.check_disjoint(found)
   return found
@@ -235,9 +235,14 @@ def find(
 
 def read(spec: spec_lib.DatasetSpec, pair: pairs.Pair) -> spec_lib.Example:
   """Reads a pair whose label is as released or as converted."""
-  if pair.label.stem.endswith(_TRAIN_IDS_END):
+  if is_converted(pair.label):
     spec = _TRAIN_ID_SPEC
   return pairs.read(spec, pair)
+
+
+def is_converted(label: pathlib.Path) -> bool:
+  """Whether a label holds train ids, by its name."""
+  return label.stem.endswith(_TRAIN_IDS_END)
 
 
 SPEC = spec_lib.DatasetSpec(
@@ -260,7 +265,7 @@ SPEC = spec_lib.DatasetSpec(
     read=read,
     needs_source=True,
     description=__doc__,
-    layouts=_LAYOUTS,
+    layouts=LAYOUTS,
 )
 _TRAIN_ID_SPEC = dataclasses.replace(
     SPEC,

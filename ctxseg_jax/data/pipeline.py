@@ -76,18 +76,26 @@ class Source:
       `"image"` uint8 [H, W, 3], `"label"` uint8 [H, W], or [] if the image has
       one class, and `"name"`, a string.
     """
-    record = self._records[index]
+    record = self.record(index)
     name = record["name"].decode()
     place = f"{self._title}/{name}"
-    label = record["label"]
     return {
         # Verified at preparation, so there is no second decode here.
         "image": images.decode_image(record["image"], place, verify=False),
-        "label": images.decode_label(label, place)
-        if isinstance(label, bytes)
-        else np.array(label, np.uint8),
+        "label": self.decode_label(record, place),
         "name": name,
     }
+
+  def record(self, index: int) -> dict[str, Any]:
+    """Returns an example as it is stored: `"image"` and `"name"` in bytes."""
+    return self._records[index]
+
+  def decode_label(self, record: Mapping[str, Any], place: str) -> np.ndarray:
+    """Returns the label of a record, uint8 [H, W] or []."""
+    label = record["label"]
+    if isinstance(label, bytes):
+      return images.decode_label(label, place, verify=False)
+    return np.array(label, np.uint8)
 
   def sizes(self) -> np.ndarray:
     """Returns int32 [len, 2], height and width, read from the headers."""
@@ -150,13 +158,14 @@ def open_source(
   if name not in splits:
     raise errors.UserError(
         f"data.split: {spec.name} has no split {split!r}; expected one of "
-        f"{', '.join(sorted(splits))}. Change the config or the flag."
+        f"{', '.join(sorted(splits))}, or a part of one such as train[:90%]. "
+        "Change the config or the flag."
     )
   missing = [p for p in splits[name].filepaths if not os.path.isfile(p)]
   if missing:
     raise errors.UserError(
         f"{missing[0]}: missing; expected the files that were prepared. Remove "
-        f"{folder} and run: {prepare.prepare_command(spec, str(data_dir))}"
+        f"{folder} and prepare the dataset again."
     )
   skip = tfds.decode.SkipDecoding()
   records = builder.as_data_source(

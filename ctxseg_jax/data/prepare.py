@@ -6,8 +6,6 @@ The dataset appears in `data_dir` under its name when it is complete, and not at
 all when something is wrong. Running the command again does nothing.
 """
 
-# Flags are argparse's: this module is imported by the pipeline, and absl's are
-# global, so that they would become flags of every command.
 import argparse
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -22,13 +20,14 @@ import shutil
 import sys
 import tempfile
 from typing import Any
-from typing import NoReturn
 
 import tensorflow_datasets as tfds
 
 from ctxseg_jax import data
 from ctxseg_jax import errors
+from ctxseg_jax.data import arguments
 from ctxseg_jax.data import builder
+from ctxseg_jax.data import custom
 from ctxseg_jax.data import spec as spec_lib
 
 
@@ -78,7 +77,7 @@ def ensure_prepared(
           f"{prepare_command(spec, str(data_dir))}"
       )
     print(
-        f"Generating {spec.name} in {data_dir}, once.",
+        f"Preparing {spec.name} in {data_dir}, once.",
         file=sys.stderr,
         flush=True,
     )
@@ -109,27 +108,12 @@ def prepare(
   """
   if is_prepared(spec, data_dir):
     return False
-  if spec.needs_source:
-    source = _check_source(spec, source, data_dir)
-  elif source is not None or any_size:
+  if spec.needs_source and source is None:
     raise errors.UserError(
-        f"--source, --any_size: {spec.name} is generated and takes neither; "
-        f"run: {prepare_command(spec, str(data_dir))}"
+        f"--source: missing; expected a folder of {spec.name} that holds "
+        f"{spec.layouts}. Run: {prepare_command(spec, str(data_dir))}"
     )
-  try:
-    items = spec.find(source, any_size=any_size)
-  except OSError as error:
-    raise errors.UserError(
-        f"{error.filename}: cannot be read ({error.strerror}); expected a "
-        f"readable folder of {spec.name}. Check its permissions."
-    ) from error
-  if not any(items.values()):
-    raise errors.UserError(
-        f"{source}: no pairs in any split; expected {spec.layouts}. Complete "
-        "the source."
-    )
-  if not any_size:
-    _check_sizes(spec, source, items)
+  items = find(spec, source, any_size=any_size)
   data_dir = pathlib.Path(data_dir).expanduser()
   try:
     with _lock(spec, data_dir):
@@ -156,6 +140,54 @@ def prepare(
         "the command again."
     ) from error
   return True
+
+
+def find(
+    spec: spec_lib.DatasetSpec,
+    source: str | os.PathLike | None,
+    *,
+    any_size: bool = False,
+) -> Mapping[str, Sequence[Any]]:
+  """Returns what `spec.read` needs of each example, by split.
+
+  Args:
+    spec: The dataset.
+    source: The user's folder, for a dataset that needs one.
+    any_size: Whether to accept a source of another size than the published.
+
+  Raises:
+    UserError: The source is missing or faulty.
+  """
+  if spec.needs_source:
+    source = _check_source(spec, source)
+  elif source is not None or any_size:
+    raise errors.UserError(
+        f"--source, --any_size: {spec.name} is generated and takes neither; "
+        "leave them out."
+    )
+  try:
+    items = spec.find(source, any_size=any_size)
+  except OSError as error:
+    raise errors.UserError(
+        f"{error.filename}: cannot be read ({error.strerror}); expected a "
+        f"readable folder of {spec.name}. Check its permissions."
+    ) from error
+  if not any(items.values()):
+    raise errors.UserError(
+        f"{source or spec.name}: no pairs in any split; expected "
+        f"{spec.layouts}. Complete the source."
+    )
+  if not any_size:
+    _check_sizes(spec, source, items)
+  return items
+
+
+def splits(
+    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
+) -> list[str]:
+  """Returns the splits of a prepared dataset."""
+  folder = dataset_dir(spec, data_dir)
+  return list(tfds.builder_from_directory(str(folder)).info.splits)
 
 
 def summary(spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike) -> str:
@@ -185,14 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit code."""
   try:
     args = _parse(argv)
-    if args.dataset not in data.DATASETS:
-      raise errors.UserError(
-          f"--dataset: unknown name {args.dataset!r}; known: "
-          f"{', '.join(sorted(data.DATASETS))}."
-      )
-    spec = data.DATASETS[args.dataset]
+    spec, source = _open(args.dataset, args.source)
     written = prepare(
-        spec, args.data_dir, source=args.source, any_size=args.any_size
+        spec, args.data_dir, source=source, any_size=args.any_size
     )
     if not written:
       print(f"{spec.name} is already prepared; nothing was done.")
@@ -203,21 +230,30 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-class _Parser(argparse.ArgumentParser):
-  """Tells bad flags like any other error of the user's."""
-
-  def error(self, message: str) -> NoReturn:
-    raise errors.UserError(f"{message}. --help lists the flags.")
+def _open(
+    name: str, source: str | None
+) -> tuple[spec_lib.DatasetSpec, str | None]:
+  """Returns a specification, and the source it still needs."""
+  if name == custom.NAME:
+    if source is None:
+      raise errors.UserError(
+          "--source: missing; expected your folder, with "
+          f"{custom.LAYOUTS}. Pass it."
+      )
+    return custom.from_folder(source), None
+  return data.lookup(name, "--dataset"), source
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = _Parser(
+  parser = arguments.Parser(
       prog="python -m ctxseg_jax.data.prepare",
       description="Packs a dataset into array_record files.",
       allow_abbrev=False,
   )
   parser.add_argument(
-      "--dataset", required=True, help=", ".join(sorted(data.DATASETS))
+      "--dataset",
+      required=True,
+      help=", ".join([custom.NAME, *sorted(data.DATASETS)]),
   )
   parser.add_argument(
       "--source", help="Your folder of the dataset, if it needs one."
@@ -234,15 +270,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _check_source(
-    spec: spec_lib.DatasetSpec,
-    source: str | os.PathLike | None,
-    data_dir: str | os.PathLike,
+    spec: spec_lib.DatasetSpec, source: str | os.PathLike
 ) -> pathlib.Path:
-  if source is None:
-    raise errors.UserError(
-        f"--source: missing; expected a folder of {spec.name} that holds "
-        f"{spec.layouts}. Run: {prepare_command(spec, str(data_dir))}"
-    )
   if not os.path.isdir(source) or not os.listdir(source):
     state = "no such folder"
     if os.path.exists(source):
@@ -262,7 +291,8 @@ def _check_sizes(
   expected = {
       split: size
       for split, size in spec.split_sizes.items()
-      if split in items or split not in spec.optional_splits
+      if size is not None
+      and (split in items or split not in spec.optional_splits)
   }
   found = {split: len(items.get(split, ())) for split in expected}
   wrong = [
