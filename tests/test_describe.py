@@ -449,7 +449,7 @@ class DescribeTest(parameterized.TestCase):
         dict(name="resnet", depth=18, output_stride=16, stem="7x7"),
         dict(name="encnet", channels=8, lateral=True),
     )
-    with self.assertRaisesRegex(errors.UserError, "32,32.*output_stride to 8"):
+    with self.assertRaisesRegex(errors.UserError, "head.*output_stride to 8"):
       describe.describe(model, (32, 32))
 
   @parameterized.parameters("", "64", "64,", "64,0", "-1,64", "64,64,3", "a,b")
