@@ -13,6 +13,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import model
 from ctxseg_jax import settings
+from ctxseg_jax.pretrained import initial
 
 
 @dataclasses.dataclass
@@ -82,6 +83,7 @@ class TyposTest(absltest.TestCase):
     section[typo] = section.pop(name)
     with self.assertRaises(errors.UserError):
       experiment.check(config)
+      initial.check(config)
       spec = experiment.dataset(config)
       experiment.augmentation(config, spec)
       experiment.inference_settings(config)
