@@ -153,7 +153,8 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def _task(report):
-  return TASKS[report["task"]]
+  # Reports of earlier versions name none.
+  return TASKS[report.get("task", "segmentation")]
 
 
 def _batches(predictor, source, spec) -> Iterator[dict[str, Any]]:
