@@ -28,6 +28,11 @@ _OPACITY = flags.DEFINE_float(
 _PROBABILITIES = flags.DEFINE_bool(
     "probabilities", False, "Write class probabilities too."
 )
+_SUBMISSION = flags.DEFINE_bool(
+    "submission",
+    False,
+    "Write maps of the ids that the data set's server takes, too.",
+)
 flags.mark_flags_as_required(["workdir", "images", "output"])
 
 
@@ -48,6 +53,7 @@ def main(argv):
       trained.spec,
       opacity=_OPACITY.value,
       probabilities=_PROBABILITIES.value,
+      submission=_SUBMISSION.value,
   )
   print(f"{count} images predicted, written to {output}")
 

@@ -69,6 +69,7 @@ def write_maps(
     *,
     opacity: float | None = None,
     probabilities: bool = False,
+    submission: bool = False,
 ) -> int:
   """Predicts images and writes `<stem>.png` and `<stem>_overlay.png`.
 
@@ -80,13 +81,21 @@ def write_maps(
     spec: The data set's `DatasetSpec`: its palette.
     opacity: Of the classes in the overlay; None is one half.
     probabilities: Whether to write `<stem>.npy`, float16 [H, W, C], too.
+    submission: Whether to write `submission/<stem>.png`, gray, with the ids of
+      the data set's server, too.
 
   Returns:
     The number of images.
 
   Raises:
-    UserError: An image cannot be read, or two have the same stem.
+    UserError: An image cannot be read, two have the same stem, or there is no
+      server.
   """
+  if submission and not spec.submission_ids:
+    raise errors.UserError(
+        f"--submission: {spec.name} has no server that takes predictions; leave"
+        " it out"
+    )
   stems = {}
   for path in paths:
     if path.stem in stems:
@@ -96,6 +105,9 @@ def write_maps(
       )
     stems[path.stem] = path
   output.mkdir(parents=True, exist_ok=True)
+  if submission:
+    (output / "submission").mkdir(exist_ok=True)
+    ids = np.array(spec.submission_ids, np.uint8)
   opacity = 0.5 if opacity is None else opacity
   palette = np.array(spec.palette, np.uint8)
   for path, image, values in _predict(
@@ -112,6 +124,9 @@ def write_maps(
         output / f"{path.stem}_overlay.png",
         visualize.overlay(image, labels, palette, opacity),
     )
+    if submission:
+      path = output / "submission" / f"{path.stem}.png"
+      path.write_bytes(images_lib.encode_png(ids[labels]))
   return len(paths)
 
 
@@ -124,6 +139,7 @@ def write_classes(
     *,
     opacity: float | None = None,
     probabilities: bool = False,
+    submission: bool = False,
 ) -> int:
   """Predicts images and writes `predictions.csv`, one line for each.
 
@@ -135,18 +151,23 @@ def write_classes(
     spec: The data set's `DatasetSpec`: its class names.
     opacity: None; there are no overlays.
     probabilities: Whether to write those of all classes, not of the best only.
+    submission: False; there is no server.
 
   Returns:
     The number of images.
 
   Raises:
-    UserError: An image cannot be read, or an opacity is given.
+    UserError: An image cannot be read, or what is for maps is asked for.
   """
-  if opacity is not None:
-    raise errors.UserError(
-        f"--opacity: {spec.name} has one class per image and no overlays;"
-        " leave it out"
-    )
+  for flag, is_set, reason in (
+      ("--opacity", opacity is not None, "no overlays"),
+      ("--submission", submission, "no server that takes maps"),
+  ):
+    if is_set:
+      raise errors.UserError(
+          f"{flag}: {spec.name} has one class per image and {reason}; leave it"
+          " out"
+      )
   header = ["image", "class", "probability"]
   if probabilities:
     header += spec.class_names

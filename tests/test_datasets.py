@@ -189,6 +189,14 @@ class LabelTest(_TreeTest):
     self.assertEqual(label.shape, miniatures.SIZE)
     self.assertSetEqual(set(np.unique(label)), {255})
 
+  def test_submissions_are_what_labels_were(self):
+    for name in ("ade20k", "cityscapes", "voc2012"):
+      spec = DATASETS[name]
+      np.testing.assert_array_equal(
+          spec.label_map[np.array(spec.submission_ids)],
+          np.arange(spec.num_classes),
+      )
+
   def test_cityscapes_prefers_label_ids(self):
     miniatures.write_cityscapes(self.source)
     miniatures.write_cityscapes(self.source, train_ids=True)

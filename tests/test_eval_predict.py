@@ -1,5 +1,6 @@
 """A trained run is evaluated and used by the commands, with the same result."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -132,6 +133,23 @@ class PredictionTest(RunCase):
       np.testing.assert_array_equal(palette[: SPEC.num_classes], SPEC.palette)
       with Image.open(output / f"{name}_overlay.png") as image:
         self.assertEqual(image.size[::-1], size)
+
+  def test_a_submission_has_the_ids_of_the_server(self):
+    trained = experiment.load(self.workdir)
+    predictor = trained.predictor(experiment.inference_settings(trained.config))
+    path = self.photos / "scene.png"
+    arguments = (predictor, trained.variables, [path], self.folder / "sub")
+    with self.assertRaisesRegex(errors.UserError, "--submission: context_sce"):
+      predictions.write_maps(*arguments, SPEC, submission=True)
+    self.assertFalse((self.folder / "sub").exists())
+    ids = tuple(range(7, 7 + 2 * SPEC.num_classes, 2))
+    spec = dataclasses.replace(SPEC, submission_ids=ids)
+    predictions.write_maps(*arguments, spec, submission=True)
+    with Image.open(self.folder / "sub" / "scene.png") as image:
+      labels = np.array(image)
+    with Image.open(self.folder / "sub/submission/scene.png") as image:
+      self.assertEqual(image.mode, "L")
+      np.testing.assert_array_equal(np.array(image), np.array(ids)[labels])
 
   def test_a_file_and_a_list_are_predicted_as_the_evaluation_does(self):
     listed = self.folder / "list.txt"

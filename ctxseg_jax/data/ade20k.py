@@ -220,6 +220,7 @@ SPEC = spec_lib.DatasetSpec(
         {i + 1: i for i in range(len(CLASS_NAMES))}, 255
     ),
     void_ids=(0,),
+    submission_ids=tuple(range(1, len(CLASS_NAMES) + 1)),
     mean=spec_lib.IMAGENET_MEAN,
     split_sizes={"train": 20210, "val": 2000},
     find=find,

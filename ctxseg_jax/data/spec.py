@@ -73,6 +73,8 @@ class DatasetSpec:
     label_map: [256] uint8, raw id -> train id or `ignore_label`. It is applied
       once, when the dataset is prepared: labels on disk are train ids. None
       where labels are no maps.
+    submission_ids: What the dataset's server calls each train id; none where
+      there is no server.
     description: Of the dataset, stored with it.
     layouts: The folder layouts that can be prepared, for error messages.
     void_ids: The raw ids that are ignored on purpose. Any other id that is no
@@ -95,6 +97,7 @@ class DatasetSpec:
   task: str = "segmentation"
   palette: tuple[tuple[int, int, int], ...] = ()
   label_map: np.ndarray | None = None
+  submission_ids: tuple[int, ...] = ()
   description: str = ""
   layouts: str = ""
   void_ids: tuple[int, ...] = ()
@@ -144,6 +147,8 @@ class DatasetSpec:
           f"{self.name}: label_map reaches {sorted(targets)}, not the "
           f"{self.num_classes} classes."
       )
+    if self.submission_ids and len(self.submission_ids) != self.num_classes:
+      raise ValueError(f"{self.name}: not one submission id per class.")
     if not all(self.label_map[i] == self.ignore_label for i in self.void_ids):
       raise ValueError(f"{self.name}: a void id is mapped to a class.")
 

@@ -114,6 +114,7 @@ SPEC = spec_lib.DatasetSpec(
     class_names=CLASS_NAMES,
     palette=PALETTE,
     label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
+    submission_ids=tuple(range(len(CLASS_NAMES))),
     void_ids=(VOID,),
     mean=spec_lib.IMAGENET_MEAN,
     split_sizes={
