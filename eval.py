@@ -34,10 +34,10 @@ flags.mark_flags_as_required(["workdir"])
 def main(argv):
   del argv
   from ctxseg_jax import errors
-  from ctxseg_jax import evaluate
   from ctxseg_jax import experiment
-  from ctxseg_jax import workdir
   from ctxseg_jax.data import pipeline
+  from ctxseg_jax.evaluation import evaluate
+  from ctxseg_jax.training import workdir
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   config = trained.config

@@ -39,7 +39,7 @@ flags.mark_flags_as_required(["workdir", "images", "output"])
 def main(argv):
   del argv
   from ctxseg_jax import experiment
-  from ctxseg_jax import predictions
+  from ctxseg_jax.evaluation import predictions
 
   paths = predictions.list_images(_IMAGES.value)
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)

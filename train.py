@@ -43,7 +43,7 @@ def main(argv):
   import jax
 
   from ctxseg_jax import errors
-  from ctxseg_jax import loop
+  from ctxseg_jax.training import loop
 
   where = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   flags_of_where = "--coordinator_address, --num_processes and --process_id"

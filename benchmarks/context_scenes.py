@@ -24,7 +24,7 @@ from absl import flags
 
 from benchmarks import page
 from ctxseg_jax import commands
-from ctxseg_jax.data import context_scenes as scenes
+from ctxseg_jax.data.datasets import context_scenes as scenes
 
 _RUNS = flags.DEFINE_string("runs", "runs/context_scenes", "Work dirs go here.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Prepared data sets.")
@@ -49,7 +49,6 @@ class Row:
     name: The variant.
     miou: mIoU of each seed's last step, in percent; None if it diverged.
     right: Object pixels right under the swapped cues, in percent.
-    unchanged: Object pixels predicted alike under all cues, in percent.
     parameters: Trained parameters, those of training-only parts too.
     macs: Multiply-accumulates of one image's prediction.
     images_per_second: Of the training step, median over the rounds.
@@ -58,7 +57,6 @@ class Row:
   name: str
   miou: list[float | None]
   right: list[float | None]
-  unchanged: list[float | None]
   parameters: int = 0
   macs: int = 0
   images_per_second: float = 0.0
@@ -77,7 +75,7 @@ class Row:
 
 
 def run(variant: str, seed: str, steps: int) -> tuple[float | None, ...]:
-  """Trains a variant if need be; returns mIoU, right and unchanged."""
+  """Trains a variant if need be; returns its mIoU and what is right."""
   workdir = pathlib.Path(_RUNS.value) / variant / seed
   report = workdir / "eval" / f"{steps}.json"
   swap = workdir / "cue_swap.json"
@@ -100,7 +98,7 @@ def run(variant: str, seed: str, steps: int) -> tuple[float | None, ...]:
           done.returncode,
       )
   if diverged.exists():
-    return None, None, None
+    return None, None
   if not swap.exists():
     done = _command(
         "-m",
@@ -113,7 +111,7 @@ def run(variant: str, seed: str, steps: int) -> tuple[float | None, ...]:
       commands.fail(done.stderr.strip().splitlines()[-1], done.returncode)
   swapped = json.loads(swap.read_text())
   miou = json.loads(report.read_text())["miou"]
-  return 100 * miou, 100 * swapped["right"], 100 * swapped["unchanged"]
+  return 100 * miou, 100 * swapped["right"]
 
 
 def _command(*arguments):
@@ -139,8 +137,8 @@ def time_steps(configs: dict[str, Any], rounds: int) -> dict[str, float]:
   import numpy as np
 
   from ctxseg_jax import experiment
-  from ctxseg_jax import optim
-  from ctxseg_jax import step as step_lib
+  from ctxseg_jax.training import optim
+  from ctxseg_jax.training import step as step_lib
 
   mesh = experiment.make_mesh()
   rng = np.random.default_rng(0)
@@ -263,7 +261,7 @@ def main(argv):
   from ctxseg_jax import describe
   from ctxseg_jax import errors
   from ctxseg_jax import experiment
-  from ctxseg_jax import model as model_lib
+  from ctxseg_jax.models import network
 
   names = _VARIANTS.value or list(config_lib.VARIANTS)
   unknown = sorted(set(names) - set(config_lib.VARIANTS))
@@ -281,9 +279,9 @@ def main(argv):
   rows = []
   speed = time_steps(configs, _TIMING_ROUNDS.value)
   for name, config in configs.items():
-    miou, right, unchanged = zip(*results[name], strict=True)
+    miou, right = zip(*results[name], strict=True)
     spec = experiment.dataset(config.to_dict())
-    model = model_lib.build(
+    model = network.build(
         config.model.to_dict(), spec.num_classes, bn_axis_name=None
     )
     size = describe.describe(model, config.data.crop_size)
@@ -292,7 +290,6 @@ def main(argv):
             name,
             list(miou),
             list(right),
-            list(unchanged),
             size["parameters"],
             size["macs"],
             speed[name],

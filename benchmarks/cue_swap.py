@@ -47,8 +47,8 @@ def measure(trained: Any, num_images: int) -> tuple[dict[str, Any], list]:
   from jax.sharding import NamedSharding
   from jax.sharding import PartitionSpec as P
 
-  from ctxseg_jax import inference
-  from ctxseg_jax.data import context_scenes
+  from ctxseg_jax.data.datasets import context_scenes
+  from ctxseg_jax.evaluation import inference
 
   mesh = trained.mesh
   how = inference.Settings(batch_size_per_device=4)
@@ -119,7 +119,7 @@ def distance(scene: Any) -> np.ndarray:
 
 def draw(shown: list, palette: np.ndarray) -> np.ndarray:
   """Draws for each index its four images above its four predictions."""
-  from ctxseg_jax import visualize
+  from ctxseg_jax.evaluation import visualize
 
   rows = []
   for four in shown:
@@ -132,7 +132,7 @@ def main(argv):
   del argv
   from ctxseg_jax import errors
   from ctxseg_jax import experiment
-  from ctxseg_jax import visualize
+  from ctxseg_jax.evaluation import visualize
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   if trained.spec.name != "context_scenes":

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import commands
-from ctxseg_jax import encoding
-from ctxseg_jax import layers
+from ctxseg_jax.models import encoding
+from ctxseg_jax.models import layers
 
 _BATCH = flags.DEFINE_integer("batch", 4, "Images.", lower_bound=1)
 _SIZE = flags.DEFINE_integer(

@@ -44,11 +44,11 @@ def row(path: pathlib.Path) -> str:
   """Returns a config's line of the table."""
   from ctxseg_jax import describe
   from ctxseg_jax import experiment
-  from ctxseg_jax import model as model_lib
+  from ctxseg_jax.models import network
 
   module: Any = importlib.import_module(".".join(path.with_suffix("").parts))
   config = module.get_config().to_dict()
-  model = model_lib.build(
+  model = network.build(
       config["model"],
       experiment.dataset(config).num_classes,
       bn_axis_name=None,

@@ -68,8 +68,8 @@ def compile_step(
 
   from ctxseg_jax import errors
   from ctxseg_jax import experiment
-  from ctxseg_jax import optim
-  from ctxseg_jax import step as step_lib
+  from ctxseg_jax.training import optim
+  from ctxseg_jax.training import step as step_lib
 
   try:
     devices = topologies.get_topology_desc(

@@ -24,8 +24,8 @@ from ml_collections import config_flags
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax import macs
-from ctxseg_jax import model as model_lib
+from ctxseg_jax.models import macs
+from ctxseg_jax.models import network
 
 _FIGURES = ("parameters", "macs", "conv_macs")
 
@@ -36,7 +36,7 @@ _PARAMETERS = (
 
 
 def describe(
-    model: model_lib.SegmentationModel,
+    model: network.SegmentationModel,
     size: Sequence[int],
     *,
     train_size: Sequence[int] | None = None,
@@ -254,7 +254,7 @@ def main(argv: Sequence[str]) -> None:
   if flags.FLAGS.size is not None:
     size = parse_size(flags.FLAGS.size)
   report = describe(
-      model_lib.build(config["model"], spec.num_classes, bn_axis_name=None),
+      network.build(config["model"], spec.num_classes, bn_axis_name=None),
       size,
       train_size=train_size,
       depth=flags.FLAGS.depth,

@@ -11,20 +11,20 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from ctxseg_jax import checkpoint
-from ctxseg_jax import classify
-from ctxseg_jax import data as data_lib
 from ctxseg_jax import errors
-from ctxseg_jax import inference
-from ctxseg_jax import model as model_lib
 from ctxseg_jax import settings
-from ctxseg_jax import step as step_lib
-from ctxseg_jax import workdir as workdir_lib
 from ctxseg_jax.data import custom
+from ctxseg_jax.data import datasets
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
-from ctxseg_jax.tasks import task as task_lib
-from ctxseg_jax.tasks import TASKS
+from ctxseg_jax.evaluation import classify
+from ctxseg_jax.evaluation import inference
+from ctxseg_jax.evaluation.tasks import task as task_lib
+from ctxseg_jax.evaluation.tasks import TASKS
+from ctxseg_jax.models import network
+from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import workdir as workdir_lib
 
 _KEYS = ("seed", "batch_size", "total_steps", "data", "model", "loss", "optim")
 _PERIODS = ("log_every", "checkpoint_every", "eval_every", "max_to_keep")
@@ -49,7 +49,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   """
   if not isinstance(config.get("data"), Mapping):
     return dict(config)  # `check` says what is wrong with it.
-  return {**config, "data": data_lib.resolve(config["data"])}
+  return {**config, "data": datasets.resolve(config["data"])}
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -117,7 +117,7 @@ def _numbers(config):
 
 def dataset(config: Mapping[str, Any]) -> spec_lib.DatasetSpec:
   """Returns the specification of the config's data set."""
-  return data_lib.from_config(config["data"])
+  return datasets.from_config(config["data"])
 
 
 def task(config: Mapping[str, Any]) -> task_lib.Task:
@@ -153,9 +153,9 @@ def augmentation(
 
 def build_model(
     config: Mapping[str, Any], spec: spec_lib.DatasetSpec
-) -> model_lib.SegmentationModel:
+) -> network.SegmentationModel:
   """Returns the network, its batch norms reduced over the mesh."""
-  return model_lib.build(
+  return network.build(
       config["model"], spec.num_classes, bn_axis_name=step_lib.AXIS
   )
 
@@ -186,7 +186,7 @@ def inference_settings(
 
 def build_predictor(
     config: Mapping[str, Any],
-    model: model_lib.SegmentationModel,
+    model: network.SegmentationModel,
     mesh: jax.sharding.Mesh,
     how: inference.Settings | classify.Settings,
 ) -> inference.Predictor | classify.Predictor:
@@ -210,7 +210,7 @@ class Trained:
   config: dict[str, Any]
   spec: spec_lib.DatasetSpec
   mesh: jax.sharding.Mesh
-  model: model_lib.SegmentationModel
+  model: network.SegmentationModel
   variables: Any
   step: int
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import numpy as np
 
-from ctxseg_jax.backbones import BACKBONES
-from ctxseg_jax.heads import HEADS
-from ctxseg_jax.pretrained import naming
-from ctxseg_jax.pretrained import SOURCES
+from ctxseg_jax.models.backbones import BACKBONES
+from ctxseg_jax.models.heads import HEADS
+from ctxseg_jax.pretrained.sources import naming
+from ctxseg_jax.pretrained.sources import SOURCES
 
 
 class Row(NamedTuple):

@@ -24,27 +24,27 @@ from PIL import Image
 import test_configs
 import tiny
 
-from ctxseg_jax import classify
 from ctxseg_jax import errors
-from ctxseg_jax import evaluate
 from ctxseg_jax import experiment
-from ctxseg_jax import loop
 from ctxseg_jax import losses
-from ctxseg_jax import metrics
-from ctxseg_jax import model as model_lib
-from ctxseg_jax import optim
-from ctxseg_jax import predictions
-from ctxseg_jax import step as step_lib
-from ctxseg_jax.backbones import cifar_resnet
-from ctxseg_jax.data import cifar10
-from ctxseg_jax.data import cifar10_stand_in
-from ctxseg_jax.data import DATASETS
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import prepare
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
-from ctxseg_jax.layers import Norm
-from ctxseg_jax.tasks import TASKS
+from ctxseg_jax.data.datasets import cifar10
+from ctxseg_jax.data.datasets import cifar10_stand_in
+from ctxseg_jax.data.datasets import DATASETS
+from ctxseg_jax.evaluation import classify
+from ctxseg_jax.evaluation import evaluate
+from ctxseg_jax.evaluation import metrics
+from ctxseg_jax.evaluation import predictions
+from ctxseg_jax.evaluation.tasks import TASKS
+from ctxseg_jax.models import network
+from ctxseg_jax.models.backbones import cifar_resnet
+from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.training import loop
+from ctxseg_jax.training import optim
+from ctxseg_jax.training import step as step_lib
 
 # Published, in millions: 2.7 (2.78 cut short), 2.8, 3.5, none, 16.8. The last
 # row draws its smoothing factors and has 6 * 32 parameters less.
@@ -61,7 +61,7 @@ SPEC = cifar10_stand_in.SPEC
 
 
 def build(block="encoding", widen=1, num_codewords=4, dtype="float32"):
-  return model_lib.build(
+  return network.build(
       dict(
           backbone=dict(
               name="cifar_resnet",
@@ -380,7 +380,7 @@ class StepTest(absltest.TestCase):
     np.testing.assert_array_equal(present, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
 
   def test_maps_of_scores_do_not_fit_classes(self):
-    model = model_lib.build(
+    model = network.build(
         dict(
             backbone=dict(name="shallow", channels=8),
             head=dict(name="fcn", channels=8),

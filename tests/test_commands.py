@@ -13,9 +13,9 @@ import tiny
 from configs import quickstart
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax import loop
-from ctxseg_jax import predictions
 from ctxseg_jax.data import images
+from ctxseg_jax.evaluation import predictions
+from ctxseg_jax.training import loop
 
 MISSPELT_CONFIG = """
 from configs import quickstart

@@ -14,7 +14,7 @@ import numpy as np
 
 from ctxseg_jax import experiment
 from ctxseg_jax import losses
-from ctxseg_jax import optim
+from ctxseg_jax.training import optim
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATHS = [

@@ -15,12 +15,12 @@ import tiny
 
 from ctxseg_jax import describe
 from ctxseg_jax import errors
-from ctxseg_jax import layers
-from ctxseg_jax import macs
-from ctxseg_jax import model as model_lib
-from ctxseg_jax.backbones import resnet
-from ctxseg_jax.backbones import shallow
-from ctxseg_jax.heads import HEADS
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import macs
+from ctxseg_jax.models import network
+from ctxseg_jax.models.backbones import resnet
+from ctxseg_jax.models.backbones import shallow
+from ctxseg_jax.models.heads import HEADS
 
 
 def image(size, channels=3):
@@ -230,7 +230,7 @@ def backbone_counts(depth, output_stride, stem, size):
 
 def build(backbone, head, num_classes=21, **config):
   config |= dict(backbone=backbone, head=head)
-  return model_lib.build(config, num_classes, bn_axis_name=None)
+  return network.build(config, num_classes, bn_axis_name=None)
 
 
 def deep_resnet(depth=101):
@@ -322,7 +322,7 @@ class FixedSizeHead(nn.Module):
     return {"logits": x + table}
 
 
-class TwoScales(model_lib.SegmentationModel):
+class TwoScales(network.SegmentationModel):
 
   def __call__(self, images, *, train=False):
     half = images[:, ::2, ::2]
@@ -405,7 +405,7 @@ class DescribeTest(parameterized.TestCase):
     parts = dict(
         backbone=shallow.ShallowNet(8), head=HEADS["fcn"](num_classes=5)
     )
-    once = describe.describe(model_lib.SegmentationModel(**parts), (32, 32))
+    once = describe.describe(network.SegmentationModel(**parts), (32, 32))
     twice = describe.describe(TwoScales(**parts), (32, 32))
     self.assertEqual(4 * twice["macs"], 5 * once["macs"])
     self.assertEqual(twice["parameters"], once["parameters"])
@@ -437,7 +437,7 @@ class DescribeTest(parameterized.TestCase):
     self.assertEqual(small["parameters"], large["parameters"])
     self.assertEqual(6 * small["macs"], large["macs"])
 
-    model = model_lib.SegmentationModel(shallow.ShallowNet(8), FixedSizeHead())
+    model = network.SegmentationModel(shallow.ShallowNet(8), FixedSizeHead())
     report = describe.describe(model, (32, 32))
     self.assertEqual(report["parameters_by_part"]["head"], 8 * 8 * 8)
     with self.assertRaisesRegex(errors.UserError, "64,96") as caught:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from configs import quickstart
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax import model
 from ctxseg_jax import settings
+from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import initial
 
 
@@ -87,8 +87,8 @@ class TyposTest(absltest.TestCase):
       spec = experiment.dataset(config)
       experiment.augmentation(config, spec)
       experiment.inference_settings(config)
-      model.build(config["model"], 3, bn_axis_name=None)
-      from ctxseg_jax import optim
+      network.build(config["model"], 3, bn_axis_name=None)
+      from ctxseg_jax.training import optim
 
       optim.make(config["optim"], total_steps=3)
 

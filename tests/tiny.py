@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from ctxseg_jax import checkpoint
-from ctxseg_jax.data import context_scenes
 from ctxseg_jax.data import prepare
+from ctxseg_jax.data.datasets import context_scenes
+from ctxseg_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = "configs/quickstart.py"

@@ -19,8 +19,8 @@ from ml_collections import config_dict
 from configs import common
 
 
-def get_config(variant: str = "") -> config_dict.ConfigDict:
-  """Returns the config of a variant."""
+def get_config(variant: str = "", depth: int = 50) -> config_dict.ConfigDict:
+  """Returns the config of a variant; for a ResNet of another depth, too."""
   config = config_dict.ConfigDict()
   config.seed = 0
   config.batch_size = 16  # Over all devices.
@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
       align_corners=True,
       backbone=dict(
           name="resnet",
-          depth=50,
+          depth=depth,
           output_stride=8,
           stem="deep64",
           dilation="contracted",

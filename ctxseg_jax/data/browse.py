@@ -19,14 +19,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from ctxseg_jax import commands
-from ctxseg_jax import data
 from ctxseg_jax import errors
 from ctxseg_jax import settings
-from ctxseg_jax import visualize
 from ctxseg_jax.data import custom
+from ctxseg_jax.data import datasets
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
+from ctxseg_jax.evaluation import visualize
 
 _PER_PAGE = 12
 # Of the usual recipes.
@@ -61,8 +61,8 @@ def browse(
   Raises:
     UserError: The data cannot be read, or the folder not be written.
   """
-  section = data.resolve(section)
-  spec = data.from_config(section)
+  section = datasets.resolve(section)
+  spec = datasets.from_config(section)
   if spec.task != "segmentation":
     raise errors.UserError(
         f"config: data.name: {spec.name} has one class per image; expected a "

@@ -36,11 +36,11 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from ctxseg_jax import data
 from ctxseg_jax import errors
 from ctxseg_jax.data import arguments
 from ctxseg_jax.data import classes as classes_lib
 from ctxseg_jax.data import custom
+from ctxseg_jax.data import datasets
 from ctxseg_jax.data import images
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -382,7 +382,7 @@ def _open_source(args):
   # It takes tfds, which is half a second that not every use pays.
   from ctxseg_jax.data import prepare
 
-  spec = data.lookup(args.dataset)
+  spec = datasets.lookup(args.dataset)
   try:
     items = prepare.find(spec, args.source, any_size=args.any_size)
     return spec, items, read_pair, []
@@ -399,7 +399,7 @@ def _open_prepared(args):
   from ctxseg_jax.data import pipeline
   from ctxseg_jax.data import prepare
 
-  spec = data.lookup(args.dataset)
+  spec = datasets.lookup(args.dataset)
   folder = prepare.dataset_dir(spec, args.data_dir)
   if not prepare.is_prepared(spec, args.data_dir):
     raise errors.UserError(
@@ -666,7 +666,7 @@ def _parse(argv: Sequence[str] | None):
       description="Looks at every image and label of a dataset.",
       allow_abbrev=False,
   )
-  names = ", ".join([custom.NAME, *sorted(data.DATASETS)])
+  names = ", ".join([custom.NAME, *sorted(datasets.DATASETS)])
   parser.add_argument("--dataset", help=names)
   parser.add_argument("--source", help="Your folder of the dataset.")
   parser.add_argument("--data_dir", help="Folder of all prepared datasets.")

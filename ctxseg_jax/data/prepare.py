@@ -23,11 +23,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ctxseg_jax import data
 from ctxseg_jax import errors
 from ctxseg_jax.data import arguments
 from ctxseg_jax.data import builder
 from ctxseg_jax.data import custom
+from ctxseg_jax.data import datasets
 from ctxseg_jax.data import spec as spec_lib
 
 
@@ -241,7 +241,7 @@ def _open(
           f"{custom.LAYOUTS}. Pass it."
       )
     return custom.from_folder(source), None
-  return data.lookup(name, "--dataset"), source
+  return datasets.lookup(name, "--dataset"), source
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -253,7 +253,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument(
       "--dataset",
       required=True,
-      help=", ".join([custom.NAME, *sorted(data.DATASETS)]),
+      help=", ".join([custom.NAME, *sorted(datasets.DATASETS)]),
   )
   parser.add_argument(
       "--source", help="Your folder of the dataset, if it needs one."

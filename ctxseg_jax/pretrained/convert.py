@@ -26,16 +26,16 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_flags
 
-from ctxseg_jax import checkpoint as checkpoint_lib
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax import optim
-from ctxseg_jax import step as step_lib
-from ctxseg_jax import workdir as workdir_lib
-from ctxseg_jax.pretrained import files
 from ctxseg_jax.pretrained import loading
-from ctxseg_jax.pretrained import SOURCES
+from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.sources import SOURCES
+from ctxseg_jax.training import checkpoint as checkpoint_lib
+from ctxseg_jax.training import optim
+from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import workdir as workdir_lib
 
 BACKBONE_FILE = "backbone.safetensors"
 

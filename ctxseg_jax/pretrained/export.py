@@ -20,7 +20,7 @@ import numpy as np
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax.pretrained import files
+from ctxseg_jax.pretrained.formats import files
 
 
 def export(

@@ -7,11 +7,11 @@ from absl import logging
 import jax
 
 from ctxseg_jax import errors
-from ctxseg_jax import model as model_lib
 from ctxseg_jax import settings
-from ctxseg_jax import step as step_lib
+from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import loading
-from ctxseg_jax.pretrained import SOURCES
+from ctxseg_jax.pretrained.sources import SOURCES
+from ctxseg_jax.training import step as step_lib
 
 
 def check(config: Mapping[str, Any]) -> bool:
@@ -42,7 +42,7 @@ def check(config: Mapping[str, Any]) -> bool:
 
 def start(
     config: Mapping[str, Any],
-    model: model_lib.SegmentationModel,
+    model: network.SegmentationModel,
     state: step_lib.TrainState,
 ) -> step_lib.TrainState:
   """Returns a new run's state with the backbone of `config.init_from`.

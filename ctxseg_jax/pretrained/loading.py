@@ -10,12 +10,12 @@ import flax
 import jax
 
 from ctxseg_jax import errors
-from ctxseg_jax import model as model_lib
 from ctxseg_jax import settings
-from ctxseg_jax import step as step_lib
-from ctxseg_jax.pretrained import files
-from ctxseg_jax.pretrained import SOURCES
+from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import transfer
+from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.sources import SOURCES
+from ctxseg_jax.training import step as step_lib
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 
@@ -40,7 +40,7 @@ def with_variables(
 
 def load(
     config: Mapping[str, Any],
-    model: model_lib.SegmentationModel,
+    model: network.SegmentationModel,
     state: step_lib.TrainState,
     *,
     source: str,
@@ -116,7 +116,7 @@ def stored_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def differences(
-    source: str, model: model_lib.SegmentationModel, whole: bool
+    source: str, model: network.SegmentationModel, whole: bool
 ) -> list[str]:
   """Returns what about the network is not as the weights were trained.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.pretrained import naming
+from ctxseg_jax.pretrained.sources import naming
 
 _NUM_LISTED = 3  # Names in a message that must stay one line.
 _PARTS = ("backbone", "head", "aux_head")

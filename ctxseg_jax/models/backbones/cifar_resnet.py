@@ -1,0 +1,260 @@
+"""Residual networks of 14 layers for 32x32 images (CIFAR-10).
+
+Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
+2018, https://arxiv.org/abs/1803.08904, section 4.3: a shallow network with
+encoding layers against residual and squeeze-and-excitation networks of the
+same depth. Layers as in the authors' code (zhanghang1989/PyTorch-Encoding,
+experiments/recognition until 2020), which the published parameter counts
+belong to; it has no SE-ResNet. Ours is the EncNet with another gate, reduction
+16, which has the published 2.8 M.
+"""
+
+from collections.abc import Callable
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax import settings
+from ctxseg_jax.models.encoding import encode
+from ctxseg_jax.models.encoding import uniform
+from ctxseg_jax.models.layers import batch_norm
+from ctxseg_jax.models.layers import conv_init
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+BLOCKS = ("encoding", "encoding_drop", "preactivation", "squeeze_excitation")
+BLOCKS_PER_GROUP = 2
+STRIDES = (1, 2, 2)
+
+
+class CifarResNet(nn.Module):
+  """A 3x3 convolution and three groups of two residual blocks.
+
+  Attributes:
+    block: "preactivation" (the baseline), "squeeze_excitation", "encoding" or
+      "encoding_drop" (see `EncodingGate.random_scale`).
+    widen: Width of the first group over 16 (paper: 4 is its "64d", 8 "128d").
+    num_codewords: Codewords K of each encoding layer (paper: 16 "16k", 32).
+    norm: Settings of the batch norms.
+    dtype: Compute dtype.
+
+  Raises:
+    ValueError: Unknown `block`, or a number below 1.
+  """
+
+  block: str = "preactivation"
+  widen: int = 4
+  num_codewords: int = 16
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    settings.check_choice("block", self.block, BLOCKS)
+    for name in ("widen", "num_codewords"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name}={getattr(self, name)}; expected at least 1.")
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    """Maps images [B, H, W, 3] to feature maps.
+
+    Returns:
+      `stem` and `stage1` at the images' own size, `stage2` at half and
+      `stage3` at a quarter of it; 16, 32 and 64 times `widen` channels.
+      `stage3` has gone through the final batch norm and ReLU.
+    """
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    width = 16 * self.widen
+    make_block = self._block()
+    x = _conv(width, 3, dtype=self.dtype, name="stem_conv")(
+        images.astype(self.dtype)
+    )
+    x = nn.relu(batch_norm(train=train, name="stem_bn", **kw)(x))
+    features = {"stem": x}
+    for group, stride in enumerate(STRIDES, start=1):
+      for i in range(1, BLOCKS_PER_GROUP + 1):
+        x = make_block(
+            channels=width * 2 ** (group - 1),
+            stride=stride if i == 1 else 1,
+            name=f"stage{group}_block{i}",
+            **kw,
+        )(x, train=train)
+      features[f"stage{group}"] = x
+    # The tail of the pre-activation network; the code keeps it for the others.
+    x = batch_norm(train=train, name="final_bn", **kw)(x)
+    features["stage3"] = nn.relu(x)
+    return features
+
+  def _block(self) -> Callable[..., nn.Module]:
+    if self.block == "preactivation":
+      return PreactivationBlock
+    gate = SqueezeExcitation
+    if self.block != "squeeze_excitation":
+      gate = functools.partial(
+          EncodingGate,
+          num_codewords=self.num_codewords,
+          random_scale=self.block == "encoding_drop",
+      )
+    return functools.partial(GatedBlock, gate=gate)
+
+
+class PreactivationBlock(nn.Module):
+  """Batch norm, ReLU and convolution, twice (He et al., ECCV 2016)."""
+
+  channels: int
+  stride: int
+  norm: Norm
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    kw = dict(train=train, norm=self.norm, dtype=self.dtype)
+    out = nn.relu(batch_norm(name="bn1", **kw)(x))
+    out = _conv(
+        self.channels,
+        3,
+        self.stride,
+        use_bias=False,
+        dtype=self.dtype,
+        name="conv1",
+    )(out)
+    out = nn.relu(batch_norm(name="bn2", **kw)(out))
+    out = _conv(
+        self.channels, 3, use_bias=False, dtype=self.dtype, name="conv2"
+    )(out)
+    return out + _shortcut(x, self.channels, self.stride, self.dtype)
+
+
+class GatedBlock(nn.Module):
+  """Convolution, batch norm, ReLU, convolution, batch norm, a gate.
+
+  Attributes:
+    channels: Output channels.
+    stride: Of the first convolution.
+    gate: Module that scales the channels of its input.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype.
+  """
+
+  channels: int
+  stride: int
+  gate: Callable[..., nn.Module]
+  norm: Norm
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    out = ConvBNAct(self.channels, stride=self.stride, name="conv1", **kw)(
+        x, train=train
+    )
+    out = ConvBNAct(self.channels, act=None, name="conv2", **kw)(
+        out, train=train
+    )
+    out = self.gate(name="gate", **kw)(out, train=train)
+    return nn.relu(out + _shortcut(x, self.channels, self.stride, self.dtype))
+
+
+class SqueezeExcitation(nn.Module):
+  """Scales channels by what two linear layers make of their means.
+
+  Reference: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018; the
+  reduction to a sixteenth is the one of that paper.
+  """
+
+  norm: Norm
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    del train
+    channels = x.shape[-1]
+    gate = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    gate = nn.relu(nn.Dense(channels // 16, name="squeeze")(gate))
+    gate = nn.sigmoid(nn.Dense(channels, name="excite")(gate))
+    return x * gate.astype(self.dtype)[:, None, None]
+
+
+class EncodingGate(nn.Module):
+  """Scales channels by what a linear layer makes of their encoding.
+
+  The residuals to the codewords are concatenated and normalised, where the
+  segmentation head sums them over the codewords.
+
+  Attributes:
+    num_codewords: Number of codewords K.
+    random_scale: Draw the smoothing factors anew in every training pass and
+      take their mean, -0.5, otherwise, instead of learning them: the
+      `encnetdrop` of the code, which its 32k128d model is.
+    norm: Settings of the batch norm.
+    dtype: Compute dtype; the encoding and the gate are float32.
+  """
+
+  num_codewords: int
+  random_scale: bool
+  norm: Norm
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    b, h, w, channels = x.shape
+    reduced = channels // 4
+    y = _conv(reduced, 1, dtype=self.dtype, name="reduce_conv")(x)
+    y = batch_norm(
+        train=train, norm=self.norm, dtype=self.dtype, name="reduce_bn"
+    )(y)
+    y = nn.relu(y).reshape(b, h * w, reduced)
+    bound = (self.num_codewords * reduced) ** -0.5
+    codewords = self.param(
+        "codewords", uniform(-bound, bound), (self.num_codewords, reduced)
+    )
+    encoding, _ = encode(y, codewords, self._scale(train))
+    encoding = encoding.reshape(b, self.num_codewords * reduced)
+    gate = nn.Dense(channels, name="excite")(l2_normalize(encoding))
+    return x * nn.sigmoid(gate).astype(self.dtype)[:, None, None]
+
+  def _scale(self, train: bool) -> jax.Array:
+    shape = (self.num_codewords,)
+    draw = uniform(-1.0, 0.0)
+    if not self.random_scale:
+      return self.param("scale", draw, shape)
+    if train:
+      return draw(self.make_rng("dropout"), shape)
+    return jnp.full(shape, -0.5)
+
+
+def l2_normalize(x: jax.Array, eps: float = 1e-8) -> jax.Array:
+  """Divides vectors by their length, or by `eps` if they are shorter.
+
+  Args:
+    x: [..., C], float32.
+    eps: The least divisor.
+  """
+  squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  # The root of the larger one: a root of 0 has no gradient.
+  return x * jax.lax.rsqrt(jnp.maximum(squares, eps**2))
+
+
+def _conv(channels, size, stride=1, *, use_bias=True, dtype, name):
+  """Returns a convolution with PyTorch's padding; biased as in the code."""
+  pad = (size - 1) // 2
+  return nn.Conv(
+      channels,
+      (size, size),
+      strides=(stride, stride),
+      padding=((pad, pad), (pad, pad)),
+      use_bias=use_bias,
+      kernel_init=conv_init,
+      dtype=dtype,
+      name=name,
+  )
+
+
+def _shortcut(x, channels, stride, dtype):
+  """Returns x, projected (without batch norm) where its shape changes."""
+  if stride == 1 and x.shape[-1] == channels:
+    return x
+  return _conv(channels, 1, stride, dtype=dtype, name="shortcut")(x)

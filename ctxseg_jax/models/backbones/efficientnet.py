@@ -1,0 +1,255 @@
+"""EfficientNet with dilated last stages.
+
+Reference: Tan and Le, "EfficientNet: Rethinking Model Scaling for
+Convolutional Neural Networks", ICML 2019, https://arxiv.org/abs/1905.11946.
+Padding is symmetric, as in torchvision and in timm's own weights; the authors'
+TensorFlow weights (timm's `tf_` models) pad (0, 1) at stride 2. What dilation
+replaces a stride is timm's: the block that loses its stride keeps the dilation
+of those before it.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax import settings
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+# Coefficients of width and depth.
+VARIANTS = {
+    "b0": (1.0, 1.0),
+    "b1": (1.0, 1.1),
+    "b2": (1.1, 1.2),
+    "b3": (1.2, 1.4),
+    "b4": (1.4, 1.8),
+    "b5": (1.6, 2.2),
+    "b6": (1.8, 2.6),
+    "b7": (2.0, 3.1),
+}
+
+STEM_CHANNELS = 32
+
+
+class Group(NamedTuple):
+  """Blocks of one width; B0's values (paper: a row of Table 1)."""
+
+  expansion: int
+  channels: int
+  num_blocks: int
+  stride: int
+  kernel_size: int
+
+
+GROUPS = (
+    Group(1, 16, 1, 1, 3),
+    Group(6, 24, 2, 2, 3),
+    Group(6, 40, 2, 2, 5),
+    Group(6, 80, 3, 2, 3),
+    Group(6, 112, 3, 1, 5),
+    Group(6, 192, 4, 2, 5),
+    Group(6, 320, 1, 1, 3),
+)
+
+# The last group at each of the strides 4, 8, 16 and 32.
+STAGE_ENDS = {2: "stage1", 3: "stage2", 5: "stage3", 7: "stage4"}
+
+
+def round_channels(channels: int, width: float) -> int:
+  """Scales a width to a multiple of 8 that is at least 0.9 times as large."""
+  scaled = channels * width
+  rounded = max(8, int(scaled + 4) // 8 * 8)
+  return rounded if rounded >= 0.9 * scaled else rounded + 8
+
+
+def group_plan(
+    variant: str, output_stride: int
+) -> list[list[tuple[Group, int, int]]]:
+  """Returns the scaled groups, each with stride and dilation by block.
+
+  Args:
+    variant: A key of `VARIANTS`.
+    output_stride: 8, 16 or 32.
+
+  Returns:
+    One list per group: of every block the group, the stride and the dilation.
+
+  Raises:
+    ValueError: A value out of these.
+  """
+  settings.check_choice("variant", variant, VARIANTS)
+  settings.check_choice("output_stride", output_stride, (8, 16, 32))
+  width, depth = VARIANTS[variant]
+  plan = []
+  stride, dilation = 2, 1  # After the stem.
+  for group in GROUPS:
+    group = group._replace(
+        channels=round_channels(group.channels, width),
+        num_blocks=math.ceil(group.num_blocks * depth),
+    )
+    first = (group, group.stride, dilation)
+    if stride * group.stride > output_stride:
+      first = (group, 1, dilation)
+      dilation *= group.stride
+    else:
+      stride *= group.stride
+    plan.append([first] + [(group, 1, dilation)] * (group.num_blocks - 1))
+  return plan
+
+
+class SqueezeExcitation(nn.Module):
+  """Scales channels by a function of their means.
+
+  Attributes:
+    channels: Width between the two layers of the function.
+  """
+
+  channels: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, C]; means and gate are float32."""
+    gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+    gate = nn.silu(nn.Dense(self.channels, name="squeeze")(gate))
+    gate = nn.sigmoid(nn.Dense(x.shape[-1], name="excite")(gate))
+    return x * gate.astype(x.dtype)[:, None, None]
+
+
+class MBConv(nn.Module):
+  """Expands, convolves depthwise, gates and projects; adds its input.
+
+  Attributes:
+    channels: Output channels.
+    kernel_size: Side of the depthwise kernel.
+    expansion: Width of the depthwise convolution over that of the input.
+    stride: Stride of the depthwise convolution.
+    dilation: Dilation of the depthwise convolution.
+    drop_rate: Share of the images for which training skips the block.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype.
+  """
+
+  channels: int
+  kernel_size: int
+  expansion: int = 6
+  stride: int = 1
+  dilation: int = 1
+  drop_rate: float = 0.0
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H / stride, W / stride, channels]."""
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    inputs = x
+    width = self.expansion * x.shape[-1]
+    if self.expansion > 1:
+      x = ConvBNAct(width, 1, act=nn.silu, name="expand", **kw)(x, train=train)
+    x = ConvBNAct(
+        width,
+        self.kernel_size,
+        stride=self.stride,
+        dilation=self.dilation,
+        groups=width,
+        act=nn.silu,
+        name="depthwise",
+        **kw,
+    )(x, train=train)
+    # A quarter of the input of the block, not of the expanded width.
+    x = SqueezeExcitation(max(1, inputs.shape[-1] // 4), name="se")(x)
+    x = ConvBNAct(self.channels, 1, act=None, name="project", **kw)(
+        x, train=train
+    )
+    if x.shape != inputs.shape:
+      return x
+    x = nn.Dropout(
+        self.drop_rate,
+        broadcast_dims=(1, 2, 3),
+        deterministic=not train,
+        name="drop",
+    )(x)
+    return x + inputs
+
+
+class EfficientNet(nn.Module):
+  """EfficientNet without its last 1x1 convolution and its classifier.
+
+  That convolution, which quadruples the width for the classifier, is no part
+  of `stage4`.
+
+  Attributes:
+    variant: "b0" to "b7"; see `VARIANTS`.
+    output_stride: Input size over the size of stage 4: 8, 16 or 32.
+    drop_rate: Share of the images for which training skips the last block;
+      it rises linearly from 0 at the first (paper: 0.2, "stochastic depth").
+    epsilon: Of the batch norms. It is part of the function that published
+      weights compute, and not small beside some of their variances: 1e-3 (the
+      authors; torchvision's B5 to B7), 1e-5 (timm's own, torchvision's B0 to
+      B4).
+    norm: Settings of the batch norms, all but momentum and epsilon; the
+      momentum is 0.99, as published.
+    dtype: Compute dtype; the gates are float32.
+  """
+
+  variant: str = "b0"
+  output_stride: int = 8
+  drop_rate: float = 0.2
+  epsilon: float = 1e-3
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    group_plan(self.variant, self.output_stride)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    """Maps images [B, H, W, 3] to feature maps.
+
+    Returns:
+      `stem` [B, H/2, W/2, C0] and `stage1` ... `stage4`, at strides 4, 8 and
+      then 8, 16 or 32 by `output_stride`; 24, 40, 112, 320 channels in "b0",
+      48, 80, 224, 640 in "b7".
+
+    Raises:
+      ValueError: A field has an unknown value.
+    """
+    plan = group_plan(self.variant, self.output_stride)
+    kw = dict(
+        norm=dataclasses.replace(
+            self.norm, momentum=0.99, epsilon=self.epsilon
+        ),
+        dtype=self.dtype,
+    )
+    width, _ = VARIANTS[self.variant]
+    x = ConvBNAct(
+        round_channels(STEM_CHANNELS, width),
+        stride=2,
+        act=nn.silu,
+        name="stem",
+        **kw,
+    )(images.astype(self.dtype), train=train)
+    features = {"stem": x}
+    total = sum(len(blocks) for blocks in plan)
+    done = 0
+    for i, blocks in enumerate(plan, start=1):
+      for k, (group, stride, dilation) in enumerate(blocks, start=1):
+        x = MBConv(
+            group.channels,
+            group.kernel_size,
+            group.expansion,
+            stride,
+            dilation,
+            self.drop_rate * done / total,
+            name=f"group{i}_block{k}",
+            **kw,
+        )(x, train=train)
+        done += 1
+      if i in STAGE_ENDS:
+        features[STAGE_ENDS[i]] = x
+    return features

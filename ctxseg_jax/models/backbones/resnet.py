@@ -1,0 +1,259 @@
+"""Residual networks with dilated last stages.
+
+References: He et al., "Deep Residual Learning for Image Recognition", CVPR
+2016; stems and dilation as in the segmentation codes named at `STEMS` and
+`DILATIONS`. The stride of a bottleneck is on its 3x3 convolution (v1.5) unless
+a field says otherwise.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax import settings
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import max_pool
+from ctxseg_jax.models.layers import Norm
+
+STAGE_SIZES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+# Widths of the convolutions before max pooling; a single one is 7x7.
+STEMS = {
+    "7x7": (64,),  # torchvision, jfzhang95/pytorch-deeplab-xception
+    "deep64": (64, 64, 128),  # PyTorch-Encoding resnet50s, semseg, EMANet
+    "deep32": (32, 32, 64),  # mmsegmentation ResNetV1c
+}
+
+MULTI_GRID = (1, 2, 4)
+
+# For stage 3 and stage 4: whether the first block has half of the dilation of
+# the stage, and whether the dilations of the blocks are multiplied by
+# MULTI_GRID. A halved first block ignores its grid value.
+DILATIONS = {
+    # PyTorch-Encoding, mmsegmentation (`contract_dilation`).
+    "contracted": (("halved", None), ("halved", None)),
+    # semseg.
+    "uniform": ((None, None), (None, None)),
+    # jfzhang95/pytorch-deeplab-xception.
+    "multi_grid": ((None, None), (None, MULTI_GRID)),
+    # EMANet.
+    "multi_grid_contracted": (("halved", None), ("halved", MULTI_GRID)),
+    # DANet; mmsegmentation with multi_grid=(4, 8, 16), whose values are the
+    # rates themselves.
+    "multi_grid_stage4": (("halved", None), (None, MULTI_GRID)),
+}
+
+
+def stage_plan(
+    depth: int, output_stride: int, dilation: str
+) -> list[tuple[int, tuple[int, ...]]]:
+  """Returns the stride and the blocks' dilations of each of the four stages.
+
+  Args:
+    depth: A key of `STAGE_SIZES`.
+    output_stride: 8, 16 or 32.
+    dilation: A key of `DILATIONS`.
+
+  Raises:
+    ValueError: A value out of these.
+  """
+  settings.check_choice("depth", depth, STAGE_SIZES)
+  settings.check_choice("output_stride", output_stride, (8, 16, 32))
+  settings.check_choice("dilation", dilation, DILATIONS)
+  sizes = STAGE_SIZES[depth]
+  strides = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
+  bases = {8: (2, 4), 16: (1, 2), 32: (1, 1)}[output_stride]
+  plan = [
+      (stride, (1,) * n)
+      for stride, n in zip(strides[output_stride], sizes, strict=True)
+  ]
+  for stage, base, (first, grid) in zip(
+      (2, 3), bases, DILATIONS[dilation], strict=True
+  ):
+    if base == 1:
+      continue
+    blocks = sizes[stage]
+    if grid is not None and blocks != len(grid):
+      raise ValueError(
+          f"dilation={dilation!r} needs {len(grid)} blocks in stage"
+          f" {stage + 1}, depth {depth} has {blocks}; use 'contracted'."
+      )
+    rates = [base * g for g in (grid or (1,) * blocks)]
+    if first == "halved":
+      rates[0] = base // 2
+    plan[stage] = (plan[stage][0], tuple(rates))
+  return plan
+
+
+class BasicBlock(nn.Module):
+  """Two 3x3 convolutions and a shortcut (depths 18 and 34).
+
+  Only the first convolution is dilated, as in mmsegmentation.
+  """
+
+  channels: int
+  stride: int
+  dilation: int
+  avg_down: bool
+  norm: Norm
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    out = ConvBNAct(
+        self.channels,
+        stride=self.stride,
+        dilation=self.dilation,
+        name="conv1",
+        **kw,
+    )(x, train=train)
+    out = ConvBNAct(self.channels, act=None, name="conv2", **kw)(
+        out, train=train
+    )
+    shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
+    return nn.relu(out + shortcut)
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 (dilated) and 1x1 convolutions and a shortcut.
+
+  The stride is that of the 3x3, or of the first 1x1 convolution.
+  """
+
+  channels: int
+  stride: int
+  dilation: int
+  avg_down: bool
+  stride_in_1x1: bool
+  norm: Norm
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+    out = ConvBNAct(self.channels, 1, stride=strides[0], name="conv1", **kw)(
+        x, train=train
+    )
+    out = ConvBNAct(
+        self.channels,
+        stride=strides[1],
+        dilation=self.dilation,
+        name="conv2",
+        **kw,
+    )(out, train=train)
+    out = ConvBNAct(4 * self.channels, 1, act=None, name="conv3", **kw)(
+        out, train=train
+    )
+    shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
+    return nn.relu(out + shortcut)
+
+
+def _shortcut(x, out, stride, avg_down, kw, train):
+  """Returns x, projected where a block changes its shape."""
+  if x.shape == out.shape:
+    return x
+  if avg_down and stride > 1:
+    x = _average_pool(x, stride)
+    stride = 1
+  return ConvBNAct(
+      out.shape[-1], 1, stride=stride, act=None, name="shortcut", **kw
+  )(x, train=train)
+
+
+def _average_pool(x, stride):
+  """Returns means of squares; at the edges, of what there is of them."""
+  pads = [(0, -size % stride) for size in x.shape[1:3]]
+  return nn.avg_pool(
+      x, (stride,) * 2, (stride,) * 2, pads, count_include_pad=False
+  )
+
+
+class ResNet(nn.Module):
+  """ResNet without its classifier.
+
+  Attributes:
+    depth: 18, 34, 50, 101 or 152.
+    output_stride: Input size over the size of stage 4: 8, 16 or 32.
+    stem: "7x7", "deep64" or "deep32"; see `STEMS`.
+    dilation: Which blocks are dilated by how much; see `DILATIONS`.
+    stride_in_1x1: Put the stride of a bottleneck into its first convolution,
+      as in the first release of the weights (He et al.; DeepLabV2).
+    avg_down: Average over the stride before the projection of a shortcut,
+      which then has none (He et al., "Bag of Tricks for Image Classification
+      with Convolutional Neural Networks", CVPR 2019: ResNet-D; ResNetV1d).
+    ceil_pool: Round the size of the stem up; see `layers.max_pool` (the first
+      release, DeepLabV2).
+    norm: Settings of the batch norms.
+    dtype: Compute dtype.
+  """
+
+  depth: int = 50
+  output_stride: int = 8
+  stem: str = "deep64"
+  dilation: str = "contracted"
+  stride_in_1x1: bool = False
+  avg_down: bool = False
+  ceil_pool: bool = False
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    stage_plan(self.depth, self.output_stride, self.dilation)
+    settings.check_choice("stem", self.stem, STEMS)
+    if self.stride_in_1x1 and self.depth < 50:
+      raise ValueError(
+          "stride_in_1x1 needs bottlenecks, a depth of 50 or more, got"
+          f" {self.depth}."
+      )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    """Maps images [B, H, W, 3] to feature maps.
+
+    Returns:
+      `stem` [B, H/4, W/4, C0] (after max pooling) and `stage1` ... `stage4`,
+      at strides 4, 8 and then 8, 16 or 32 by `output_stride`; 64, 128, 256,
+      512 channels, four times as many from depth 50 on.
+    """
+    plan = stage_plan(self.depth, self.output_stride, self.dilation)
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    widths = STEMS[self.stem]
+    x = images.astype(self.dtype)
+    for i, width in enumerate(widths, start=1):
+      x = ConvBNAct(
+          width,
+          7 if len(widths) == 1 else 3,
+          stride=2 if i == 1 else 1,
+          name=f"stem_conv{i}",
+          **kw,
+      )(x, train=train)
+    x = max_pool(x, ceil_mode=self.ceil_pool)
+    features = {"stem": x}
+    block_type = BasicBlock
+    if self.depth >= 50:
+      block_type = functools.partial(
+          Bottleneck, stride_in_1x1=self.stride_in_1x1
+      )
+    for stage, (stride, dilations) in enumerate(plan, start=1):
+      for i, dilation in enumerate(dilations, start=1):
+        x = block_type(
+            channels=64 * 2 ** (stage - 1),
+            stride=stride if i == 1 else 1,
+            dilation=dilation,
+            avg_down=self.avg_down,
+            name=f"stage{stage}_block{i}",
+            **kw,
+        )(x, train=train)
+      features[f"stage{stage}"] = x
+    return features

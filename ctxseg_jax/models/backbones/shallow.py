@@ -1,0 +1,47 @@
+"""A five-layer backbone for the quickstart: small, and short-sighted.
+
+Output stride 4 and a receptive field of 39 pixels after the last layer. With
+a head of one more 3x3 convolution and bilinear upsampling a prediction sees
+57 pixels at most, less than the 81 that separate an object of *context
+scenes* from its cue: what such a network knows of the scene, its context head
+told it.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+
+class ShallowNet(nn.Module):
+  """Five 3x3 convolutions with batch norm and ReLU, output stride 4.
+
+  Attributes:
+    channels: Width of all layers but the first, which has half of it.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype.
+  """
+
+  channels: int = 64
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    """Maps images [B, H, W, 3] to `stem`, `stage1` ... `stage4`."""
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    layers = {
+        "stem": dict(channels=self.channels // 2, stride=2),
+        "stage1": dict(channels=self.channels, stride=2),
+        "stage2": dict(channels=self.channels),
+        "stage3": dict(channels=self.channels, dilation=2),
+        "stage4": dict(channels=self.channels),
+    }
+    x = images.astype(self.dtype)
+    features = {}
+    for name, layer in layers.items():
+      x = ConvBNAct(**layer, **kw, name=name)(x, train=train)
+      features[name] = x
+    return features

@@ -1,0 +1,141 @@
+"""VGG16 in the forms of three segmentation networks.
+
+References: Simonyan and Zisserman, "Very Deep Convolutional Networks for
+Large-Scale Image Recognition", ICLR 2015, https://arxiv.org/abs/1409.1556; the
+forms as in the papers named at `FORMS`.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax import settings
+from ctxseg_jax.models.layers import conv_init
+from ctxseg_jax.models.layers import max_pool
+
+# Width, as a multiple of the first block's, and convolutions of each block.
+BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+
+# What each block is called once pooled: by the strides it shares with ResNets.
+NAMES = ("stem", "stage1", "stage2", "stage3", "stage4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """What a segmentation network makes of VGG16.
+
+  Attributes:
+    image_padding: Padding of the first convolution.
+    pool_window: Side of the windows of max pooling.
+    pool_padding: Padding of max pooling.
+    ceil_mode: Whether sizes round up; see `layers.max_pool`.
+    pool_strides: Strides of max pooling.
+    last_dilation: Dilation of the last block's convolutions.
+    replaces_last_pool: Whether a convolution of dilation 2, without ReLU,
+      stands in the place of the last pooling.
+  """
+
+  image_padding: int = 1
+  pool_window: int = 2
+  pool_padding: int = 0
+  ceil_mode: bool = True
+  pool_strides: tuple[int, ...] = (2, 2, 2, 2, 2)
+  last_dilation: int = 1
+  replaces_last_pool: bool = False
+
+
+FORMS = {
+    # Long et al., "Fully Convolutional Networks for Semantic Segmentation",
+    # CVPR 2015. So much padding lets small images through the 7x7 of the head;
+    # its crops take the offset away again.
+    "fcn": Form(image_padding=100),
+    # Wang et al., "Neuron-level Selective Context Aggregation for Scene
+    # Segmentation", https://arxiv.org/abs/1711.08278; pooling as torchvision's.
+    "dilated": Form(ceil_mode=False, replaces_last_pool=True),
+    # Chen et al., "DeepLab", https://arxiv.org/abs/1606.00915 (DeepLabV2).
+    "deeplab": Form(
+        pool_window=3,
+        pool_padding=1,
+        pool_strides=(2, 2, 2, 1, 1),
+        last_dilation=2,
+    ),
+}
+
+
+class VGG16(nn.Module):
+  """Thirteen 3x3 convolutions with bias and ReLU, in five blocks.
+
+  There is no batch norm, nothing else keeps the scale of activations: learning
+  rates that suit ResNets are too high.
+
+  Attributes:
+    form: "fcn" (output stride 32), "dilated" (16) or "deeplab" (8); see
+      `FORMS`.
+    channels: Width of the first block; the others have 2, 4, 8 and 8 times it
+      (paper: 64).
+    dtype: Compute dtype.
+  """
+
+  form: str = "dilated"
+  channels: int = 64
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    settings.check_choice("form", self.form, FORMS)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    """Maps images [B, H, W, 3] to feature maps.
+
+    Args:
+      images: Normalised images.
+      train: Not used: the network has neither statistics nor dropout.
+
+    Returns:
+      The five blocks after pooling: `stem` (pool1), `stage1` (pool2), `stage2`
+      (pool3), `stage3` (pool4) and `stage4` (pool5, or the convolution in its
+      place), with 64, 128, 256, 512 and 512 channels, at strides 2, 4, 8, then
+      16 and 32 ("fcn"), 16 and 16 ("dilated") or 8 and 8 ("deeplab"). The form
+      "fcn" adds the `image`: its maps reach far beyond, and what is made of
+      them is cropped to it.
+    """
+    del train
+    form = FORMS[self.form]
+    x = images.astype(self.dtype)
+    features = {"image": images} if form.image_padding > 1 else {}
+    for block, (multiple, num_convs) in enumerate(BLOCKS, start=1):
+      last = block == len(BLOCKS)
+      width = multiple * self.channels
+      for i in range(1, num_convs + 1):
+        name = f"conv{block}_{i}"
+        padding = form.image_padding if name == "conv1_1" else None
+        dilation = form.last_dilation if last else 1
+        x = self._conv(x, width, name, dilation, padding)
+        x = nn.relu(x)
+      if last and form.replaces_last_pool:
+        x = self._conv(x, width, "conv_dilated", 2)
+      else:
+        x = max_pool(
+            x,
+            window=form.pool_window,
+            stride=form.pool_strides[block - 1],
+            padding=form.pool_padding,
+            ceil_mode=form.ceil_mode,
+        )
+      features[NAMES[block - 1]] = x
+    return features
+
+  def _conv(self, x, width, name, dilation, padding=None):
+    padding = dilation if padding is None else padding
+    return nn.Conv(
+        width,
+        (3, 3),
+        kernel_dilation=(dilation, dilation),
+        padding=((padding, padding), (padding, padding)),
+        kernel_init=conv_init,
+        dtype=self.dtype,
+        name=name,
+    )(x)

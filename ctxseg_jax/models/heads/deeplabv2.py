@@ -1,0 +1,162 @@
+"""The heads of DeepLabV2: LargeFOV and atrous spatial pyramid pooling.
+
+Reference: Chen et al., "DeepLab: Semantic Image Segmentation with Deep
+Convolutional Nets, Atrous Convolution, and Fully Connected CRFs",
+https://arxiv.org/abs/1606.00915, with kazuto1011/deeplab-pytorch.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax.models.layers import conv_init
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+# Of what scores classes.
+score_init = nn.initializers.normal(0.01)
+
+
+class DeepLabV2Head(nn.Module):
+  """Branches that differ in their dilation, each with scores; their sum.
+
+  ResNet-101: the defaults, each branch a single convolution. VGG16:
+  `channels=1024`; with `rates=(12,)` that is LargeFOV.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width of the two hidden layers, fc6 and fc7, of every branch
+      (VGG16: 1024); None is no hidden layer (ResNet-101).
+    rates: Dilations of the branches (ASPP-L: 6, 12, 18, 24).
+    dropout_rate: Dropout of elements after the hidden layers.
+    dtype: Compute dtype; logits are float32.
+  """
+
+  num_classes: int
+  channels: int | None = None
+  rates: tuple[int, ...] = (6, 12, 18, 24)
+  dropout_rate: float = 0.5
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; only `"stage4"`, [B, h, w, C4], is read.
+      train: Whether dropout drops.
+
+    Returns:
+      `"logits"`, [B, h, w, num_classes].
+    """
+    # Named by position: a model may be evaluated at other rates.
+    logits = [
+        self._branch(features["stage4"], i, rate, train)
+        for i, rate in enumerate(self.rates, start=1)
+    ]
+    return {"logits": sum(logits)}
+
+  def _branch(self, x, i, rate, train):
+    if self.channels is None:
+      return nn.Conv(
+          self.num_classes,
+          (3, 3),
+          kernel_dilation=(rate, rate),
+          padding=((rate, rate), (rate, rate)),
+          kernel_init=score_init,
+          dtype=jnp.float32,
+          name=f"score{i}",
+      )(x)
+    x = nn.Conv(
+        self.channels,
+        (3, 3),
+        kernel_dilation=(rate, rate),
+        padding=((rate, rate), (rate, rate)),
+        kernel_init=conv_init,
+        dtype=self.dtype,
+        name=f"fc6_{i}",
+    )(x)
+    x = nn.Dropout(
+        self.dropout_rate, deterministic=not train, name=f"dropout6_{i}"
+    )(nn.relu(x))
+    x = nn.Conv(
+        self.channels,
+        (1, 1),
+        padding="VALID",
+        kernel_init=conv_init,
+        dtype=self.dtype,
+        name=f"fc7_{i}",
+    )(x)
+    return Classifier(
+        self.num_classes,
+        self.dropout_rate,
+        False,
+        score_init,
+        name=f"classifier{i}",
+    )(nn.relu(x), train=train)
+
+
+class DeepLabV2ConcatHead(nn.Module):
+  """What a summary of SCA calls DeepLabV2: branches concatenated, not summed.
+
+  A 1x1 convolution, three 3x3 ones and the mean of the image, as in
+  DeepLabV3, but as wide as there are classes, with a projection that ends in
+  batch norm, ReLU and dropout: the logits are not negative, and half of them
+  are dropped in training. Kept to compare with; see
+  https://arxiv.org/abs/1711.08278 for SCA.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width of the branches; None is the number of classes.
+    rates: Dilations of the 3x3 branches.
+    dropout_rate: Dropout of elements of the logits.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype; the branch of the mean and the logits are float32.
+  """
+
+  num_classes: int
+  channels: int | None = None
+  rates: tuple[int, ...] = (6, 12, 18)
+  dropout_rate: float = 0.5
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; only `"stage4"`, [B, h, w, C4], is read.
+      train: Whether batch norm uses batch statistics, and dropout drops.
+
+    Returns:
+      `"logits"`, [B, h, w, num_classes].
+    """
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    channels = self.channels or self.num_classes
+    x = features["stage4"]
+    maps = [ConvBNAct(channels, 1, name="conv", **kw)(x, train=train)]
+    for i, rate in enumerate(self.rates, start=1):
+      maps.append(
+          ConvBNAct(channels, dilation=rate, name=f"atrous{i}", **kw)(
+              x, train=train
+          )
+      )
+    mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+    mean = ConvBNAct(channels, 1, norm=self.norm, name="image_pool")(
+        mean, train=train
+    )
+    maps.append(jnp.broadcast_to(mean, maps[0].shape))
+    x = jnp.concatenate([m.astype(jnp.float32) for m in maps], axis=-1)
+    x = ConvBNAct(self.num_classes, 1, norm=self.norm, name="project")(
+        x, train=train
+    )
+    logits = nn.Dropout(
+        self.dropout_rate, deterministic=not train, name="dropout"
+    )(x)
+    return {"logits": logits}

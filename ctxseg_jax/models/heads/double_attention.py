@@ -1,0 +1,165 @@
+"""Double attention head (A2-Net).
+
+Reference: Chen et al., "A^2-Nets: Double Attention Networks", NeurIPS 2018,
+https://arxiv.org/abs/1810.11579. The paper classifies images and video, and
+its code was not released; the head around the block is that of the non-local
+one (mmsegmentation's NLHead).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax import settings
+from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+# Of what the distributing softmax sums to one, as an axis of [B, N, K].
+SOFTMAX_AXES = {"descriptors": -1, "positions": 1}
+
+
+def double_attention(
+    features: jax.Array,
+    gather_logits: jax.Array,
+    distribute_logits: jax.Array,
+    softmax: str = "descriptors",
+) -> jax.Array:
+  """Gathers global descriptors from all positions, hands them to each.
+
+  Paper: G = A softmax(B)^T, the softmax over positions; Z = G softmax(V).
+
+  Args:
+    features: A, [B, N, C].
+    gather_logits: B, [B, N, K].
+    distribute_logits: V, [B, N, K].
+    softmax: What the softmax of V runs over: the K "descriptors" of each
+      position (the paper), or "positions" (widespread PyTorch ports).
+
+  Returns:
+    Z, [B, N, C] in the dtype of the features; softmax and sums are float32.
+  """
+  f32 = jnp.float32
+  dtype = features.dtype
+  kw = dict(preferred_element_type=f32)
+  gather = jax.nn.softmax(gather_logits.astype(f32), axis=1)
+  distribute = jax.nn.softmax(
+      distribute_logits.astype(f32), axis=SOFTMAX_AXES[softmax]
+  )
+  descriptors = jnp.einsum("bnk,bnc->bkc", gather.astype(dtype), features, **kw)
+  return jnp.einsum(
+      "bnk,bkc->bnc", distribute.astype(dtype), descriptors.astype(dtype), **kw
+  ).astype(dtype)
+
+
+class DoubleAttentionBlock(nn.Module):
+  """Adds to each position a mixture of global descriptors.
+
+  The output projection starts at 0, so that the block starts as the identity
+  (the rule of non-local blocks without batch norm; the paper does not say).
+
+  Attributes:
+    reduction: Input channels over the width m of the descriptors (paper: 4).
+    num_descriptors: Number n of descriptors; None is as many as m (paper).
+    softmax: See `double_attention`.
+    dtype: Compute dtype; softmax is float32.
+  """
+
+  reduction: int = 4
+  num_descriptors: int | None = None
+  softmax: str = "descriptors"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, C]."""
+    b, h, w, c = x.shape
+    width = max(c // self.reduction, 1)
+    num_descriptors = self.num_descriptors or width
+    pixels = x.reshape(b, h * w, c)
+
+    def project(width, name):
+      return nn.Dense(
+          width,
+          kernel_init=nn.initializers.he_normal(),
+          dtype=self.dtype,
+          name=name,
+      )(pixels)
+
+    z = double_attention(
+        project(width, "features"),
+        project(num_descriptors, "gather"),
+        project(num_descriptors, "distribute"),
+        self.softmax,
+    )
+    z = nn.Dense(
+        c, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out"
+    )(z)
+    return x + z.reshape(b, h, w, c)
+
+
+class DoubleAttentionHead(nn.Module):
+  """A double attention block between two 3x3 convolutions, beside its input.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width C of the features the block works on.
+    reduction: See `DoubleAttentionBlock`.
+    num_descriptors: See `DoubleAttentionBlock`.
+    softmax: See `double_attention`.
+    dropout_rate: Dropout before the classifier.
+    channel_dropout: Drop channels instead of elements.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype; softmax and logits are float32.
+  """
+
+  num_classes: int
+  channels: int = 512
+  reduction: int = 4
+  num_descriptors: int | None = None
+  softmax: str = "descriptors"
+  dropout_rate: float = 0.1
+  channel_dropout: bool = True
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    settings.check_choice("softmax", self.softmax, SOFTMAX_AXES)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; only `"stage4"` is read.
+      train: Whether batch norm uses batch statistics, and dropout drops.
+
+    Returns:
+      `"logits"` [B, h, w, num_classes].
+
+    Raises:
+      ValueError: Unknown `softmax`.
+    """
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    inputs = features["stage4"]
+    x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
+    x = DoubleAttentionBlock(
+        self.reduction,
+        self.num_descriptors,
+        self.softmax,
+        self.dtype,
+        name="double_attention",
+    )(x)
+    x = ConvBNAct(self.channels, name="conv2", **kw)(x, train=train)
+    x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
+    x = ConvBNAct(self.channels, name="conv_concat", **kw)(x, train=train)
+    logits = Classifier(
+        self.num_classes,
+        self.dropout_rate,
+        self.channel_dropout,
+        name="classifier",
+    )(x, train=train)
+    return {"logits": logits}

@@ -1,0 +1,216 @@
+"""Expectation-Maximization Attention head (EMANet).
+
+Reference: Li et al., "Expectation-Maximization Attention Networks for Semantic
+Segmentation", ICCV 2019, https://arxiv.org/abs/1907.13426, with the authors'
+code (XiaLiPKU/EMANet). Where mmsegmentation's EMAHead differs, its form is an
+option.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax.models.layers import conv_init
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+
+def l2_normalize(x: jax.Array, axis: int = -1, eps: float = 1e-6) -> jax.Array:
+  """Divides by the norm along an axis, plus `eps`."""
+  return x / (jnp.linalg.norm(x, axis=axis, keepdims=True) + eps)
+
+
+def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """One E step followed by one M step (paper: A_E, then A_M).
+
+  Args:
+    x: Pixel features, [B, N, C].
+    bases: Current bases, [B, K, C] or the same [K, C] for all images, of norm
+      about 1.
+
+  Returns:
+    Responsibilities [B, N, K] (rows sum to 1) and new bases [B, K, C] of norm
+    1, in the dtype of the arguments.
+  """
+  # Shared bases are not broadcast to the batch: besides the waste, the CPU
+  # compiler of jaxlib 0.10.2 gets that product with a softmax behind it wrong.
+  product = "bnc,kc->bnk" if bases.ndim == 2 else "bnc,bkc->bnk"
+  responsibilities = jax.nn.softmax(jnp.einsum(product, x, bases), axis=-1)
+  mass = jnp.sum(responsibilities, axis=1, keepdims=True)
+  weights = responsibilities / (mass + 1e-6)
+  return responsibilities, l2_normalize(jnp.einsum("bnk,bnc->bkc", weights, x))
+
+
+class FrozenConv(nn.Module):
+  """A 1x1 convolution that is never trained.
+
+  Kernel and bias are no parameters but live in the collection `"frozen"`:
+  they have no gradient, no momentum and no weight decay, and travel with the
+  other collections into checkpoints. The bias starts as PyTorch's does, as it
+  stays what it is.
+
+  Attributes:
+    channels: Output channels.
+    dtype: Compute dtype.
+  """
+
+  channels: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [..., C] to [..., channels]."""
+    width = x.shape[-1]
+
+    def init_kernel():
+      return conv_init(self.make_rng("params"), (width, self.channels))
+
+    def init_bias():
+      bound = width**-0.5
+      return jax.random.uniform(
+          self.make_rng("params"), (self.channels,), jnp.float32, -bound, bound
+      )
+
+    kernel = self.variable("frozen", "kernel", init_kernel).value
+    bias = self.variable("frozen", "bias", init_bias).value
+    x = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+    return x + bias.astype(self.dtype)
+
+
+class EMAttention(nn.Module):
+  """Reconstructs features from K bases that a few EM steps fit to the image.
+
+  The bases start from a running average, in the collection `"bases"`, that
+  only training updates; no optimiser touches it. As in the code, no gradient
+  enters the EM steps or the reconstruction: only the identity branch reaches
+  the backbone, and the convolution before the steps keeps its random weights.
+  PyTorch's optimisers skip a weight without gradient; here that convolution
+  is a `FrozenConv`, because weight decay would otherwise erase it.
+
+  Attributes:
+    num_bases: Number of bases K (paper: 64).
+    num_iters: EM steps T per forward pass (paper: 3).
+    momentum: Share of the old bases kept by the running average (paper: 0.9).
+    normalize_mean: Divide the batch mean of the bases by its norm before it
+      enters the running average (mmsegmentation).
+    norm: Settings of the batch norm; the bases are averaged over its axis,
+      whose devices hold equal shares of the batch.
+    dtype: Compute dtype; bases and EM steps are float32.
+  """
+
+  num_bases: int = 64
+  num_iters: int = 3
+  momentum: float = 0.9
+  normalize_mean: bool = False
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, C]."""
+    b, h, w, c = x.shape
+    running = self.variable("bases", "mean", self._init_bases, c)
+    pixels = FrozenConv(c, self.dtype, name="pre")(x)
+    pixels = pixels.reshape(b, h * w, c).astype(jnp.float32)
+    pixels, old = jax.lax.stop_gradient((pixels, running.value))
+    bases = old
+    for _ in range(self.num_iters):
+      responsibilities, bases = em_step(pixels, bases)
+    if train and not self.is_initializing():
+      running.value = self._update(old, bases)
+    # Paper: A_R, with the responsibilities of the last E step.
+    y = jnp.einsum("bnk,bkc->bnc", responsibilities, bases)
+    y = nn.relu(y).reshape(b, h, w, c).astype(self.dtype)
+    y = ConvBNAct(
+        c,
+        1,
+        act=None,
+        norm=self.norm,
+        dtype=self.dtype,
+        name="post",
+    )(y, train=train)
+    return nn.relu(x + y)
+
+  def _init_bases(self, channels):
+    init = nn.initializers.normal((2.0 / self.num_bases) ** 0.5)
+    shape = (self.num_bases, channels)
+    return l2_normalize(init(self.make_rng("params"), shape))
+
+  def _update(self, old, bases):
+    mean = jnp.mean(bases, axis=0)
+    if self.norm.axis_name is not None:
+      mean = jax.lax.pmean(mean, self.norm.axis_name)
+    if self.normalize_mean:
+      mean = l2_normalize(mean)
+    return self.momentum * old + (1.0 - self.momentum) * mean
+
+
+class EMAHead(nn.Module):
+  """EM attention between two 3x3 convolutions.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width C of the features the attention works on; the convolution
+      behind it has half of it (paper: 512 and 256).
+    num_bases: See `EMAttention`.
+    num_iters: See `EMAttention`.
+    momentum: See `EMAttention`.
+    normalize_mean: See `EMAttention`.
+    concat_input: Concatenate the input behind the last convolution and
+      convolve again (mmsegmentation).
+    dropout_rate: Dropout before the classifier.
+    channel_dropout: Drop channels instead of elements.
+    norm: Settings of the batch norms; the bases are averaged over its axis.
+    dtype: Compute dtype; bases, EM steps and logits are float32.
+  """
+
+  num_classes: int
+  channels: int = 512
+  num_bases: int = 64
+  num_iters: int = 3
+  momentum: float = 0.9
+  normalize_mean: bool = False
+  concat_input: bool = False
+  dropout_rate: float = 0.1
+  channel_dropout: bool = True
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; only `"stage4"` is read.
+      train: Whether batch norm uses batch statistics, dropout drops, and the
+        bases are updated (`"bases"` must then be mutable).
+
+    Returns:
+      `"logits"` [B, h, w, num_classes].
+    """
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    inputs = features["stage4"]
+    x = ConvBNAct(self.channels, name="reduce", **kw)(inputs, train=train)
+    x = EMAttention(
+        num_bases=self.num_bases,
+        num_iters=self.num_iters,
+        momentum=self.momentum,
+        normalize_mean=self.normalize_mean,
+        name="em",
+        **kw,
+    )(x, train=train)
+    channels = self.channels // 2
+    x = ConvBNAct(channels, name="conv", **kw)(x, train=train)
+    if self.concat_input:
+      x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
+      x = ConvBNAct(channels, name="conv_concat", **kw)(x, train=train)
+    logits = Classifier(
+        self.num_classes,
+        self.dropout_rate,
+        self.channel_dropout,
+        name="classifier",
+    )(x, train=train)
+    return {"logits": logits}

@@ -1,0 +1,139 @@
+"""Matrix factorisation head (MFNet).
+
+References: the report on MFNet, and the branch `mfnet` of
+nageshgurram12/generic-semantic-segmentation. The two differ, and neither can
+be followed to the letter. In the report the low-rank features X' = YZ replace
+X; but YZ is a learned constant, so that nothing of the image but stage 1
+would reach the decoder. The code means to decode ReLU(YZ) + conv1(X) from the
+tenth epoch on; but its trainer never tells the network the epoch, so that the
+published scores are of a network without the low-rank path. Here that path
+does what the code means it to.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax import errors
+from ctxseg_jax.models.decoder import decode
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+
+class MFHead(nn.Module):
+  """Adds a learned low-rank map to the features, and decodes with stage 1.
+
+  The low-rank path is behind the switch `low_rank` (collection `"switches"`),
+  off during a warm-up that the config sets; until it is on, X itself is
+  decoded and Y, Z and conv1 have no gradient but that of the reconstruction
+  loss.
+
+  Z has one column per position: features of another size than `map_size` are
+  refused.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width of the decoder (code: 256).
+    low_channels: Width to which stage 1 is reduced (code: 48).
+    rank: Columns of Y, rows of Z (code: 64).
+    map_size: (h, w) of stage 4: 33 x 33 is a crop of 513 x 513 at output
+      stride 16 (report).
+    reconstruction_loss: Return what the reconstruction loss punishes.
+    decoder_dropout_rate: Dropout between the two convolutions of the decoder.
+    dropout_rate: Dropout before the classifier.
+    channel_dropout: Drop channels instead of elements, in both.
+    align_corners: Convention of upsampling to the size of stage 1 (code:
+      True); see `layers.resize_matrix`.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype; Y, Z and their product, the residual and the logits
+      are float32.
+  """
+
+  num_classes: int
+  channels: int = 256
+  low_channels: int = 48
+  rank: int = 64
+  map_size: tuple[int, int] = (33, 33)
+  reconstruction_loss: bool = True
+  decoder_dropout_rate: float = 0.5
+  dropout_rate: float = 0.1
+  channel_dropout: bool = False
+  align_corners: bool = False
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; `"stage1"`, [B, H1, W1, C1], and `"stage4"`,
+        X, [B, h, w, C], are read.
+      train: Whether batch norm uses batch statistics, and dropout drops.
+
+    Returns:
+      `"logits"`, [B, H1, W1, num_classes], and, in training, with
+      `reconstruction_loss`, `"reconstruction_residual"`, conv1(X) - YZ,
+      [B, h * w, C].
+
+    Raises:
+      UserError: Stage 4 is not of `map_size`.
+    """
+    x = features["stage4"]
+    h, w, c = x.shape[1:]
+    _check_size((h, w), tuple(self.map_size))
+    y = self.param("y", _uniform, (c, self.rank))
+    z = self.param("z", _uniform, (self.rank, h * w))
+    is_on = self.variable("switches", "low_rank", jnp.ones, ()).value > 0
+    low_rank = jnp.einsum("cr,rn->nc", y, z)
+    projected = nn.Dense(c, dtype=self.dtype, name="conv1")(x)
+    combined = projected + nn.relu(low_rank).reshape(h, w, c).astype(self.dtype)
+    x = jnp.where(is_on, combined, x.astype(self.dtype))
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    x = ConvBNAct(self.channels, 1, name="conv2", **kw)(x, train=train)
+    logits = decode(
+        x,
+        features["stage1"],
+        train=train,
+        num_classes=self.num_classes,
+        channels=self.channels,
+        low_channels=self.low_channels,
+        decoder_dropout_rate=self.decoder_dropout_rate,
+        dropout_rate=self.dropout_rate,
+        channel_dropout=self.channel_dropout,
+        align_corners=self.align_corners,
+        **kw,
+    )
+    out = {"logits": logits}
+    if self.reconstruction_loss and (train or self.is_initializing()):
+      projected = projected.reshape(-1, h * w, c).astype(jnp.float32)
+      out["reconstruction_residual"] = projected - low_rank
+    return out
+
+
+def _uniform(key, shape):
+  """Draws from U(-b, b), b = 1 / sqrt(number of elements), as the code does.
+
+  From the report's N(0, 1), YZ would start with a standard deviation of
+  sqrt(rank) = 8.
+  """
+  bound = (shape[0] * shape[1]) ** -0.5
+  return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
+def _check_size(found, expected):
+  if found == expected:
+    return
+  crops = ", ".join(
+      f"{stride}: "
+      + " x ".join(f"{stride * (n - 1) + 1}-{stride * n}" for n in expected)
+      for stride in (4, 8, 16)
+  )
+  raise errors.UserError(
+      f"MFNet: stage 4 has {found[0]}x{found[1]} positions, but map_size and"
+      f" with it Z have {expected[0]}x{expected[1]}: train on crops of a size"
+      f" that gives them (by output stride, {crops}) and, if images differ"
+      " from it, evaluate and predict with mode 'slide' and that crop_size"
+  )

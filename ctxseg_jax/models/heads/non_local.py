@@ -1,0 +1,126 @@
+"""Non-local head.
+
+Reference: Wang et al., "Non-local Neural Networks", CVPR 2018,
+https://arxiv.org/abs/1711.07971. The paper's block is for video; the head
+around it is mmsegmentation's NLHead.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax.models.layers import attention
+from ctxseg_jax.models.layers import batch_norm
+from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax.models.layers import conv_init
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+
+class NonLocalBlock(nn.Module):
+  """Adds to each position a weighted mean over all, by embedded similarity.
+
+  Paper: z = W y + x with the embedded Gaussian, y = softmax(theta^T phi) g.
+  The inner products are divided by the root of their width, as in
+  mmsegmentation. The batch norm behind W starts with scale 0, so that the
+  block starts as the identity.
+
+  Attributes:
+    reduction: Input channels over channels of queries, keys and values.
+    chunk_size: See `layers.attention`.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype; softmax is float32.
+  """
+
+  reduction: int = 2
+  chunk_size: int = 512
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, C]."""
+    b, h, w, c = x.shape
+    width = max(c // self.reduction, 1)
+    pixels = x.reshape(b, h * w, c)
+
+    def project(name):
+      return nn.Dense(
+          width,
+          kernel_init=nn.initializers.normal(0.01),
+          dtype=self.dtype,
+          name=name,
+      )(pixels)
+
+    y = attention(
+        project("query"),
+        project("key"),
+        project("value"),
+        scale=width**-0.5,
+        chunk_size=self.chunk_size,
+    )
+    y = nn.Dense(
+        c, use_bias=False, kernel_init=conv_init, dtype=self.dtype, name="out"
+    )(y)
+    y = batch_norm(
+        train=train,
+        norm=self.norm,
+        dtype=self.dtype,
+        name="bn",
+        scale_init=nn.initializers.zeros,
+    )(y)
+    return x + y.reshape(b, h, w, c)
+
+
+class NonLocalHead(nn.Module):
+  """A non-local block between two 3x3 convolutions, beside its input.
+
+  Attributes:
+    num_classes: Number of classes.
+    channels: Width C of the features the block works on.
+    reduction: See `NonLocalBlock`.
+    chunk_size: See `layers.attention`.
+    dropout_rate: Dropout before the classifier.
+    channel_dropout: Drop channels instead of elements.
+    norm: Settings of the batch norms.
+    dtype: Compute dtype; softmax and logits are float32.
+  """
+
+  num_classes: int
+  channels: int = 512
+  reduction: int = 2
+  chunk_size: int = 512
+  dropout_rate: float = 0.1
+  channel_dropout: bool = True
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+      self, features: dict[str, jax.Array], *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Maps backbone features to class scores.
+
+    Args:
+      features: Backbone outputs; only `"stage4"` is read.
+      train: Whether batch norm uses batch statistics, and dropout drops.
+
+    Returns:
+      `"logits"` [B, h, w, num_classes].
+    """
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    inputs = features["stage4"]
+    x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
+    x = NonLocalBlock(self.reduction, self.chunk_size, name="non_local", **kw)(
+        x, train=train
+    )
+    x = ConvBNAct(self.channels, name="conv2", **kw)(x, train=train)
+    x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
+    x = ConvBNAct(self.channels, name="conv_concat", **kw)(x, train=train)
+    logits = Classifier(
+        self.num_classes,
+        self.dropout_rate,
+        self.channel_dropout,
+        name="classifier",
+    )(x, train=train)
+    return {"logits": logits}

@@ -1,0 +1,171 @@
+"""The network: a backbone, a head, sometimes an auxiliary head."""
+
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctxseg_jax import errors
+from ctxseg_jax import settings
+from ctxseg_jax.models.backbones import BACKBONES
+from ctxseg_jax.models.heads import HEADS
+from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import resize_bilinear
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class SegmentationModel(nn.Module):
+  """Maps images to class scores per pixel, or per image if the head does.
+
+  Attributes:
+    backbone: Module returning `{"stem": ..., "stage1": ..., "stage4": ...}`.
+    head: Module returning at least `{"logits": [B, h, w, num_classes]}`, or
+      [B, num_classes].
+    aux_head: Optional second head; its outputs exist only to be supervised.
+    align_corners: Convention of all resizing; see `layers.resize_matrix`.
+    scales: Factors, 1 among them, by which images are resized before each
+      passes through the same network; the logits are fused by their maximum
+      (DeepLabV2: 1, 0.75, 0.5). Empty is the plain network.
+    upsample_in_training: Bring maps to the image size in training too. False
+      has them supervised by labels reduced to their size (DeepLabV2).
+  """
+
+  backbone: nn.Module
+  head: nn.Module
+  aux_head: nn.Module | None = None
+  align_corners: bool = False
+  scales: tuple[float, ...] = ()
+  upsample_in_training: bool = True
+
+  def __call__(
+      self, images: jax.Array, *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """Runs the network.
+
+    Args:
+      images: Normalised images, [B, H, W, 3].
+      train: Whether to use batch statistics and dropout, and to run the
+        auxiliary head.
+
+    Returns:
+      A dict with float32 `"logits"` [B, H, W, num_classes] and whatever else
+      the head returned under its own names (e.g. `"se_logits"`), maps
+      upsampled, all else untouched; the auxiliary head's outputs follow with
+      `aux_` before their names, if `train`. With `scales` the outputs at each
+      have the factor before their names, `"scale75_logits"`, and `"logits"` is
+      the fusion.
+    """
+    if self.scales:
+      out = self._fuse_scales(images, train)
+    else:
+      out = self._forward(images, train)
+    if train and not self.upsample_in_training:
+      return out
+    size = images.shape[1:3]
+    return {
+        name: x if x.ndim != 4 else self._resize(x, size)
+        for name, x in out.items()
+    }
+
+  def _forward(self, images, train):
+    """Returns the outputs at the resolution of the heads."""
+    features = self.backbone(images, train=train)
+    out = dict(self.head(features, train=train))
+    if self.aux_head is not None and (train or self.is_initializing()):
+      aux = self.aux_head(features, train=train)
+      out |= {f"aux_{name}": x for name, x in aux.items()}
+    return out
+
+  def _fuse_scales(self, images, train):
+    """Returns the outputs at each scale, and the largest logits of all."""
+    out = {}
+    for scale in self.scales:
+      # Rounded down, as by PyTorch; 321 pixels become 240 and 160.
+      size = [int(n * scale) for n in images.shape[1:3]]
+      for name, x in self._forward(self._resize(images, size), train).items():
+        out[scale_name(scale, name)] = x
+    logits = [out[scale_name(scale, "logits")] for scale in self.scales]
+    size = out[scale_name(1.0, "logits")].shape[1:3]
+    fused = [self._resize(x, size) for x in logits]
+    return {"logits": functools.reduce(jnp.maximum, fused)} | out
+
+  def _resize(self, x, size):
+    return resize_bilinear(x, size, align_corners=self.align_corners)
+
+
+def scale_name(scale: float, name: str) -> str:
+  """Returns what an output is called at a scale: `scale75_logits`."""
+  return f"scale{round(100 * scale)}_{name}"
+
+
+def build(
+    config: Mapping[str, Any], num_classes: int, *, bn_axis_name: str | None
+) -> SegmentationModel:
+  """Builds the network that `config.model` describes.
+
+  Args:
+    config: Keys `backbone`, `head` (each a `name` and its fields; a field
+      `host` is a head again), and optionally `aux_head`, `dtype`,
+      `norm` (fields of `layers.Norm`) and the other fields of
+      `SegmentationModel`.
+    num_classes: Number of classes of the data set.
+    bn_axis_name: Mesh axis over which batch norms are reduced.
+
+  Raises:
+    UserError: An unknown key, name or value, named by its dotted key.
+  """
+  options = ("align_corners", "scales", "upsample_in_training")
+  settings.check_keys(
+      config,
+      ("aux_head", "dtype", "norm", *options),
+      "model",
+      required=("backbone", "head"),
+  )
+  common = dict(
+      num_classes=num_classes,
+      norm=settings.build(
+          Norm, config.get("norm", {}), "model.norm", axis_name=bn_axis_name
+      ),
+      dtype=settings.lookup(
+          DTYPES, config.get("dtype", "float32"), "config: model.dtype"
+      ),
+  )
+
+  def part(section, registry, where):
+    if "name" not in section:
+      raise errors.UserError(f"config: missing key '{where}.name'")
+    target = settings.lookup(registry, section["name"], f"config: {where}.name")
+    section = dict(section)
+    if section.get("host"):
+      section["host"] = part(section["host"], registry, f"{where}.host")
+    return settings.build(target, section, where, **common)
+
+  section = {key: config[key] for key in options if key in config}
+  if "scales" in section:
+    section["scales"] = _check_scales(section["scales"])
+  aux_head = config.get("aux_head")
+  return settings.build(
+      SegmentationModel,
+      section,
+      "model",
+      backbone=part(config["backbone"], BACKBONES, "model.backbone"),
+      head=part(config["head"], HEADS, "model.head"),
+      aux_head=part(aux_head, HEADS, "model.aux_head") if aux_head else None,
+  )
+
+
+def _check_scales(scales):
+  """Returns the scales as a tuple, if outputs can be named after them."""
+  listed = isinstance(scales, (tuple, list))
+  if listed and all(type(s) in (int, float) and s > 0 for s in scales):
+    names = {scale_name(scale, "logits") for scale in scales}
+    if not scales or (len(names) == len(scales) and 1.0 in scales):
+      return tuple(scales)
+  raise errors.UserError(
+      "config: model.scales: expected distinct positive factors with 1 among"
+      f" them, as (1.0, 0.75, 0.5), or none, got {scales!r}"
+  )

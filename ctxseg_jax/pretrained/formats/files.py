@@ -1,0 +1,171 @@
+"""Files of weights: PyTorch's (.pth, .pt) and .safetensors, by their content.
+
+A file from elsewhere may be damaged, something else than its name says, or made
+to harm. Nothing in it is executed, no more memory is taken than the file is
+long, and what is wrong is told in one line.
+"""
+
+from collections.abc import Mapping
+import mmap
+import os
+import stat
+
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.pretrained.formats import pth_legacy
+from ctxseg_jax.pretrained.formats import pth_zip
+from ctxseg_jax.pretrained.formats import safetensors_file
+
+_EXPECTED = "expected weights as .pth or .safetensors"
+_PARALLEL = "module."  # What `DataParallel` puts before every name.
+
+_TAR_AT = 257
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """Reads the weights of a file.
+
+  Taken out of what a training program wraps around them (`pth.WRAPPERS`), and
+  without the `module.` of `DataParallel`.
+
+  Args:
+    path: A .pth, .pt or .safetensors file of any name.
+
+  Returns:
+    By name, arrays of the types in the file (bfloat16 by `ml_dtypes`). Views of
+    the file that cannot be written to: leave it in place, or copy them.
+
+  Raises:
+    UserError: The file is missing, damaged, or holds something else than finite
+      dense tensors by name.
+  """
+  data = _open(path)
+  head = data[:512]
+  try:
+    if head.startswith(pth_zip.MAGIC):
+      tensors = pth_zip.read(path, data)
+    elif head.startswith(b"\x80") and pth_legacy.MAGIC in head[:32]:
+      tensors = pth_legacy.read(path, data)
+    elif _is_safetensors(head):
+      tensors, _ = safetensors_file.read(path, data)
+    else:
+      raise errors.UserError(f"{path}: {_recognise(head)}")
+  except ValueError as error:
+    raise _damaged(path, error) from error
+  if not tensors:
+    raise errors.UserError(
+        f"{path}: holds no tensors; {_EXPECTED}. Replace it."
+    )
+  for name, tensor in tensors.items():
+    _check_finite(path, name, tensor)
+  while all(name.startswith(_PARALLEL) for name in tensors):
+    tensors = {k.removeprefix(_PARALLEL): v for k, v in tensors.items()}
+  return tensors
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+) -> None:
+  """Writes weights and what to tell of them; see `safetensors_file.write`."""
+  safetensors_file.write(path, tensors, metadata)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+  """Reads what a .safetensors file tells of its weights.
+
+  Raises:
+    UserError: It is missing, damaged, or not a .safetensors file.
+  """
+  data = _open(path)
+  if not _is_safetensors(data[:512]):
+    raise errors.UserError(
+        f"{path}: not a .safetensors file; expected one, which alone has "
+        "metadata. Pass another file."
+    )
+  try:
+    return safetensors_file.read(path, data)[1]
+  except ValueError as error:
+    raise _damaged(path, error) from error
+
+
+def _open(path: str | os.PathLike[str]) -> mmap.mmap:
+  """Returns the content of a file without reading it into memory."""
+  try:
+    # Asked before it is opened: to open a pipe is to wait for its other end.
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+      kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a file"
+      raise errors.UserError(
+          f"{path}: {kind}; {_EXPECTED}. Pass the path of the file itself."
+      )
+    if not found.st_size:
+      raise errors.UserError(f"{path}: empty; {_EXPECTED}. Download it again.")
+    with open(path, "rb") as file:
+      return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  except (OSError, ValueError) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise errors.UserError(
+        f"{path}: cannot be read ({reason}); {_EXPECTED}. Pass the path of a "
+        "file that is there and can be read."
+    ) from error
+
+
+def _is_safetensors(head: bytes) -> bool:
+  return head[8:9] == b"{"
+
+
+def _recognise(head: bytes) -> str:
+  """Returns what a file is that holds no weights, and what to do."""
+  text = head.lstrip().lower()
+  if text.startswith(b"version https://git-lfs"):
+    return (
+        f"a Git LFS pointer, not the file itself; {_EXPECTED}. Fetch it with "
+        "git lfs pull."
+    )
+  if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+    return (
+        f"a web page, perhaps the error of a download; {_EXPECTED}. Download "
+        "it again and look at it."
+    )
+  if head[_TAR_AT : _TAR_AT + 5] == b"ustar":
+    return (
+        f"a tar archive, perhaps of the first PyTorch; {_EXPECTED}. Unpack it "
+        "or, if you trust it, save it anew with PyTorch: "
+        "torch.save(torch.load(f, weights_only=False), f)."
+    )
+  if head.startswith(b"\x80"):
+    return (
+        f"a pickle, but not of PyTorch; {_EXPECTED}. If you trust it, save "
+        "what is in it as .safetensors."
+    )
+  return (
+      f"not weights (it begins with {head[:8]!r}); {_EXPECTED}. Pass another "
+      "file or download it again."
+  )
+
+
+def _check_finite(
+    path: str | os.PathLike[str], name: str, tensor: np.ndarray
+) -> None:
+  with np.errstate(invalid="ignore"):  # Some NaN ask to be told of as well.
+    if tensor.dtype.kind in "biu" or np.isfinite(tensor).all():
+      return
+  raise errors.UserError(
+      f"{path}: {name[:100]!r} holds values that are not finite; expected "
+      "trained weights. Download it again, or use an earlier checkpoint."
+  )
+
+
+def _damaged(
+    path: str | os.PathLike[str], error: ValueError
+) -> errors.UserError:
+  reason = str(error)[:300]
+  if not reason.isprintable():  # It can repeat what is in the file.
+    reason = ascii(reason)
+  return errors.UserError(
+      f"{path}: cut short or damaged ({reason}); {_EXPECTED}. "
+      "Download it again."
+  )

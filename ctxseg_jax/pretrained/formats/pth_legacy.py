@@ -1,0 +1,107 @@
+"""Files of PyTorch before 1.6, as many of those published still are.
+
+One after the other, a number to know them by, the version, what the machine was
+like, the pickle that says what there is, the keys of the storages, and these
+as they lie in memory, each after its size. There is no checksum: what is
+damaged shows only where sizes disagree.
+"""
+
+import mmap
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax import pickles
+from ctxseg_jax.pretrained.formats import pth
+
+MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # Within a pickle.
+
+_VERSION = 1001
+_SIZE_BYTES = 8
+
+
+def read(
+    path: str | os.PathLike[str], data: mmap.mmap
+) -> dict[str, np.ndarray]:
+  """Reads the weights of a file.
+
+  Args:
+    path: The file's name, for messages.
+    data: The whole file.
+
+  Returns:
+    By name, views of `data` that cannot be written to, in the order of the
+    file.
+
+  Raises:
+    UserError: It holds something else than weights.
+    ValueError: It is cut short or damaged; the message has no name of the file.
+  """
+  noted = []
+
+  def note(key: Any) -> Any:
+    # A class is outside as well, for its source that goes with it.
+    if isinstance(key, tuple) and key[:1] == ("module",) and len(key) > 1:
+      return key[1]
+    noted.append(pickles.Outside(key))
+    return noted[-1]
+
+  data.seek(0)
+  magic, version, machine = (pickles.read(data) for _ in range(3))
+  if magic != int.from_bytes(MAGIC, "little") or version != _VERSION:
+    raise ValueError("another version of the format")
+  is_little = isinstance(machine, dict) and machine.get("little_endian")
+  if is_little is not (sys.byteorder == "little"):
+    raise errors.UserError(
+        f"{path}: written with another byte order; expected {sys.byteorder}. "
+        "Load and save it with PyTorch on a machine such as this one."
+    )
+  value = pickles.read(data, outside=note)
+  keys = pickles.read(data)
+
+  try:
+    said = {x.key: x for x in map(pth.read_storage, noted)}
+  except pth.Unsupported as error:
+    # Its length is unknown, and so is where the next one starts.
+    raise errors.UserError(
+        f"{path}: holds a storage {error}; expected real numbers. If you trust "
+        "the file, make them some with PyTorch: x.dequantize(), x.float()."
+    ) from error
+  views = _find_storages(data, keys, said)
+
+  def find_storage(storage):
+    if storage.key not in views:
+      raise ValueError(f"its storage {storage.key[:100]!r} is missing")
+    return views[storage.key]
+
+  return pth.read_weights(path, value, find_storage, len(data))
+
+
+def _find_storages(
+    data: mmap.mmap, keys: Any, said: dict[str, pth.Storage]
+) -> dict[str, memoryview]:
+  """Returns the storages by key, which follow where `data` stands."""
+  if not isinstance(keys, list):
+    raise ValueError(f"{pickles.describe(keys)} for the keys of storages")
+  whole = memoryview(data)
+  views = {}
+  start = data.tell()
+  for key in map(pth.as_text, keys):
+    if not isinstance(key, str) or key not in said or key in views:
+      raise ValueError("storages other than those of its tensors")
+    size = int.from_bytes(whole[start : start + _SIZE_BYTES], "little")
+    start += _SIZE_BYTES
+    end = start + size * said[key].dtype.itemsize
+    if size != said[key].size or end > len(data):
+      raise ValueError(
+          f"a storage of {size} values at byte {start} of {len(data)}, where "
+          f"{said[key].size} should be"
+      )
+    views[key] = whole[start:end]
+    start = end
+  if start != len(data):
+    raise ValueError(f"{len(data) - start} bytes more than its storages")
+  return views

@@ -1,0 +1,543 @@
+"""Tests for ctxseg_jax.data.check."""
+
+import contextlib
+import io
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import miniatures
+import numpy as np
+from PIL import Image
+import test_camvid
+
+from ctxseg_jax.data import check
+from ctxseg_jax.data import prepare
+from ctxseg_jax.data.datasets import DATASETS
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _image(root, split="train", i=3):
+  return root / "images" / split / f"{split}{i}.jpg"
+
+
+def _label(root, split="train", i=3):
+  return root / "labels" / split / f"{split}{i}.png"
+
+
+def _labels(root):
+  return sorted((root / "labels").rglob("*.png"))
+
+
+def _save(array, path):
+  Image.fromarray(np.asarray(array)).save(path)
+
+
+def _map_labels(change):
+  """Returns a fault that changes the ids of every label."""
+
+  def fault(root):
+    for path in _labels(root):
+      _save(change(np.array(Image.open(path))).astype(np.uint8), path)
+
+  return fault
+
+
+def _truncate(path, share=0.5):
+  data = path.read_bytes()
+  path.write_bytes(data[: int(len(data) * share)])
+
+
+def _set(root, value):
+  raw = np.array(Image.open(_label(root)))
+  raw[:2, :3] = value
+  _save(raw, _label(root))
+
+
+def _as_png(root, keep):
+  """Replaces an image by a PNG of which the last bytes are lost."""
+  file = io.BytesIO()
+  Image.open(_image(root)).save(file, "PNG")
+  _image(root).unlink()
+  data = file.getvalue()
+  _image(root).with_suffix(".png").write_bytes(data[: len(data) + keep])
+
+
+def _bomb(root):
+  def chunk(kind, data):
+    return (
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+    )
+
+  _image(root).unlink()
+  header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
+  _image(root).with_suffix(".png").write_bytes(
+      b"\x89PNG\r\n\x1a\n"
+      + chunk(b"IHDR", header)
+      + chunk(b"IDAT", zlib.compress(b""))
+      + chunk(b"IEND", b"")
+  )
+
+
+def _blur(root):
+  for path in _labels(root):
+    image = Image.open(path).resize((90, 75), Image.Resampling.BICUBIC)
+    image.resize((60, 50), Image.Resampling.BICUBIC).save(path)
+
+
+def _colors_to_gray(root):
+  for path in _labels(root):
+    table = np.zeros((256, 3), np.uint8)
+    table[:3] = list(miniatures.CUSTOM_CLASSES.values())
+    rgb = Image.fromarray(table[np.array(Image.open(path))])
+    rgb.convert("L").save(path)
+  lines = [
+      f"{name} {r} {g} {b}\n"
+      for name, (r, g, b) in miniatures.CUSTOM_CLASSES.items()
+  ]
+  (root / "classes.txt").write_text("".join(lines) + "__ignore__ 0 0 0\n")
+
+
+def _reencode(root):
+  """Puts an image of train into val, with other bytes of the same pixels."""
+  pixels = Image.open(_image(root))
+  pixels.save(root / "images/val/other.png", compress_level=1)
+  shutil.copy(_label(root), root / "labels/val/other.png")
+  _image(root).unlink()
+  pixels.save(root / "images/train/train3.png", compress_level=9)
+
+
+def _copy_image(root):
+  shutil.copy(_image(root), _image(root, "val", 7))
+  shutil.copy(_label(root), _label(root, "val", 7))
+
+
+# The fault, and the start of the line that tells it.
+FAULTS = {
+    "size": (
+        lambda r: _save(np.zeros((50, 61), np.uint8), _label(r)),
+        r"labels/train/train3.png: label of 50x61 for .*3.jpg of 50x60 ",
+    ),
+    "transposed": (
+        lambda r: _save(np.zeros((60, 50), np.uint8), _label(r)),
+        r"labels/train/train3.png: label of 60x50 for .*3.jpg of 50x60 ",
+    ),
+    "value": (
+        lambda r: _set(r, 7),
+        r"train3.png: label value 7 \(6 pixels\); expected 0-2 for the classes "
+        r"and 255 for pixels without one. Write the labels anew",
+    ),
+    "truncated_jpeg": (
+        lambda r: _truncate(_image(r)),
+        r"images/train/train3.jpg: cannot be decoded \(",
+    ),
+    "jpeg_without_its_end": (
+        lambda r: _truncate(_image(r), 0.99),
+        r"images/train/train3.jpg: cannot be decoded \(",
+    ),
+    "truncated_png": (
+        lambda r: _as_png(r, -2000),
+        r"images/train/train3.png: cannot be decoded \(",
+    ),
+    "truncated_label": (
+        lambda r: _truncate(_label(r)),
+        r"labels/train/train3.png: cannot be decoded \(",
+    ),
+    "empty_image": (
+        lambda r: _image(r).write_bytes(b""),
+        r"train3.jpg: cannot be decoded \(not such a file\)",
+    ),
+    "html_image": (
+        lambda r: _image(r).write_text("<html>quota exceeded</html>"),
+        r"train3.jpg: cannot be decoded \(not such a file\)",
+    ),
+    "folder_for_an_image": (
+        lambda r: (_image(r).unlink(), _image(r).mkdir()),
+        r"train3.png: label without an image",
+    ),
+    "bomb": (_bomb, r"train3.png: 12000x12000 pixels; expected at most 64 m"),
+    "rgb_label": (
+        lambda r: _save(np.zeros((50, 60, 3), np.uint8), _label(r)),
+        r"train3.png: label of mode RGB; .*write the colour of each class",
+    ),
+    "rgba_label": (
+        lambda r: _save(np.zeros((50, 60, 4), np.uint8), _label(r)),
+        r"train3.png: label of mode RGBA; expected one 8-bit channel",
+    ),
+    "deep_label": (
+        lambda r: _save(np.zeros((50, 60), np.uint16), _label(r)),
+        r"train3.png: label of mode I;16; expected one 8-bit channel",
+    ),
+    "one_bit_label": (
+        lambda r: Image.new("1", (60, 50)).save(_label(r)),
+        r"train3.png: label of mode 1; expected one 8-bit channel",
+    ),
+    "jpeg_label": (
+        lambda r: (
+            Image.open(_label(r)).save(_label(r).with_suffix(".jpg")),
+            _label(r).unlink(),
+        ),
+        r"train3.jpg: cannot be decoded \(not such a file\); .* whole PNG",
+    ),
+    "missing_label": (
+        lambda r: _label(r).unlink(),
+        r"images/train/train3.jpg: label is missing; .*train/train3.png",
+    ),
+    "missing_image": (
+        lambda r: _image(r).unlink(),
+        r"labels/train/train3.png: label without an image; .*train3.png or",
+    ),
+    "two_files_of_one_id": (
+        lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")),
+        r"train3.png: id train3 occurs twice, also as train3.jpg",
+    ),
+    "other_format": (
+        lambda r: Image.open(_image(r)).save(r / "images/train/new.tif"),
+        r"train/new.tif: found a file of type .tif; expected PNG or JPEG",
+    ),
+    "file_in_no_split": (
+        lambda r: _image(r).rename(r / "images/train3.jpg"),
+        r"images/train3.jpg: in no split; expected only train, val here",
+    ),
+    "misnamed_split": (
+        lambda r: (r / "images/val").rename(r / "images/validation"),
+        r"images/validation: looks like a split; .* called val",
+    ),
+    "missing_split_of_labels": (
+        lambda r: shutil.rmtree(r / "labels/val"),
+        r"labels/val: no such folder; expected the labels of .*images/val",
+    ),
+    "no_labels_at_all": (
+        lambda r: (
+            shutil.rmtree(r / "labels/val"),
+            shutil.rmtree(r / "labels/train"),
+        ),
+        r"labels/train: no such folder; expected the labels of",
+    ),
+    "no_files_at_all": (
+        lambda r: [p.unlink() for p in r.glob("*/*/*")],
+        r"images/train: no images; expected PNG or JPEG files",
+    ),
+    "every_image_damaged": (
+        lambda r: [p.write_bytes(b"") for p in r.glob("images/*/*")],
+        r"images/train/train3.jpg: cannot be decoded",
+    ),
+    "same_image_in_two_splits": (
+        _copy_image,
+        r"images/val/val7.jpg: in val, the same image as .*train3.jpg in train",
+    ),
+    "same_pixels_in_two_splits": (
+        _reencode,
+        r"images/val/other.png: in val, the same image as .*train3.png in trai",
+    ),
+    "missing_class": (
+        _map_labels(lambda raw: np.where(raw == 1, 0, raw)),
+        r"custom: 1 of 3 classes are not in any label: street lamp;",
+    ),
+    "class_of_val_alone": (
+        lambda r: [
+            _save(np.where(raw == 1, 0, raw), path)
+            for path in _labels(r)
+            if "train" in path.name
+            for raw in [np.array(Image.open(path))]
+        ],
+        r"custom: 1 of 3 classes are not in any label of train: street lamp;",
+    ),
+    "shifted_up": (
+        _map_labels(lambda raw: np.where(raw == 255, 255, raw + 1)),
+        r"custom: id 0 \(sky\) is in no label and 3 is in some, so all ids "
+        r"look shifted up by one; expected 0-2",
+    ),
+    "shifted_down": (
+        _map_labels(lambda raw: np.where(raw == 255, 255, raw - 1)),
+        r"custom: id 2 \(car\) is in no label and 255 is in some, so all ids "
+        r"look shifted down by one; expected 0-2",
+    ),
+    "shifted_down_with_255": (
+        _map_labels(lambda raw: raw - 1),
+        r"custom: ids up to 1 and 254, as if one had been subtracted from",
+    ),
+    "255_as_a_class": (
+        _map_labels(lambda raw: np.where(raw == 0, 0, 255)),
+        r"custom: all labels hold sky and 255 only, so 255 looks used as a cl",
+    ),
+    "gray_tones": (
+        _colors_to_gray,
+        r"custom: label values 9, 42, 118 are the brightness of the classes'",
+    ),
+    "interpolated": (
+        _blur,
+        r"custom: \d+ label values between and beyond the classes, as after",
+    ),
+}
+
+
+class CheckTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    self.root = pathlib.Path(folder, "own data")
+
+  def run_check(self, *flags):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+      code = check.main(["--num_workers=0", *flags])
+    return code, out.getvalue().splitlines(), err.getvalue().splitlines()
+
+  def check_folders(self, *flags):
+    folders = (f"--images={self.root}/images", f"--labels={self.root}/labels")
+    return self.run_check(*folders, *flags)
+
+  @parameterized.parameters(False, True)
+  def test_sound_data_has_no_fault(self, colors):
+    miniatures.write_custom(self.root, colors=colors)
+    for flags in (
+        (f"--images={self.root}/images", f"--labels={self.root}/labels"),
+        ("--dataset=custom", f"--source={self.root}"),
+    ):
+      code, out, err = self.run_check(*flags)
+      self.assertEqual((code, err), (0, []))
+      self.assertEqual(out[-1], "no fault in 11 pairs of custom")
+      self.assertNotIn("fault:", "".join(out))
+      self.assertNotIn("note:", "".join(out))
+
+  @parameterized.named_parameters((k, *v) for k, v in FAULTS.items())
+  def test_finds(self, fault, words):
+    miniatures.write_custom(self.root)
+    fault(self.root)
+    code, out, err = self.check_folders()
+    self.assertEqual(code, 2)
+    faults = [line for line in out if line.startswith("fault: ")]
+    self.assertRegex("\n".join(faults), rf"(?m)^fault: (/.*)?{words}")
+    self.assertLen(err, 1)
+    self.assertRegex(err[0], rf"^error: {len(faults)} faults in \d+ pairs of")
+
+  def test_each_fault_of_a_file_is_told_once_and_no_other_is_blamed(self):
+    miniatures.write_custom(self.root)
+    _set(self.root, 7)
+    _truncate(_image(self.root, i=5))
+    _save(np.zeros((50, 61), np.uint8), _label(self.root, "val", 0))
+    _image(self.root, "val", 1).unlink()
+    _, out, _ = self.check_folders()
+    faults = [line for line in out if line.startswith("fault: ")]
+    self.assertLen(faults, 4)
+
+  def test_the_table_counts_pixels(self):
+    miniatures.write_custom(self.root)
+    _save(np.zeros((50, 60), np.uint8), _label(self.root, "val", 0))
+    _save(np.full((50, 60), 255, np.uint8), _label(self.root, "val", 1))
+    _, out, _ = self.check_folders()
+    rows = {line.split("  ")[0]: line.split() for line in out}
+    self.assertEqual(rows["sky"][1:], ["25.00%", "50.00%", "10"])
+    self.assertEqual(rows["street lamp"][2:], ["25.00%", "0.00%", "9"])
+    self.assertEqual(rows["(ignored)"][1:], ["25.00%", "50.00%", "10"])
+    self.assertEqual(rows["pairs"][1:], ["9", "2", "11"])
+    self.assertRegex(out[0], r"^note: .*val1.png: every .*|val1.jpg: every ")
+
+  def test_odd_files_are_noted_but_no_faults(self):
+    miniatures.write_custom(self.root)
+    _as_png(self.root, -12)
+    shutil.copy(_image(self.root, i=0), _image(self.root, i=9))
+    shutil.copy(_label(self.root, i=0), _label(self.root, i=9))
+    code, out, _ = self.check_folders()
+    self.assertEqual(code, 0)
+    notes = "\n".join(line for line in out if line.startswith("note: "))
+    self.assertRegex(notes, r"train3.png: PNG without its end; all rows are")
+    self.assertRegex(notes, r"train9.jpg: the same image as .*train0.jpg, both")
+
+  def test_a_manifest_tells_what_decoding_does_not(self):
+    miniatures.write_custom(self.root)
+    manifest = self.root / "sums.txt"
+    flags = (f"--manifest={manifest}",)
+    code, out, _ = self.check_folders(*flags)
+    self.assertEqual(code, 0)
+    self.assertIn(f"note: {manifest}: written, 22 files.", out)
+    done = subprocess.run(
+        ["sha256sum", "--check", "--quiet", manifest], cwd=self.root
+    )
+    self.assertEqual(done.returncode, 0)
+    self.assertEqual(self.check_folders(*flags)[0], 0)
+
+    data = bytearray(_image(self.root).read_bytes())
+    data[len(data) // 2] ^= 1  # A pixel or two, and no error.
+    _image(self.root).write_bytes(data)
+    self.assertEqual(self.check_folders()[0], 0)
+    for path in (_image(self.root, i=5), _label(self.root, i=5)):
+      path.rename(path.with_stem("new"))
+    code, out, _ = self.check_folders(*flags)
+    self.assertEqual(code, 2)
+    faults = [line for line in out if line.startswith("fault: ")]
+    for line, words in zip(
+        sorted(faults),
+        (
+            r"train/train3.jpg: other content; expected that of .*sums.txt",
+            r"images/train/train5.jpg: no such file; expected that of",
+            r"labels/train/train5.png: no such file; expected that of",
+        ),
+        strict=True,
+    ):
+      self.assertRegex(line, words)
+    self.assertIn(f"note: {_image(self.root, i=5).with_stem('new')}: not in "
+                  f"{manifest}.", out)  # fmt: skip
+
+    manifest.write_text("abc  x\n")
+    _, _, err = self.check_folders(*flags)
+    self.assertRegex(err[0], "sums.txt:1: found 'abc  x'; expected a SHA-256")
+
+  def test_lines_are_limited(self):
+    miniatures.write_custom(self.root)
+    for path in (self.root / "images/train").iterdir():
+      path.write_bytes(b"")
+    _, out, err = self.check_folders("--max_lines=2")
+    faults = [line for line in out if line.startswith("fault: ")]
+    self.assertLen(faults, 3)
+    self.assertEqual(faults[2], "fault: 8 more; --max_lines=0 shows all")
+    self.assertIn("10 faults", err[0])  # And nothing to train sky on.
+
+  def test_classes_may_be_elsewhere(self):
+    miniatures.write_custom(self.root)
+    (self.root / "classes.txt").rename(self.root / "names.txt")
+    code, _, err = self.check_folders()
+    self.assertEqual(code, 2)
+    self.assertRegex(err[0], r"error: .*own data/classes.txt: no such file; ex")
+    code, _, _ = self.check_folders(f"--classes={self.root}/names.txt")
+    self.assertEqual(code, 0)
+
+  @parameterized.parameters(
+      ((), "expected --dataset, or --images and --labels"),
+      (("--images=a",), "--labels: missing"),
+      (("--labels=a",), "--images: missing"),
+      (("--images=a", "--labels=b", "--dataset=camvid"), "expected --dataset"),
+      (("--images=/no", "--labels=/no"), "/no: no such folder"),
+      (("--dataset=camvid",), "expected --source"),
+      (("--dataset=camvid", "--source=a", "--data_dir=b"), "expected --source"),
+      (
+          ("--dataset=camvid", "--source=/no"),
+          "/no: no such folder; expected {t",
+      ),
+      (("--dataset=camvid", "--data_dir=/no"), "camvid is not prepared; run: "),
+      (("--dataset=camvdi", "--data_dir=/no"), "did you mean 'camvid'"),
+      (
+          ("--dataset=camvid", "--classes=a", "--source=b"),
+          "--classes: goes wit",
+      ),
+      (
+          ("--dataset=context_scenes", "--source=/"),
+          "is generated and takes nei",
+      ),
+      (("--dataset=custom", "--data_dir=a"), "own data is checked as you hav"),
+      (
+          ("--dataset=context_scenes", "--data_dir=/no", "--manifest=a"),
+          "context_scenes is not prepared",
+      ),
+      (("--imges=a",), "unrecognized arguments: --imges=a"),
+      (("--num_workers=two",), "invalid int value: 'two'"),
+  )
+  def test_bad_flags_are_one_line_and_exit_2(self, flags, words):
+    code, out, err = self.run_check(*flags)
+    self.assertEqual((code, out), (2, []))
+    self.assertLen(err, 1)
+    self.assertStartsWith(err[0], "error: ")
+    self.assertIn(words, err[0])
+
+  @parameterized.parameters(*sorted(miniatures.WRITERS))
+  def test_published_layouts_as_source_and_prepared(self, name):
+    miniatures.WRITERS[name](self.root)
+    source = (f"--dataset={name}", f"--source={self.root}")
+    code, out, _ = self.run_check(*source)
+    self.assertEqual(code, 2)  # Miniatures have not the published size.
+    self.assertLen([x for x in out if x.startswith("fault: ")], 1)
+    code, out, _ = self.run_check(*source, "--any_size")
+    self.assertEqual(code, 0)
+    self.assertNotIn("note", "".join(out))
+    data_dir = self.root.parent / "data"
+    prepare.prepare(DATASETS[name], data_dir, source=self.root, any_size=True)
+    code, prepared, _ = self.run_check(
+        f"--dataset={name}", f"--data_dir={data_dir}"
+    )
+    self.assertEqual(code, 0)
+    if name != "cityscapes":  # Its test split is stored, all ignored.
+      self.assertEqual(prepared, out)
+
+  def test_a_damaged_record_of_a_prepared_dataset(self):
+    miniatures.write_camvid(self.root)
+    data_dir = self.root.parent / "data"
+    spec = DATASETS["camvid"]
+    prepare.prepare(spec, data_dir, source=self.root, any_size=True)
+    (path,) = prepare.dataset_dir(spec, data_dir).glob("*-val.array_record*")
+    data = bytearray(path.read_bytes())
+    at = len(data) // 2
+    data[at : at + 64] = bytes(64)
+    path.write_bytes(data)
+    code, out, _ = self.run_check("--dataset=camvid", f"--data_dir={data_dir}")
+    self.assertEqual(code, 2)
+    self.assertRegex("\n".join(out), r"fault: camvid/.*: cannot be ")
+
+  def test_a_fault_of_a_published_dataset(self):
+    miniatures.write_ade20k(self.root)
+    for path in (self.root / "ADEChallengeData2016/annotations").rglob("*.png"):
+      raw = np.array(Image.open(path))
+      _save(np.where(raw == 0, 255, raw - 1).astype(np.uint8), path)
+    code, out, _ = self.run_check(
+        "--dataset=ade20k", f"--source={self.root}", "--any_size"
+    )
+    self.assertEqual(code, 2)
+    text = "\n".join(out)
+    self.assertRegex(text, r"training/ADE_train_00000001.png: label value 255 ")
+    self.assertRegex(text, r"ade20k: id 150 \(flag\) is in no label and 255 is")
+
+  def test_processes_find_the_same(self):
+    miniatures.write_custom(self.root)
+    _set(self.root, 7)
+    expected = self.check_folders()
+    self.assertEqual(self.check_folders("--num_workers=2"), expected)
+
+  def test_runs_as_a_module_without_jax(self):
+    miniatures.write_custom(self.root)
+    _set(self.root, 7)
+    script = (
+        "import runpy, sys\n"
+        "try:\n"
+        "  runpy.run_module('ctxseg_jax.data.check', run_name='__main__')\n"
+        "finally:\n"
+        "  assert not {'tensorflow', 'jax'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--dataset=custom", "--num_workers=1"]
+        + [f"--source={self.root}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    self.assertEqual(done.returncode, 2, done.stderr)
+    self.assertEqual(done.stderr.count("\n"), 1)
+    self.assertIn("label value 7", done.stdout)
+
+  @absltest.skipUnless(
+      test_camvid.REAL.is_dir(),
+      "no CamVid; set CTXSEG_CAMVID to a folder of it",
+  )
+  def test_blames_none_on_camvid(self):
+    code, out, _ = self.run_check(
+        "--dataset=camvid", f"--source={test_camvid.REAL}", "--num_workers=2"
+    )
+    self.assertEqual(code, 0)
+    self.assertEqual(out[-1], "no fault in 701 pairs of camvid")
+    self.assertFalse([x for x in out if x.startswith(("fault", "note"))])
+    self.assertRegex("\n".join(out), r"\nroad +31.66% +28.95% +25.81% +701\n")
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,723 @@
+"""Tests for the published datasets of ctxseg_jax.data."""
+
+import contextlib
+import io
+import pathlib
+import shutil
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import miniatures
+import numpy as np
+from PIL import Image
+import scipy.io
+import tensorflow_datasets as tfds
+
+from ctxseg_jax import errors
+from ctxseg_jax.data import builder
+from ctxseg_jax.data import mat
+from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import prepare
+from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data.datasets import cityscapes
+from ctxseg_jax.data.datasets import DATASETS
+from ctxseg_jax.data.datasets import pcontext
+from ctxseg_jax.data.datasets import voc2012
+
+# Label id -> train id, as the benchmark's own table has it.
+CITYSCAPES = {
+    7: 0,  # road
+    8: 1,  # sidewalk
+    11: 2,  # building
+    12: 3,  # wall
+    13: 4,  # fence
+    17: 5,  # pole
+    19: 6,  # traffic light
+    20: 7,  # traffic sign
+    21: 8,  # vegetation
+    22: 9,  # terrain
+    23: 10,  # sky
+    24: 11,  # person
+    25: 12,  # rider
+    26: 13,  # car
+    27: 14,  # truck
+    28: 15,  # bus
+    31: 16,  # train
+    32: 17,  # motorcycle
+    33: 18,  # bicycle
+}
+
+# Id among the 459 categories of the release -> name.
+CONTEXT = {int(entry.split()[0]): entry.split()[1] for entry in """
+        2 aeroplane, 9 bag, 18 bed, 19 bedclothes, 22 bench, 23 bicycle,
+        25 bird, 31 boat, 33 book, 34 bottle, 44 building, 45 bus, 46 cabinet,
+        59 car, 65 cat, 68 ceiling, 72 chair, 80 cloth, 85 computer, 98 cow,
+        104 cup, 105 curtain, 113 dog, 115 door, 144 fence, 158 floor,
+        159 flower, 162 food, 187 grass, 189 ground, 207 horse, 220 keyboard,
+        232 light, 258 motorbike, 259 mountain, 260 mouse, 284 person,
+        295 plate, 296 platform, 308 pottedplant, 324 road, 326 rock,
+        347 sheep, 349 shelves, 354 sidewalk, 355 sign, 360 sky, 366 snow,
+        368 sofa, 397 table, 415 track, 416 train, 420 tree, 424 truck,
+        427 tvmonitor, 440 wall, 445 water, 454 window, 458 wood
+    """.split(",")}
+
+
+def _label_by_loop(raw, train_id):
+  """Maps pixel by pixel."""
+  flat = [train_id(int(value)) for value in raw.ravel()]
+  return np.array(flat, np.uint8).reshape(raw.shape)
+
+
+class _TreeTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.source = self.root / "source"
+    self.data_dir = self.root / "data"
+
+  def find(self, name, any_size=True):
+    return DATASETS[name].find(self.source, any_size=any_size)
+
+  def label(self, name, pair):
+    return DATASETS[name].read(DATASETS[name], pair).label
+
+  def prepare(self, name, any_size=True):
+    return prepare.prepare(
+        DATASETS[name], self.data_dir, source=self.source, any_size=any_size
+    )
+
+
+class PrepareTest(_TreeTest):
+
+  def test_every_dataset_has_a_miniature(self):
+    needy = {
+        name
+        for name, spec in DATASETS.items()
+        if spec.needs_source and spec.task == "segmentation"
+    }
+    self.assertSetEqual(needy, set(miniatures.WRITERS))
+    for name, spec in DATASETS.items():
+      self.assertEqual(spec.name, name)
+
+  @parameterized.parameters(
+      ("ade20k", {"train": 9, "val": 2}),
+      ("camvid", {"train": 9, "val": 2, "test": 3}),
+      ("cityscapes", {"train": 9, "val": 2, "test": 2, "train_extra": 1}),
+      ("coco_stuff164k", {"train": 9, "val": 2}),
+      ("coco_voc21", {"train": 9, "val": 3}),
+      ("pcontext59", {"train": 9, "val": 2}),
+      ("pcontext60", {"train": 9, "val": 2}),
+      ("voc2012", {"train": 9, "val": 2, "trainval": 11, "trainaug": 11}),
+  )
+  def test_miniature_prepares(self, name, sizes):
+    miniatures.WRITERS[name](self.source)
+    spec = DATASETS[name]
+    items = self.find(name)
+    self.assertTrue(self.prepare(name))
+    self.assertSetEqual(set(items), set(spec.split_sizes))
+    for split, size in sizes.items():
+      source = pipeline.open_source(spec, split, self.data_dir)
+      self.assertLen(source, size)
+      for i, item in enumerate(items[split]):
+        example = source[i]
+        self.assertEqual(example["name"], item.name)
+        np.testing.assert_array_equal(
+            example["label"], spec.read(spec, item).label
+        )
+        photo = np.array(miniatures.photo(item.name))
+        if item.image.suffix == ".png":
+          np.testing.assert_array_equal(example["image"], photo)
+        else:  # The same up to the losses of JPEG.
+          difference = example["image"].astype(int) - photo
+          self.assertLess(np.abs(difference).mean(), 5)
+    text = prepare.summary(spec, self.data_dir)
+    self.assertRegex(text, rf"train +9 +{spec.num_classes}/{spec.num_classes} ")
+    self.assertNotIn("without", text)
+
+  def test_splits_of_any_size_come_in_several_files(self):
+    miniatures.write_camvid(self.source)
+    with mock.patch.object(builder, "_SHARD_BYTES", 20_000):
+      self.prepare("camvid")
+    folder = prepare.dataset_dir(DATASETS["camvid"], self.data_dir)
+    files = sorted(path.name for path in folder.glob("camvid-train.*"))
+    self.assertGreater(len(files), 1)
+    self.assertEndsWith(files[0], f"-00000-of-{len(files):05}")
+    self.assertEmpty(list(folder.glob("*.part")))
+    source = pipeline.open_source(DATASETS["camvid"], "train", self.data_dir)
+    names = [source[i]["name"] for i in range(9)]
+    self.assertEqual(names, [f"train{i}" for i in range(9)])
+    info = tfds.builder_from_directory(str(folder)).info
+    self.assertEqual(sum(info.splits["train"].shard_lengths), 9)
+
+  def test_summary_tells_what_the_source_lacks(self):
+    miniatures.write_voc2012(self.source, sbd="none")
+    self.prepare("voc2012")
+    text = prepare.summary(DATASETS["voc2012"], self.data_dir)
+    self.assertIn("without trainaug, which the source lacks", text)
+
+
+class LabelTest(_TreeTest):
+
+  def test_ade20k(self):
+    miniatures.write_ade20k(self.source)
+    for pairs in self.find("ade20k").values():
+      for pair in pairs:
+        raw = miniatures.raw_label(pair.name, miniatures.ADE_IDS)
+        np.testing.assert_array_equal(
+            self.label("ade20k", pair),
+            _label_by_loop(raw, lambda i: i - 1 if i else 255),
+        )
+
+  @parameterized.parameters(False, True)
+  def test_cityscapes(self, train_ids):
+    miniatures.write_cityscapes(self.source, train_ids=train_ids)
+    found = self.find("cityscapes")
+    for split in ("train", "val", "train_extra"):
+      for pair in found[split]:
+        if train_ids:
+          expected = miniatures.raw_label(
+              pair.name, miniatures.CITYSCAPES_TRAIN_IDS
+          )
+        else:
+          raw = miniatures.raw_label(pair.name, miniatures.CITYSCAPES_IDS)
+          expected = _label_by_loop(raw, lambda i: CITYSCAPES.get(i, 255))
+        np.testing.assert_array_equal(self.label("cityscapes", pair), expected)
+    label = self.label("cityscapes", found["test"][0])
+    self.assertEqual(label.shape, miniatures.SIZE)
+    self.assertSetEqual(set(np.unique(label)), {255})
+
+  def test_submissions_are_what_labels_were(self):
+    for name in ("ade20k", "cityscapes", "voc2012"):
+      spec = DATASETS[name]
+      np.testing.assert_array_equal(
+          spec.label_map[np.array(spec.submission_ids)],
+          np.arange(spec.num_classes),
+      )
+
+  def test_cityscapes_prefers_label_ids(self):
+    miniatures.write_cityscapes(self.source)
+    miniatures.write_cityscapes(self.source, train_ids=True)
+    for pair in self.find("cityscapes")["train"]:
+      self.assertEndsWith(pair.label.stem, "_gtFine_labelIds")
+
+  @parameterized.parameters(False, True)
+  def test_coco_stuff(self, train_ids):
+    miniatures.write_coco_stuff164k(self.source, train_ids=train_ids)
+    spec = DATASETS["coco_stuff164k"]
+    for pair in self.find(spec.name)["val"]:
+      label = self.label(spec.name, pair)
+      if train_ids:
+        expected = miniatures.raw_label(pair.name, miniatures.COCO_TRAIN_IDS)
+        np.testing.assert_array_equal(label, expected)
+        continue
+      raw = miniatures.raw_label(pair.name, miniatures.COCO_IDS)
+      # Ids are those of COCO less one; between classes there are gaps.
+      for raw_id, name in (
+          (0, "person"), (10, "fire hydrant"), (12, "stop sign"),
+          (24, "giraffe"), (26, "backpack"), (43, "bottle"),
+          (45, "wine glass"), (66, "dining table"), (69, "toilet"),
+          (89, "toothbrush"), (91, "banner"), (181, "wood"),
+      ):  # fmt: skip
+        train_id = spec.class_names.index(name)
+        self.assertSetEqual(set(label[raw == raw_id]), {train_id})
+      np.testing.assert_array_equal(label == 255, raw == 255)
+    self.assertSetEqual(
+        set(np.flatnonzero(spec.label_map == 255)),
+        {*miniatures.COCO_UNUSED, *range(182, 256)},
+    )
+
+  def test_coco_stuff_prefers_labels_as_released(self):
+    miniatures.write_coco_stuff164k(self.source)
+    miniatures.write_coco_stuff164k(self.source, train_ids=True)
+    for pair in self.find("coco_stuff164k")["train"]:
+      self.assertEqual(pair.label.stem, pair.name)
+
+  @parameterized.parameters("pcontext59", "pcontext60")
+  def test_pcontext_converted(self, name):
+    miniatures.write_pcontext(self.source)
+    for pair in self.find(name)["train"]:
+      raw = miniatures.raw_label(pair.name, miniatures.CONTEXT_IDS)
+      if name == "pcontext59":
+        raw = _label_by_loop(raw, lambda i: i - 1 if i else 255)
+      np.testing.assert_array_equal(self.label(name, pair), raw)
+
+  @parameterized.product(
+      name=("pcontext59", "pcontext60"), labels=("mat", "png")
+  )
+  def test_pcontext_as_released(self, name, labels):
+    miniatures.write_pcontext(self.source, labels=labels)
+    spec = DATASETS[name]
+    other = {1, 3, 100, 255, 256, 300, 459, 0}
+    for pair in self.find(name)["val"]:
+      raw = miniatures.raw_label(pair.name, miniatures.CONTEXT_RAW_IDS)
+      label = self.label(name, pair)
+      for raw_id, class_name in CONTEXT.items():
+        train_id = spec.class_names.index(class_name)
+        self.assertSetEqual(set(label[raw == raw_id]), {train_id})
+      background = 255 if name == "pcontext59" else 0
+      self.assertSetEqual(set(label[np.isin(raw, [*other])]), {background})
+      # A class is one raw id: none of the others reach it.
+      self.assertEqual(
+          np.sum(label != background),
+          np.sum(np.isin(raw, pcontext.RAW_IDS[1:])),
+      )
+
+  @parameterized.parameters("converted", "mat")
+  def test_voc2012(self, sbd):
+    miniatures.write_voc2012(self.source, sbd=sbd)
+    found = self.find("voc2012")
+    voc = (*miniatures.TRAIN, *miniatures.VAL)
+    names = {s: [p.name for p in pairs] for s, pairs in found.items()}
+    self.assertEqual(names["train"], [*miniatures.TRAIN])
+    self.assertEqual(names["trainval"], sorted(voc))
+    # The list decides the order where there is one.
+    trainaug = [*miniatures.AUG, *miniatures.TRAIN]
+    if sbd == "mat":
+      trainaug.sort()
+    self.assertEqual(names["trainaug"], trainaug)
+    for pairs in found.values():
+      for pair in pairs:
+        raw = miniatures.raw_label(pair.name, miniatures.VOC_IDS)
+        if pair.name in miniatures.AUG:
+          raw = miniatures.raw_label(f"sbd {pair.name}", miniatures.SBD_IDS)
+        np.testing.assert_array_equal(self.label("voc2012", pair), raw)
+
+  def test_voc2012_in_colours(self):
+    miniatures.write_voc2012(self.source, sbd="none")
+    pair = self.find("voc2012")["train"][0]
+    raw = miniatures.raw_label(pair.name, miniatures.VOC_IDS)
+    colors = np.full((256, 3), (224, 224, 192), np.uint8)
+    colors[:21] = voc2012.PALETTE
+    Image.fromarray(colors[raw]).save(pair.label)
+    np.testing.assert_array_equal(self.label("voc2012", pair), raw)
+
+  @parameterized.parameters(
+      ("ade20k", "ADEChallengeData2016"),
+      ("pcontext60", "VOCdevkit/VOC2010"),
+      ("pcontext60", "VOCdevkit"),
+      ("voc2012", "VOCdevkit/VOC2012"),
+      ("voc2012", "VOCdevkit"),
+  )
+  def test_source_may_be_the_folder_itself(self, name, inside):
+    miniatures.WRITERS[name](self.source)
+    found = self.find(name)
+    self.source = self.source / inside
+    self.assertEqual(self.find(name), found)
+
+  def test_label_map_is_of_numbers_that_are_known(self):
+    spec = DATASETS["cityscapes"]
+    for raw in range(34):
+      self.assertEqual(spec.label_map[raw], CITYSCAPES.get(raw, 255))
+    self.assertEqual(spec_lib.ranges((9, 3, 0, 1, 2)), "0-3, 9")
+
+
+class SpecTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      ("ade20k", 150, "wall", "flag", dict(train=20210, val=2000)),
+      (
+          "cityscapes", 19, "road", "bicycle",
+          dict(train=2975, val=500, test=1525, train_extra=19998),
+      ),
+      (
+          "coco_stuff164k", 171, "person", "wood",
+          dict(train=118287, val=5000),
+      ),
+      (
+          "coco_voc21", 21, "background", "tvmonitor",
+          dict(train=None, val=5000),
+      ),
+      ("pcontext59", 59, "aeroplane", "wood", dict(train=4998, val=5105)),
+      ("pcontext60", 60, "background", "wood", dict(train=4998, val=5105)),
+      (
+          "voc2012", 21, "background", "tvmonitor",
+          dict(train=1464, val=1449, trainval=2913, trainaug=10582),
+      ),
+  )  # fmt: skip
+  def test_published_facts(self, name, num_classes, first, last, sizes):
+    spec = DATASETS[name]
+    self.assertEqual(spec.num_classes, num_classes)
+    self.assertEqual(spec.class_names[0], first)
+    self.assertEqual(spec.class_names[-1], last)
+    self.assertEqual(dict(spec.split_sizes), sizes)
+    self.assertEqual(spec.mean, (123.675, 116.28, 103.53))
+
+  @parameterized.parameters(
+      ("ade20k", 12, "person", (150, 5, 61)),
+      ("ade20k", 149, "flag", (92, 0, 255)),
+      ("coco_stuff164k", 4, "airplane", (0, 64, 64)),
+      ("cityscapes", 0, "road", (128, 64, 128)),
+      ("cityscapes", 10, "sky", (70, 130, 180)),
+      ("cityscapes", 13, "car", (0, 0, 142)),
+      ("pcontext59", 5, "bicycle", (140, 140, 140)),
+      ("pcontext60", 36, "mouse", (224, 255, 8)),
+  )
+  def test_classes_and_colours_go_together(self, name, index, title, color):
+    self.assertEqual(DATASETS[name].class_names[index], title)
+    self.assertEqual(DATASETS[name].palette[index], color)
+
+  def test_voc_palette_shuffles_the_bits_of_the_id(self):
+    for i, color in enumerate(DATASETS["voc2012"].palette):
+      expected = [0, 0, 0]
+      for bit in range(8):
+        for channel in range(3):
+          expected[channel] |= (i >> (3 * bit + channel) & 1) << (7 - bit)
+      self.assertEqual(list(color), expected)
+
+  def test_context_classes_are_the_ones_of_voc_and_others(self):
+    names = DATASETS["pcontext60"].class_names
+    self.assertEqual(names[1:], tuple(sorted(names[1:])))
+    voc = set(DATASETS["voc2012"].class_names)
+    self.assertSetEqual(voc - set(names), {"diningtable"})
+    self.assertLen(set(pcontext.RAW_IDS), 60)
+    self.assertEqual(list(pcontext.RAW_IDS), sorted(pcontext.RAW_IDS))
+
+  def test_cities_add_up(self):
+    sizes = DATASETS["cityscapes"].split_sizes
+    for split, cities in cityscapes._CITIES.items():
+      self.assertEqual(sum(cities.values()), sizes[split])
+
+
+def _ade(source, kind="annotations"):
+  folder = source / "ADEChallengeData2016" / kind / "training"
+  end = "png" if kind == "annotations" else "jpg"
+  return folder / f"ADE_train_00000003.{end}"
+
+
+def _voc(source, kind="SegmentationClass", name=miniatures.TRAIN[2]):
+  end = "jpg" if kind == "JPEGImages" else "png"
+  return source / "VOCdevkit" / "VOC2012" / kind / f"{name}.{end}"
+
+
+def _city(source, kind="gtFine", end="gtFine_labelIds"):
+  return source / kind / "train" / "ulm" / f"ulm_000001_000019_{end}.png"
+
+
+def _save(array, path):
+  Image.fromarray(np.asarray(array)).save(path)
+
+
+def _set_pixels(path, value, dtype=np.uint8):
+  label = np.array(Image.open(path)).astype(dtype)
+  label[:2, :3] = value
+  _save(label, path)
+
+
+def _deep(path):
+  _save(np.zeros(miniatures.SIZE, np.uint16), path)
+
+
+def _truncate(path, count=60):
+  path.write_bytes(path.read_bytes()[:-count])
+
+
+def _unlisted_color(path):
+  rgb = np.zeros((*miniatures.SIZE, 3), np.uint8)
+  rgb[0, :4] = (1, 2, 3)
+  _save(rgb, path)
+
+
+def _already_reduced(source):
+  path = _ade(source)
+  raw = np.array(Image.open(path))
+  _save(np.where(raw == 0, 255, raw - 1).astype(np.uint8), path)
+
+
+def _cityscapes_train_ids_as_label_ids(source):
+  raw = miniatures.raw_label("x", miniatures.CITYSCAPES_TRAIN_IDS)
+  _save(raw, _city(source))
+
+
+class FaultTest(_TreeTest):
+
+  @parameterized.named_parameters(
+      (
+          "ade_missing_label",
+          "ade20k", lambda s: _ade(s).unlink(),
+          r"images/training/ADE_train_00000003.jpg: label is missing \(1 of 9 ",
+      ),
+      (
+          "ade_missing_image",
+          "ade20k", lambda s: _ade(s, "images").unlink(),
+          r"ADE_train_00000003.png: label without an image",
+      ),
+      (
+          "ade_size",
+          "ade20k", lambda s: _save(np.ones((50, 61), np.uint8), _ade(s)),
+          r"ADE_train_00000003.png: label of 50x61 .*3.jpg of 50x60",
+      ),
+      (
+          "ade_jpeg",
+          "ade20k", lambda s: _truncate(_ade(s, "images")),
+          r"training/ADE_train_00000003.jpg: cannot be decoded",
+      ),
+      (
+          "ade_value",
+          "ade20k", lambda s: _set_pixels(_ade(s), 151),
+          r"3.png: label value 151 \(6 pixels\); expected 1-150 for the clas"
+          r"ses and 0 for",
+      ),
+      (
+          "ade_already_reduced",
+          "ade20k", _already_reduced,
+          r"3.png: label value 255 \(\d+ pixels\).*not remapped",
+      ),
+      (
+          "ade_deep",
+          "ade20k", lambda s: _deep(_ade(s)),
+          r"3.png: label of mode I;16; expected one 8-bit",
+      ),
+      (
+          "ade_rgb",
+          "ade20k", lambda s: _unlisted_color(_ade(s)),
+          r"3.png: label of mode RGB; expected one 8-bit",
+      ),
+      (
+          "ade_layout",
+          "ade20k",
+          lambda s: (s / "ADEChallengeData2016").rename(s / "ADE20K_2021"),
+          r"source: no known layout \(it holds ADE20K_2021\); expected images",
+      ),
+      (
+          "voc_color",
+          "voc2012", lambda s: _unlisted_color(_voc(s)),
+          r"2.png: RGB label with the colour \(1, 2, 3\) in 4 pixels",
+      ),
+      (
+          "voc_value",
+          "voc2012", lambda s: _set_pixels(_voc(s), 21),
+          r"2.png: label value 21 \(6 pix.*0-20 for the classes and 255 for",
+      ),
+      (
+          "voc_deep",
+          "voc2012", lambda s: _deep(_voc(s)), r"2.png: label of mode I;16",
+      ),
+      (
+          "voc_missing_image",
+          "voc2012", lambda s: _voc(s, "JPEGImages").unlink(),
+          r"train.txt:3: image 2007_000002 is missing \(1 of 9 are",
+      ),
+      (
+          "voc_missing_label",
+          "voc2012", lambda s: _voc(s).unlink(),
+          r"2007_000002.jpg: label is missing",
+      ),
+      (
+          "voc_truncated_label",
+          "voc2012", lambda s: _truncate(_voc(s), 400),
+          r"2007_000002.png: cannot be decoded",
+      ),
+      (
+          "voc_missing_sbd_label",
+          "voc2012",
+          lambda s: _voc(s, "SegmentationClassAug", miniatures.AUG[0]).unlink(),
+          r"2009_000001.jpg: label is missing.*SegmentationClassAug/2009",
+      ),
+      (
+          "voc_val_in_trainaug",
+          "voc2012",
+          lambda s: (
+              s / "VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt"
+          ).write_text(f"{miniatures.VAL[0]}\n"),
+          r"id 2008_000001 is in val and in trainaug",
+      ),
+      (
+          "voc_no_labels",
+          "voc2012",
+          lambda s: shutil.rmtree(s / "VOCdevkit/VOC2012/SegmentationClass"),
+          r"source: no known layout \(it holds VOCdevkit\); expected JPEGImag",
+      ),
+      (
+          "voc_no_images",
+          "voc2012",
+          lambda s: shutil.rmtree(s / "VOCdevkit/VOC2012/JPEGImages"),
+          r"JPEGImages: no such folder",
+      ),
+      (
+          "voc_no_lists",
+          "voc2012",
+          lambda s: shutil.rmtree(s / "VOCdevkit/VOC2012/ImageSets"),
+          r"source: no pairs in any split",
+      ),
+      (
+          "coco_unused_id",
+          "coco_stuff164k",
+          lambda s: _set_pixels(
+              s / "coco_stuff164k/annotations/train2017/000000000009.png", 25
+          ),
+          r"000000000009.png: label value 25 \(6 pix.*0-10, 12-24, 26-27, ",
+      ),
+      (
+          "context_value",
+          "pcontext60",
+          lambda s: _set_pixels(
+              s
+              / "VOCdevkit/VOC2010/SegmentationClassContext/2007_000001.png",
+              255,
+          ),
+          r"1.png: label value 255 \(6 pixels\); expected 0-59 for the classes"
+          r"\.",
+      ),
+      (
+          "city_missing_label",
+          "cityscapes", lambda s: _city(s).unlink(),
+          r"ulm_000001_000019_leftImg8bit.png: label is missing; expected .*"
+          r"gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png",
+      ),
+      (
+          "city_missing_image",
+          "cityscapes",
+          lambda s: _city(s, "leftImg8bit", "leftImg8bit").unlink(),
+          r"ulm_000001_000019_gtFine_labelIds.png: label without an image",
+      ),
+      (
+          "city_truncated",
+          "cityscapes",
+          lambda s: _truncate(_city(s, "leftImg8bit", "leftImg8bit"), 2000),
+          r"ulm_000001_000019_leftImg8bit.png: cannot be decoded",
+      ),
+      (
+          "city_train_ids_under_the_wrong_name",
+          "cityscapes", _cityscapes_train_ids_as_label_ids,
+          r"labelIds.png: label value 255 .*7-8, 11-13, 17, 19-28, 31-33 for",
+      ),
+  )  # fmt: skip
+  def test_is_named_and_leaves_nothing(self, name, fault, words):
+    miniatures.WRITERS[name](self.source)
+    fault(self.source)
+    with self.assertRaisesRegex(errors.UserError, words) as raised:
+      self.prepare(name)
+    self.assertNotIn("\n", str(raised.exception))
+    self.assertFalse(prepare.is_prepared(DATASETS[name], self.data_dir))
+    self.assertEmpty(
+        [
+            path
+            for path in self.data_dir.rglob("*")
+            if path.is_file() and path.suffix != ".lock"
+        ]
+    )
+
+  def test_train_id_files_hold_train_ids_only(self):
+    miniatures.write_cityscapes(self.source, train_ids=True)
+    path = _city(self.source, end="gtFine_labelTrainIds")
+    _set_pixels(path, 19)
+    with self.assertRaisesRegex(errors.UserError, r"19 \(6 .*0-18 .* 255 for"):
+      self.prepare("cityscapes")
+
+  @parameterized.parameters(
+      ("ade20k", r"training: found 9 images of train, expected 20210; the fi"
+       r"rst that is missing is ADE_train_00000010.jpg.*--any_size"),
+      ("cityscapes", r"leftImg8bit/train: found 9 images of train, expected 29"
+       r"75; aachen has 5 of 174.*--any_size"),
+      ("pcontext59", r"found 9 train, 2 val pairs; expected 4998 train, 5105 "
+       r"val. Complete train, val, or pass --any_size"),
+      ("voc2012", r"found 9 train, 2 val, 11 trainval, 11 trainaug pairs; "
+       r"expected 1464 train, 1449 val, 2913 trainval, 10582 trainaug"),
+  )  # fmt: skip
+  def test_published_sizes_are_enforced(self, name, words):
+    miniatures.WRITERS[name](self.source)
+    with self.assertRaisesRegex(errors.UserError, words):
+      self.prepare(name, any_size=False)
+
+  def test_only_complete_splits_pass(self):
+    spec = DATASETS["voc2012"]
+    complete = {"train": range(1464), "val": range(1449)}
+    complete["trainval"] = range(2913)
+    prepare._check_sizes(spec, self.source, complete)
+    for split in ("train", "trainaug"):  # One may lack, but not be cut.
+      with self.assertRaisesRegex(errors.UserError, f"Complete {split}, or"):
+        prepare._check_sizes(spec, self.source, complete | {split: range(9)})
+    with self.assertRaisesRegex(errors.UserError, "found 1464 train, 0 val"):
+      prepare._check_sizes(spec, self.source, {"train": range(1464)})
+    context = {"train": range(4996), "val": range(5104)}
+    prepare._check_sizes(DATASETS["pcontext59"], self.source, context)
+    context["train"] = range(4997)
+    with self.assertRaisesRegex(errors.UserError, "Complete train, or"):
+      prepare._check_sizes(DATASETS["pcontext59"], self.source, context)
+
+  def test_unreadable_folder_is_named(self):
+    miniatures.write_cityscapes(self.source)
+    locked = PermissionError(13, "Permission denied", str(self.source / "a"))
+    with mock.patch.object(pathlib.Path, "iterdir", side_effect=locked):
+      with self.assertRaisesRegex(errors.UserError, "source/a: cannot be read"):
+        self.prepare("cityscapes")
+
+  def test_missing_list_is_named(self):
+    miniatures.write_voc2012(self.source)
+    lists = self.source / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    (lists / "val.txt").unlink()
+    with self.assertRaisesRegex(errors.UserError, "val.txt: no such file"):
+      self.prepare("voc2012", any_size=False)
+
+  def test_command_tells_a_fault_in_one_line(self):
+    miniatures.write_voc2012(self.source)
+    _deep(_voc(self.source))
+    out = io.StringIO()
+    with contextlib.redirect_stderr(out):
+      code = prepare.main(
+          ["--dataset=voc2012", f"--source={self.source}", "--any_size"]
+          + [f"--data_dir={self.data_dir}"]
+      )
+    self.assertEqual(code, 2)
+    self.assertStartsWith(out.getvalue(), "error: ")
+    self.assertEqual(out.getvalue().count("\n"), 1)
+
+
+class MatTest(_TreeTest):
+
+  def _read(self, content, num_ids=256):
+    path = self.root / "a.mat"
+    scipy.io.savemat(path, content)
+    return mat.read_ids(path, "GTcls", "Segmentation", num_ids=num_ids)
+
+  def test_reads_any_kind_of_number(self):
+    raw = np.arange(12).reshape(3, 4)
+    for dtype in (np.uint8, np.uint16, np.int32, np.float64):
+      ids = self._read({"GTcls": {"Segmentation": raw.astype(dtype)}})
+      np.testing.assert_array_equal(ids, raw)
+      self.assertEqual(ids.dtype, np.uint16)
+
+  @parameterized.parameters(
+      ({"GTinst": 1}, "KeyError"),
+      ({"GTcls": {"Boundaries": 1}}, "Segmentation cannot be read"),
+      ({"GTcls": {"Segmentation": np.zeros((2, 2, 2))}}, r"shape \(2, 2, 2\)"),
+      ({"GTcls": {"Segmentation": np.full((2, 2), 0.5)}}, "whole numbers"),
+      ({"GTcls": {"Segmentation": np.array([[256, 1]])}}, "holds 1 to 256"),
+      ({"GTcls": {"Segmentation": np.array([[-1, 1]])}}, "holds -1 to 1"),
+  )
+  def test_other_content_is_refused(self, content, words):
+    with self.assertRaisesRegex(errors.UserError, f"a.mat: .*{words}"):
+      self._read(content)
+
+  def test_damage_never_raises_anything_else(self):
+    path = self.root / "a.mat"
+    raw = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    rng = np.random.default_rng(0)
+    for compress in (False, True):
+      scipy.io.savemat(
+          path, {"GTcls": {"Segmentation": raw}}, do_compression=compress
+      )
+      whole = path.read_bytes()
+      refused = 0
+      for i in range(60):
+        data = bytearray(whole)
+        if i % 2:
+          data = data[: rng.integers(len(data))]
+        else:
+          data[rng.integers(128, len(data))] ^= 1 << rng.integers(8)
+        path.write_bytes(data)
+        try:
+          mat.read_ids(path, "GTcls", "Segmentation", num_ids=256)
+        except errors.UserError as error:
+          refused += 1
+          self.assertNotIn("\n", str(error))
+      self.assertGreater(refused, 30)
+    with self.assertRaisesRegex(errors.UserError, "b.mat: cannot be read"):
+      mat.read_ids(self.root / "b.mat", "LabelMap", num_ids=460)
+
+
+if __name__ == "__main__":
+  absltest.main()

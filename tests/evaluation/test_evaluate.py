@@ -1,0 +1,171 @@
+"""One exact confusion matrix, whatever counts it."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.data.datasets import DATASETS
+from ctxseg_jax.evaluation import evaluate
+from ctxseg_jax.evaluation import inference
+from ctxseg_jax.models import network
+
+NUM_CLASSES = 17
+
+
+class ListSource:
+  """Examples in memory."""
+
+  def __init__(self, sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    self.examples = []
+    for i, (h, w) in enumerate(sizes):
+      label = rng.integers(0, NUM_CLASSES, (h, w)).astype(np.uint8)
+      label[rng.uniform(size=(h, w)) < 0.2] = 255
+      image = rng.integers(0, 256, (h, w, 3)).astype(np.uint8)
+      self.examples.append({"image": image, "label": label, "name": f"{i}"})
+
+  def __len__(self):
+    return len(self.examples)
+
+  def __getitem__(self, i):
+    return self.examples[i]
+
+  def sizes(self):
+    return np.array([e["label"].shape for e in self.examples])
+
+
+def make_predictor(num_devices, **fields):
+  model = network.build(
+      dict(
+          backbone=dict(name="shallow", channels=8),
+          head=dict(name="encnet", channels=8, num_codewords=4),
+      ),
+      NUM_CLASSES,
+      bn_axis_name="data",
+  )
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
+  variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  variables.pop("diagnostics")
+  variables = jax.device_put(variables, NamedSharding(mesh, P()))
+  predictor = inference.Predictor(
+      model,
+      mesh,
+      mean=(127.0,) * 3,
+      std=(60.0,) * 3,
+      settings=inference.Settings(**fields),
+  )
+  return predictor, variables
+
+
+SPEC = DATASETS["context_scenes"]
+# 37 images: a number that divides over nothing, sizes that differ.
+SIZES = [(16 + i % 2, 20 + i % 2) for i in range(37)]
+
+
+class EvaluateTest(parameterized.TestCase):
+
+  def _run(self, num_devices, source=None, **fields):
+    predictor, variables = make_predictor(num_devices, **fields)
+    return evaluate.evaluate(
+        predictor,
+        variables,
+        source or ListSource(SIZES),
+        SPEC,
+        split="val",
+        keep=(0, 36),
+    )
+
+  def test_integers_are_equal_on_1_2_and_8_devices(self):
+    source = ListSource(SIZES)
+    labelled = sum((e["label"] != 255).sum() for e in source.examples)
+    matrices = []
+    for num_devices in (1, 2, 8):
+      for fields in ({}, dict(batch_size_per_device=3), dict(max_canvases=1)):
+        report, _ = self._run(num_devices, **fields)
+        matrix = np.array(report["confusion_matrix"])
+        self.assertEqual(matrix.sum(), labelled)
+        self.assertEqual(report["num_images"], 37)
+        matrices.append((fields, matrix))
+    for fields, matrix in matrices:
+      same = [
+          m
+          for f, m in matrices
+          if f.get("max_canvases") == fields.get("max_canvases")
+      ]
+      np.testing.assert_array_equal(matrix, same[0])
+
+  def test_equals_a_plain_loop_over_the_images(self):
+    source = ListSource(SIZES[:5])
+    predictor, variables = make_predictor(1)
+    report, _ = self._run(1, source)
+    expected = np.zeros((NUM_CLASSES, NUM_CLASSES), int)
+    for example in source.examples:
+      x = (example["image"][None].astype(np.float32) - 127) / 60
+      out = predictor_model(predictor, variables, x)
+      for t, p in zip(
+          example["label"].ravel(), out.argmax(-1).ravel(), strict=True
+      ):
+        if t != 255:
+          expected[t, p] += 1
+    np.testing.assert_array_equal(report["confusion_matrix"], expected)
+
+  def test_the_report_has_what_stands_beside_an_miou(self):
+    report, kept = self._run(8)
+    for key in (
+        "miou",
+        "pixel_accuracy",
+        "mean_accuracy",
+        "fwiou",
+        "iou",
+        "confusion_matrix",
+        "num_images",
+        "protocol",
+    ):
+      self.assertIn(key, report)
+    line = evaluate.summary(report | {"step": 1})
+    for word in ("37 images", "protocol mmseg", "classes averaged", "39.50"):
+      self.assertIn(word, line)
+    self.assertSameElements(kept, (0, 36))
+    image, label, prediction, name = kept[36]
+    self.assertEqual(image.shape[:2], prediction.shape)
+    self.assertEqual(label.shape, prediction.shape)
+    self.assertEqual(name, "36")
+
+  def test_a_label_that_is_no_class_is_named(self):
+    source = ListSource(SIZES[:3])
+    source.examples[1]["label"][0, 0] = 200
+    with self.assertRaisesRegex(errors.UserError, "1: label 200 in 1 pixels"):
+      self._run(1, source)
+
+  def test_a_split_without_labelled_pixels_is_an_error(self):
+    source = ListSource(SIZES[:3])
+    for example in source.examples:
+      example["label"][:] = 255
+    with self.assertRaisesRegex(errors.UserError, "no labelled pixels"):
+      self._run(2, source)
+
+  def test_can_be_abandoned(self):
+    predictor, variables = make_predictor(1)
+    self.assertIsNone(
+        evaluate.evaluate(
+            predictor,
+            variables,
+            ListSource(SIZES),
+            SPEC,
+            split="val",
+            should_stop=lambda: True,
+        )
+    )
+
+
+def predictor_model(predictor, variables, x):
+  return np.asarray(predictor.model.apply(variables, x, train=False)["logits"])
+
+
+if __name__ == "__main__":
+  absltest.main()

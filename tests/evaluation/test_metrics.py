@@ -1,0 +1,130 @@
+"""The confusion matrix and the scores, by hand and by scikit-learn."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax.numpy as jnp
+import numpy as np
+import sklearn.metrics
+
+from ctxseg_jax.evaluation import metrics
+
+# Two images, five classes: class 3 is predicted but never labelled, class 4
+# does not occur at all, and one image has ignored pixels.
+LABELS = (
+    np.array([[0, 0, 1, 1], [0, 2, 2, 1], [255, 2, 2, 255]]),
+    np.array([[1, 1, 0], [0, 2, 0]]),
+)
+PREDICTIONS = (
+    np.array([[0, 1, 1, 1], [0, 2, 2, 3], [0, 2, 0, 2]]),
+    np.array([[1, 0, 0], [3, 2, 2]]),
+)
+CONFUSION = np.array(
+    [
+        [3, 1, 1, 1, 0],
+        [1, 3, 0, 1, 0],
+        [1, 0, 4, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+)
+
+
+class ConfusionTest(chex.TestCase):
+
+  def test_counts_by_hand(self):
+    total = sum(
+        np.asarray(metrics.confusion_matrix(x, y, 5))
+        for x, y in zip(LABELS, PREDICTIONS, strict=True)
+    )
+    np.testing.assert_array_equal(total, CONFUSION)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_equals_scikit_learn(self):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 21, size=(3, 40, 30)).astype(np.uint8)
+    predictions = rng.integers(0, 21, size=(3, 40, 30)).astype(np.uint8)
+    labels[rng.uniform(size=labels.shape) < 0.1] = 255
+    ours = self.variant(lambda x, y: metrics.confusion_matrix(x, y, 21))(
+        labels, predictions
+    )
+    valid = labels != 255
+    theirs = sklearn.metrics.confusion_matrix(
+        labels[valid], predictions[valid], labels=np.arange(21)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    self.assertEqual(ours.dtype, jnp.int32)
+    np.testing.assert_allclose(
+        metrics.scores(ours)["iou"],
+        sklearn.metrics.jaccard_score(
+            labels[valid], predictions[valid], average=None
+        ),
+    )
+
+  def test_counts_past_the_end_of_float32(self):
+    # float32 cannot count to 2 ** 24 + 1.
+    n = 2**24 + 1
+    out = metrics.confusion_matrix(
+        jnp.zeros(n, jnp.uint8), jnp.zeros(n, jnp.uint8), 2
+    )
+    self.assertEqual(int(out[0, 0]), n)
+
+  def test_values_that_are_no_class_are_not_counted(self):
+    out = metrics.confusion_matrix([0, 7, 1, -1], [0, 0, 9, 0], 2)
+    np.testing.assert_array_equal(out, [[1, 0], [0, 0]])
+
+
+class ScoresTest(parameterized.TestCase):
+
+  @parameterized.named_parameters(
+      ("mmseg", "mmseg", 0.385417, 4),
+      ("emanet", "emanet", 0.385417, 4),
+      ("pytorch_encoding", "pytorch_encoding", 0.308333, 5),
+      ("semseg", "semseg", 0.308333, 5),
+      ("paddleseg", "paddleseg", 0.508333, 5),
+      ("detectron2", "detectron2", 0.513889, 3),
+      ("torchvision", "torchvision", float("nan"), 5),
+  )
+  def test_mean_iou_by_protocol(self, protocol, miou, averaged):
+    scores = metrics.scores(CONFUSION, protocol)
+    np.testing.assert_allclose(scores["miou"], miou, atol=1e-6)
+    self.assertEqual(scores["num_classes_averaged"], averaged)
+    self.assertEqual(scores["protocol"], protocol)
+
+  def test_companions(self):
+    scores = metrics.scores(CONFUSION)
+    self.assertEqual(scores["pixel_accuracy"], 0.625)
+    np.testing.assert_allclose(scores["mean_accuracy"], 0.633333, atol=1e-6)
+    np.testing.assert_allclose(scores["fwiou"], 0.505208, atol=1e-6)
+    np.testing.assert_allclose(
+        scores["iou"], [0.375, 0.5, 2 / 3, 0, np.nan], atol=1e-9
+    )
+    np.testing.assert_allclose(
+        scores["accuracy"], [0.5, 0.6, 0.8, np.nan, np.nan], atol=1e-9
+    )
+
+  def test_ignored_pixels_are_not_background(self):
+    # 255 counted as background would give 0.367857, the mean over images
+    # 0.375, leaving class 0 out 0.35.
+    miou = metrics.scores(CONFUSION)["miou"]
+    for wrong in (0.367857, 0.375, 0.35):
+      self.assertGreater(abs(miou - wrong), 0.005)
+
+  def test_counts_beyond_int32_stay_exact(self):
+    big = np.array([[3 * 2**40, 1], [0, 1]])
+    self.assertAlmostEqual(
+        metrics.scores(big)["iou"][0], 3 * 2**40 / (3 * 2**40 + 1), places=15
+    )
+
+  def test_an_empty_matrix_has_no_scores(self):
+    scores = metrics.scores(np.zeros((3, 3)))
+    self.assertTrue(np.isnan(scores["miou"]))
+    self.assertTrue(np.isnan(scores["pixel_accuracy"]))
+
+  def test_an_unknown_protocol_is_refused(self):
+    with self.assertRaisesRegex(ValueError, "mmsegg"):
+      metrics.scores(CONFUSION, "mmsegg")
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,180 @@
+"""Tests for ctxseg_jax.visualize."""
+
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+from PIL import Image
+
+from ctxseg_jax.evaluation import visualize
+
+PALETTE = ((10, 20, 30), (200, 0, 0), (0, 0, 200))
+NAMES = ("sky", "road", "tree")
+LABELS = np.array([[0, 1, 2], [255, 2, 7]], np.uint8)
+
+
+class LabelsTest(absltest.TestCase):
+
+  def test_colorize_uses_the_palette(self):
+    picture = visualize.colorize(LABELS, PALETTE, stripes=False)
+    for label in range(3):
+      self.assertTrue((picture[LABELS == label] == PALETTE[label]).all())
+    ignored = picture[(LABELS == 255) | (LABELS == 7)]
+    self.assertTrue((ignored == ignored[0]).all())
+    self.assertNotIn(tuple(ignored[0].tolist()), PALETTE)
+
+  def test_stripes_only_where_ignored(self):
+    labels = np.full((32, 32), 255, np.uint8)
+    labels[:, :16] = 1
+    picture = visualize.colorize(labels, PALETTE)
+    self.assertTrue((picture[:, :16] == PALETTE[1]).all())
+    self.assertLen(np.unique(picture[:, 16:].reshape(-1, 3), axis=0), 2)
+
+  def test_overlay_is_a_weighted_mean(self):
+    image = np.full((1, 1, 3), 100, np.uint8)
+    labels = np.ones((1, 1), np.uint8)
+    for opacity, expected in (
+        (0.0, [100, 100, 100]),
+        (0.5, [150, 50, 50]),
+        (1.0, [200, 0, 0]),
+    ):
+      picture = visualize.overlay(image, labels, PALETTE, opacity)
+      np.testing.assert_array_equal(picture[0, 0], expected)
+
+  def test_overlay_refuses_another_size(self):
+    with self.assertRaisesRegex(ValueError, "differ in size"):
+      visualize.overlay(np.zeros((4, 5, 3), np.uint8), LABELS, PALETTE)
+
+
+class ComparisonTest(parameterized.TestCase):
+
+  def compare(self, shape, with_label=True, classes=(0, 1)):
+    labels = np.resize(np.array(classes, np.uint8), shape)
+    return visualize.comparison(
+        np.full((*shape, 3), 128, np.uint8),
+        labels if with_label else None,
+        labels,
+        NAMES,
+        PALETTE,
+    )
+
+  def has(self, picture, color):
+    return (picture == np.array(color, np.uint8)).all(axis=-1).any()
+
+  @parameterized.parameters([[(128, 128)], [(33, 80)], [(1, 1)], [(900, 500)]])
+  def test_small_images_are_enlarged(self, shape):
+    picture = self.compare(shape)
+    self.assertEqual(picture.dtype, np.uint8)
+    self.assertGreater(max(picture.shape[:2]), 3 * 200)
+
+  def test_large_images_are_reduced(self):
+    self.assertLess(max(self.compare((1030, 2050)).shape[:2]), 3 * 1024 + 200)
+
+  def test_legend_has_the_classes_present(self):
+    picture = self.compare((64, 64))
+    self.assertTrue(self.has(picture, PALETTE[1]))
+    # Only the legend is opaque, so a class that is not there has no pixel.
+    self.assertFalse(self.has(picture, PALETTE[2]))
+    picture = self.compare((64, 64), classes=(0, 2, 255))
+    self.assertTrue(self.has(picture, PALETTE[2]))
+    self.assertFalse(self.has(picture, PALETTE[1]))
+
+  def test_without_label_there_are_two_panels(self):
+    self.assertLess(
+        self.compare((64, 64), with_label=False).shape[1],
+        self.compare((64, 64)).shape[1],
+    )
+
+
+class FilesTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    directory = tempfile.TemporaryDirectory()
+    self.addCleanup(directory.cleanup)
+    self.path = pathlib.Path(directory.name) / "new" / "a.png"
+
+  def test_png_keeps_every_value(self):
+    array = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    visualize.save_png(self.path, array)
+    np.testing.assert_array_equal(np.asarray(Image.open(self.path)), array)
+
+  def test_palette_png_holds_classes_and_colors(self):
+    visualize.save_palette_png(self.path, LABELS, PALETTE)
+    with Image.open(self.path) as picture:
+      self.assertEqual(picture.mode, "P")
+      np.testing.assert_array_equal(np.asarray(picture), LABELS)
+      colors = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(colors[0], PALETTE)
+    self.assertNotIn(tuple(colors[1, 0].tolist()), PALETTE)
+
+  def test_palette_png_refuses_what_does_not_fit(self):
+    with self.assertRaisesRegex(ValueError, "300"):
+      visualize.save_palette_png(self.path, np.array([[300]]), PALETTE)
+
+  def test_curves_are_drawn_from_anything_a_run_may_have(self):
+    metrics = [
+        {"step": 10, "loss/total": 2.0, "loss/aux": 1.0, "learning_rate": 0.1},
+        {"step": 20, "loss/total": None, "learning_rate": 0.05},
+        {"step": 30, "loss/total": float("inf")},
+    ]
+    evaluations = [{"step": 20, "miou": 0.3}, {"step": 30, "miou": None}]
+    for rows, evals, references in (
+        (metrics, evaluations, {"no context": 0.395}),
+        (metrics[:1], [], {}),
+        ([], [], None),
+    ):
+      visualize.plot_curves(rows, evals, self.path, references)
+      with Image.open(self.path) as picture:
+        self.assertGreater(min(picture.size), 400)
+
+
+class IouTableTest(absltest.TestCase):
+
+  def test_table(self):
+    nan = float("nan")
+    table = visualize.iou_table(
+        ("sky", "road", "tree", "buoy"),
+        {
+            "iou": [0.5, nan, 0.0, 0.0],
+            "accuracy": [0.75, None, 0.0, None],
+            "miou": 1 / 6,
+            "pixel_accuracy": 0.6,
+            "mean_accuracy": 0.375,
+            "fwiou": 0.4,
+            "num_classes_averaged": 3,
+        },
+        np.array(
+            [
+                [1500, 0, 0, 500],
+                [0, 0, 0, 0],
+                [500, 0, 0, 0],
+                [0, 0, 0, 0],
+            ]
+        ),
+    )
+    self.assertEqual(
+        table.split("\n"),
+        [
+            "Class    IoU    Acc  labelled pixels  predicted pixels",
+            "------------------------------------------------------",
+            "sky    50.00  75.00            2,000             2,000",
+            "road       -      -                0                 0"
+            "  absent from labels and predictions",
+            "tree    0.00   0.00              500                 0"
+            "  never predicted",
+            "buoy    0.00      -                0               500"
+            "  absent from labels",
+            "------------------------------------------------------",
+            "mIoU             16.67  over 3 of 4 classes",
+            "pixel accuracy   60.00  of 2,500 labelled pixels",
+            "mean accuracy    37.50  over 2 labelled classes",
+            "fwIoU            40.00",
+        ],
+    )
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,269 @@
+"""DeepLabV2: its scales and four losses, its ResNet, its heads.
+
+`golden/make_torch_vgg.py` computed what is compared with PyTorch.
+"""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import flax.linen as nn
+import foreign
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import mmseg_names
+import numpy as np
+import test_mmseg_parity as parity
+import test_vgg
+
+from ctxseg_jax import errors
+from ctxseg_jax.models import network
+from ctxseg_jax.models.backbones import resnet
+from ctxseg_jax.pretrained.sources import naming
+from ctxseg_jax.training import optim
+from ctxseg_jax.training import step as step_lib
+
+FILE = "torch_vgg.npz"
+SCALES = (1.0, 0.75, 0.5)
+OUTPUTS = ("logits", "scale100_logits", "scale75_logits", "scale50_logits")
+MSRA = dict(depth=101, stem="7x7", dilation="uniform")
+MSRA |= dict(stride_in_1x1=True, ceil_pool=True)
+TERM = dict(loss="softmax_cross_entropy")
+
+
+def build(**fields):
+  """Builds the network of the golden file's case."""
+  head = dict(
+      name="deeplabv2", channels=8, rates=(1, 2, 4, 6), dropout_rate=0.0
+  )
+  backbone = dict(name="vgg16", form="deeplab", channels=3)
+  return test_vgg.build(backbone, head, **fields)
+
+
+def random_variables(model):
+  """Returns variables sooner than initialisation does: random, no two alike."""
+  rng = np.random.default_rng(0)
+  _, shapes = test_vgg.abstract(model)
+
+  def make(x):
+    # Variances are positive.
+    low, high = (-1.0, 1.0) if x.ndim > 1 else (0.5, 1.5)
+    return rng.uniform(low, high, x.shape).astype(np.float32)
+
+  return jax.tree.map(make, shapes)
+
+
+class ScalesTest(parity.ParityTestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.golden = parity.Golden(FILE, "scales")
+    images = self.golden["images"].astype(np.float32)
+    self.images = (parity.nhwc(images) - 127) / 60
+    self.network = parity.Golden(FILE, "net/deeplab_vgg")
+
+  def test_outputs_of_training_keep_the_size_of_the_head(self):
+    model = build(scales=SCALES, upsample_in_training=False)
+    variables = test_vgg.load(self.network, model)
+    out = jax.jit(lambda x: model.apply(variables, x, train=True))(self.images)
+    self.assertSameElements(out, OUTPUTS)
+    for name, x in out.items():
+      expected = parity.nhwc(self.golden[name])
+      self.assert_relatively_near(x, expected, rtol=1e-4, name=name)
+    fused = out["logits"] - out["scale100_logits"]
+    self.assertGreaterEqual(float(fused.min()), 0.0)
+    self.assertGreater(float(jnp.mean(fused > 0)), 0.2)
+
+  def test_evaluation_fuses_at_the_size_of_scale_1_and_upsamples(self):
+    model = build(scales=SCALES)
+    variables = test_vgg.load(self.network, model)
+    out = jax.jit(lambda x: model.apply(variables, x))(self.images)
+    expected = jax.image.resize(
+        parity.nhwc(self.golden["logits"]), (2, 64, 48, 5), "bilinear"
+    )
+    self.assert_relatively_near(out["logits"], expected, rtol=1e-4)
+
+  def test_one_step_on_four_losses(self):
+    # The network holds its weights once: their gradients are the sum over the
+    # three passes of what PyTorch finds.
+    model = build(scales=SCALES, upsample_in_training=False)
+    params = test_vgg.load(self.network, model)["params"]
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (step_lib.AXIS,))
+    tx, _ = optim.make(
+        dict(learning_rate=1.0, momentum=0.0, schedule=dict(name="constant")),
+        total_steps=1,
+    )
+    state = step_lib.TrainState(
+        jnp.zeros((), jnp.int32), params, {}, tx.init(params)
+    )
+    step = step_lib.make_train_step(
+        model,
+        tx,
+        mesh,
+        {name: TERM for name in OUTPUTS},
+        mean=(127,) * 3,
+        std=(60,) * 3,
+    )
+    batch = dict(
+        image=parity.nhwc(self.golden["images"]), label=self.golden["labels"]
+    )
+
+    after, scalars = step(
+        jax.device_put(state, NamedSharding(mesh, P())),
+        jax.device_put(batch, NamedSharding(mesh, P(step_lib.AXIS))),
+        jax.random.key(0),
+    )
+
+    expected = self.golden.under("loss")
+    for name in OUTPUTS:
+      np.testing.assert_allclose(
+          scalars[f"loss/{name}"], expected[name], rtol=1e-4
+      )
+    np.testing.assert_allclose(
+        scalars["loss/total"], sum(expected.values()), rtol=1e-4
+    )
+    after = jax.device_get(after.params)
+    for name, grad in self.golden.under("grad").items():
+      row = test_vgg.rows([name])[0]
+      ours, new = params, after
+      for key in row.ours[1:]:
+        ours, new = ours[key], new[key]
+      grad = naming.LAYOUTS[row.layout](grad, ours.shape)
+      self.assert_relatively_near(ours - new, grad, rtol=1e-3, name=name)
+
+  @parameterized.parameters(
+      ((65, 81), (48, 60), (32, 40)),
+      ((321, 321), (240, 240), (160, 160)),
+  )
+  def test_images_shrink_to_sizes_rounded_down(self, size, *smaller):
+    sizes = []
+
+    class Images(nn.Module):
+
+      def __call__(self, images, *, train):
+        del train
+        sizes.append(images.shape[1:3])
+        return {"stage4": images}
+
+    class Features(nn.Module):
+
+      def __call__(self, features, *, train):
+        del train
+        return {"logits": features["stage4"]}
+
+    model = network.SegmentationModel(Images(), Features(), scales=SCALES)
+    jax.eval_shape(lambda x: model.apply({}, x), jnp.zeros((1, *size, 3)))
+    self.assertSequenceEqual(sizes, [size, *smaller])
+
+  def test_an_auxiliary_head_is_supervised_at_every_scale(self):
+    model = build(
+        scales=(0.5, 1),
+        aux_head=dict(name="fcn", stage="stage3", channels=4),
+    )
+    out, _ = test_vgg.abstract(model)
+    self.assertSameElements(
+        out,
+        (
+            "logits",
+            "scale50_logits",
+            "scale50_aux_logits",
+            "scale100_logits",
+            "scale100_aux_logits",
+        ),
+    )
+
+  @parameterized.parameters(
+      dict(scales=(0.75, 0.5)),
+      dict(scales=(1.0, 0.751, 0.749)),
+      dict(scales=(1.0, -0.5)),
+      dict(scales=(1.0, "0.5")),
+      dict(scales=1.0),
+  )
+  def test_scales_that_cannot_be_fused_are_refused(self, scales):
+    with self.assertRaisesRegex(errors.UserError, "model.scales.* 1 among"):
+      build(scales=scales)
+
+  def test_the_fields_of_the_model_are_checked(self):
+    with self.assertRaisesRegex(errors.UserError, "upsample_in_training.*bool"):
+      build(upsample_in_training="no")
+    with self.assertRaisesRegex(errors.UserError, "did you mean 'model.scales"):
+      build(scale=(1.0, 0.5))
+
+
+class ResNetTest(parity.ParityTestCase):
+
+  def test_num_params_of_the_whole_network(self):
+    model = test_vgg.build(
+        dict(name="resnet", **MSRA), dict(name="deeplabv2"), num_classes=21
+    )
+    _, variables = test_vgg.abstract(model)
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    self.assertEqual(count, 44_048_532)  # Published: 44.049 M.
+
+  # Half of the size after the first convolution, rounded up, and one more.
+  @parameterized.parameters((321, 41), (240, 31), (160, 21), (513, 65))
+  def test_sizes(self, size, expected):
+    features, _ = test_vgg.abstract(resnet.ResNet(**MSRA), (size, 32))
+    self.assertEqual(features["stage4"].shape[1], expected)
+
+  def test_stages_are_those_of_the_first_release(self):
+    golden = parity.Golden(FILE, "resnet")
+    module = resnet.ResNet(**MSRA | dict(depth=50))
+    images = parity.nhwc(mmseg_names.make_tensor("images", golden["images"]))
+    tree = parity.template(module, images)
+    variables = foreign.convert(
+        parity.tensors(golden), foreign.rows(module, tree), tree
+    )
+
+    features = jax.jit(module.apply, static_argnames="train")(
+        variables, images, train=False
+    )
+
+    for stage in ("stage1", "stage2", "stage3", "stage4"):
+      maps, means = golden[f"{stage}/maps"], golden[f"{stage}/means"]
+      x = np.asarray(features[stage][0])
+      found = np.moveaxis(x[..., :: x.shape[-1] // 2], -1, 0)
+      self.assert_relatively_near(found, maps, rtol=1e-4, name=stage)
+      self.assert_relatively_near(x.mean((0, 1)), means, rtol=1e-4, name=stage)
+
+  def test_basic_blocks_have_no_1x1(self):
+    with self.assertRaisesRegex(ValueError, "stride_in_1x1.*50 or more"):
+      test_vgg.abstract(resnet.ResNet(depth=18, stride_in_1x1=True))
+
+
+class HeadsTest(parameterized.TestCase):
+
+  def test_frozen_statistics_stay_at_every_scale(self):
+    model = test_vgg.build(
+        dict(name="shallow", channels=4),
+        dict(name="deeplabv2", rates=(1, 2)),
+        scales=(1.0, 0.5),
+        norm=dict(frozen=True),
+    )
+    images = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
+    variables = random_variables(model)
+    _, updated = jax.jit(
+        lambda x: model.apply(variables, x, train=True, mutable=["batch_stats"])
+    )(images)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        updated["batch_stats"],
+        variables["batch_stats"],
+    )
+
+  def test_concatenated_logits_are_rectified(self):
+    head = dict(name="deeplabv2_concat", rates=(1, 2, 3), dropout_rate=0.5)
+    model = test_vgg.build(dict(name="shallow", channels=4), head)
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    variables = random_variables(model)
+    out = jax.jit(model.apply)(variables, images)
+    self.assertEqual(float(out["logits"].min()), 0.0)
+    # As wide as there are classes: branches, and their projection.
+    kernels = jax.tree.map(jnp.shape, variables["params"]["head"])
+    for branch in ("conv", "atrous1", "atrous3", "image_pool"):
+      self.assertEqual(kernels[branch]["conv"]["kernel"][-1], 5)
+    self.assertEqual(kernels["project"]["conv"]["kernel"], (1, 1, 25, 5))
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,277 @@
+"""MFNet: loops over its equation, warm-up, gradients, the fixed map size."""
+
+import functools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import test_inference
+import test_step
+
+from ctxseg_jax import errors
+from ctxseg_jax.models import decoder
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import network
+from ctxseg_jax.models.backbones import resnet
+from ctxseg_jax.models.heads import mfnet
+
+STEP = dict(
+    model=dict(
+        backbone=dict(name="shallow", channels=8),
+        head=dict(
+            name="mfnet",
+            channels=8,
+            rank=3,
+            map_size=(4, 4),
+            dropout_rate=0.0,
+            decoder_dropout_rate=0.0,
+        ),
+    ),
+    loss=dict(
+        logits=dict(loss="softmax_cross_entropy"),
+        reconstruction_residual=dict(loss="mean_squared_residual", weight=0.1),
+    ),
+)
+
+
+def normal(seed, *shape):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def make_head(**fields):
+  return mfnet.MFHead(
+      num_classes=3,
+      channels=6,
+      low_channels=4,
+      rank=3,
+      map_size=(3, 5),
+      dropout_rate=0.0,
+      decoder_dropout_rate=0.0,
+      **fields,
+  )
+
+
+def make_features():
+  return {"stage1": normal(0, 2, 6, 10, 4), "stage4": normal(1, 2, 3, 5, 8)}
+
+
+def init(head, features):
+  """Returns variables with noise on all parameters."""
+  initialize = jax.jit(functools.partial(head.init, train=False))
+  variables = dict(initialize(jax.random.key(0), features))
+  flat = flax.traverse_util.flatten_dict(variables["params"])
+  variables["params"] = flax.traverse_util.unflatten_dict(
+      {
+          path: x + 0.3 * normal(i, *x.shape)
+          for i, (path, x) in enumerate(sorted(flat.items()))
+      }
+  )
+  return variables
+
+
+class Rest(nn.Module):
+  """What the head does with what it decodes."""
+
+  @nn.compact
+  def __call__(self, x, low):
+    x = layers.ConvBNAct(6, 1, name="conv2")(x, train=True)
+    return decoder.decode(
+        x,
+        low,
+        train=True,
+        num_classes=3,
+        channels=6,
+        low_channels=4,
+        decoder_dropout_rate=0.0,
+        dropout_rate=0.0,
+        channel_dropout=False,
+        align_corners=False,
+        norm=layers.Norm(),
+        dtype=jnp.float32,
+    )
+
+
+def switched(variables, value):
+  return {**variables, "switches": {"low_rank": jnp.float32(value)}}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(head, variables, features):
+  state = [k for k in variables if k != "params"]
+  return head.apply(variables, features, train=True, mutable=state)[0]
+
+
+class MFHeadTest(parameterized.TestCase):
+
+  def test_published_number_of_parameters(self):
+    model = network.SegmentationModel(
+        backbone=resnet.ResNet(
+            stem="7x7", output_stride=16, dilation="multi_grid"
+        ),
+        head=mfnet.MFHead(num_classes=21),
+    )
+    variables = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0), jnp.zeros((1, 513, 513, 3)), train=False
+        )
+    )
+    sizes = [x.size for x in jax.tree.leaves(variables["params"])]
+    # Published as 29.73 M, cut off after two digits.
+    self.assertEqual(sum(sizes), 29_738_997)
+
+  @parameterized.parameters(0.0, 1.0)
+  def test_what_is_decoded_matches_loops(self, switch):
+    head, features = make_head(), make_features()
+    variables = switched(init(head, features), switch)
+    params = jax.tree.map(np.asarray, variables["params"])
+    x = features["stage4"].astype(np.float64)
+    decoded = x.copy()
+    residual = np.zeros((2, 15, 8))
+    for b, row, col in np.ndindex(2, 3, 5):
+      n = 5 * row + col
+      projected = x[b, row, col] @ params["conv1"]["kernel"]
+      projected = projected + params["conv1"]["bias"]
+      low_rank = sum(params["y"][:, r] * params["z"][r, n] for r in range(3))
+      residual[b, n] = projected - low_rank
+      if switch:
+        decoded[b, row, col] = np.maximum(low_rank, 0.0) + projected
+    out = apply(head, variables, features)
+    np.testing.assert_allclose(
+        out["reconstruction_residual"], residual, rtol=1e-4, atol=1e-4
+    )
+    expected, _ = Rest().apply(
+        {k: variables[k] for k in ("params", "batch_stats")},
+        decoded.astype(np.float32),
+        features["stage1"],
+        mutable=["batch_stats"],
+    )
+    np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-4)
+
+  def test_factors_start_within_the_bounds_of_the_code(self):
+    head = make_head(reconstruction_loss=False)
+    params = head.init(jax.random.key(0), make_features(), train=False)
+    params = params["params"]
+    for name, shape in (("y", (8, 3)), ("z", (3, 15))):
+      self.assertEqual(params[name].shape, shape)
+      bound = params[name].size ** -0.5
+      self.assertBetween(np.abs(params[name]).max(), 0.6 * bound, bound)
+      self.assertLess(params[name].min(), -0.5 * bound)
+
+  def test_the_residual_exists_for_its_loss_only(self):
+    head, features = make_head(), make_features()
+    variables = init(head, features)
+    self.assertIn("reconstruction_residual", apply(head, variables, features))
+    out = head.apply(variables, features, train=False)
+    self.assertSameElements(out, ["logits"])
+    head = make_head(reconstruction_loss=False)
+    self.assertSameElements(apply(head, variables, features), ["logits"])
+
+  @parameterized.product(switch=(0.0, 1.0), reconstruction=(False, True))
+  def test_gradients_of_the_low_rank_path(self, switch, reconstruction):
+    head, features = make_head(), make_features()
+    variables = switched(init(head, features), switch)
+
+    def loss(params):
+      out = apply(head, {**variables, "params": params}, features)
+      total = jnp.sum(out["logits"] * normal(5, *out["logits"].shape))
+      if reconstruction:
+        total += jnp.sum(jnp.square(out["reconstruction_residual"]))
+      return total
+
+    grads = jax.grad(loss)(variables["params"])
+    for name in ("y", "z", "conv1"):
+      size = max(np.abs(x).max() for x in jax.tree.leaves(grads[name]))
+      if switch or reconstruction:
+        self.assertGreater(size, 1e-3, name)
+      else:
+        self.assertEqual(size, 0.0, name)
+    for name in ("conv2", "low", "decoder1", "decoder2", "classifier"):
+      for leaf in jax.tree.leaves(grads[name]):
+        self.assertGreater(np.abs(leaf).max(), 1e-4, name)
+
+  @parameterized.parameters(0.0, 1.0)
+  def test_bfloat16_stays_near_float32(self, switch):
+    head, features = make_head(), make_features()
+    variables = switched(init(head, features), switch)
+    exact = apply(head, variables, features)
+    rough = apply(head.clone(dtype=jnp.bfloat16), variables, features)
+    for key, x in exact.items():
+      self.assertEqual(rough[key].dtype, jnp.float32)
+      error = float(jnp.max(jnp.abs(x - rough[key])))
+      self.assertLess(error, 0.1 * float(jnp.std(x)), key)
+
+  def test_another_size_is_refused_in_one_line(self):
+    features = make_features()
+    features["stage4"] = features["stage4"].swapaxes(1, 2)
+    head = make_head()
+    with self.assertRaisesRegex(
+        errors.UserError, "5x3.*3x5.*16: 33-48 x 65-80.*slide"
+    ) as caught:
+      head.init(jax.random.key(0), features, train=False)
+    self.assertNotIn("\n", str(caught.exception))
+
+
+class InferenceTest(parameterized.TestCase):
+
+  def _predict(self, *sizes, **fields):
+    model = network.build(STEP["model"], 3, bn_axis_name=None)
+    variables = jax.jit(model.init)(
+        jax.random.key(0), jnp.zeros((1, 16, 16, 3))
+    )
+    predictor, _ = test_inference.make_predictor(model, variables, **fields)
+    images = test_inference.make_images(*sizes)
+    return test_inference.predict(predictor, variables, images)
+
+  def test_windows_of_the_crop_serve_images_of_any_size(self):
+    sizes = [(16, 16), (20, 23), (9, 40)]
+    out = self._predict(
+        *sizes, mode="slide", crop_size=(16, 16), scales=(0.5, 1.5)
+    )
+    self.assertEqual([x.shape for x in out], sizes)
+
+  def test_whole_images_must_have_the_size_of_the_crop(self):
+    with self.assertRaisesRegex(errors.UserError, "5x6.*4x4.*slide"):
+      self._predict((20, 23))
+
+
+@functools.cache
+def run(num_devices, reconstruction=True):
+  """Returns the states before and after four steps; the path is on from 2."""
+  loss = dict(STEP["loss"])
+  if not reconstruction:
+    del loss["reconstruction_residual"]
+  step, state, put = test_step.make_step(
+      num_devices, STEP["model"], loss, switches=dict(low_rank=2)
+  )
+  states = [jax.device_get(state)]
+  for i in range(4):
+    state, _ = step(state, put(test_step.make_batch(i)), jax.random.key(1))
+    states.append(jax.device_get(state))
+  return states
+
+
+class StepTest(parameterized.TestCase):
+
+  def test_four_devices_equal_one(self):
+    chex.assert_trees_all_close(run(1)[-1], run(4)[-1], rtol=1e-3, atol=1e-4)
+
+  @parameterized.parameters(False, True)
+  def test_the_path_comes_in_at_its_step(self, reconstruction):
+    states = run(1, reconstruction)
+    values = [
+        float(s.model_state["switches"]["head"]["low_rank"]) for s in states
+    ]
+    # Of the initial state, and after the steps 0 to 3.
+    self.assertEqual(values, [1.0, 0.0, 0.0, 1.0, 1.0])
+    y = [s.params["head"]["y"] for s in states]
+    moved = [np.abs(a - b).max() > 0 for a, b in zip(y, y[1:], strict=False)]
+    self.assertEqual(moved, [reconstruction] * 2 + [True] * 2)
+
+
+if __name__ == "__main__":
+  absltest.main()

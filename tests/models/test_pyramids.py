@@ -1,0 +1,236 @@
+"""PSPNet and DeepLab: whole published totals, pooling, options."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctxseg_jax.models import layers
+from ctxseg_jax.models.backbones import resnet
+from ctxseg_jax.models.heads import deeplab
+from ctxseg_jax.models.heads import fcn
+from ctxseg_jax.models.heads import pspnet
+from ctxseg_jax.models.network import SegmentationModel
+
+N = dict(num_classes=21)
+MMSEG_ASPP = dict(channels=512, project_kernel_size=3, **N)
+
+# Backbone, head, auxiliary head or not, parameters of the whole.
+TOTALS = {
+    "semseg_pspnet_r50": (dict(), pspnet.PSPHead(**N), False, 46_716_373),
+    "semseg_pspnet_r101": (
+        dict(depth=101),
+        pspnet.PSPHead(**N),
+        False,
+        65_708_501,
+    ),
+    "pytorch_encoding_deeplabv3_r50": (
+        dict(),
+        deeplab.DeepLabV3Head(refine=True, dropout_rate=0.1, **N),
+        False,
+        39_762_645,
+    ),
+    "jfzhang95_deeplabv3plus_r50": (
+        dict(stem="7x7", output_stride=16, dilation="multi_grid"),
+        deeplab.DeepLabV3PlusHead(**N),
+        False,
+        40_352_181,
+    ),
+    "jfzhang95_deeplabv3plus_r101_deep64": (
+        dict(depth=101),
+        deeplab.DeepLabV3PlusHead(**N),
+        False,
+        59_468_085,
+    ),
+    # mmsegmentation 1.2.2, counted there.
+    "mmseg_pspnet_r50": (
+        dict(stem="deep32"),
+        pspnet.PSPHead(branch_channels=512, **N),
+        True,
+        48_977_034,
+    ),
+    "mmseg_deeplabv3_r50": (
+        dict(stem="deep32"),
+        deeplab.DeepLabV3Head(**MMSEG_ASPP),
+        True,
+        68_114_570,
+    ),
+    "mmseg_deeplabv3plus_r50": (
+        dict(stem="deep32"),
+        deeplab.DeepLabV3PlusHead(separable=True, **MMSEG_ASPP),
+        True,
+        43_591_418,
+    ),
+}
+
+
+def make_features(size=7):
+  keys = jax.random.split(jax.random.key(0), 2)
+  return {
+      "stage1": jax.random.normal(keys[0], (2, 2 * size, 2 * size, 4)),
+      "stage4": jax.random.normal(keys[1], (2, size, size, 16)),
+  }
+
+
+class TotalsTest(parameterized.TestCase):
+
+  @parameterized.named_parameters((k, *v) for k, v in TOTALS.items())
+  def test_num_params_of_the_whole_network(self, backbone, head, aux, expected):
+    model = SegmentationModel(
+        backbone=resnet.ResNet(**backbone),
+        head=head,
+        aux_head=fcn.FCNHead(stage="stage3", **N) if aux else None,
+    )
+    variables = jax.eval_shape(
+        lambda: model.init(
+            jax.random.key(0), jnp.zeros((1, 33, 33, 3)), train=False
+        )
+    )
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    self.assertEqual(count, expected)
+
+
+class AdaptivePoolTest(parameterized.TestCase):
+
+  def test_bins_of_seven_samples(self):
+    np.testing.assert_allclose(
+        layers.adaptive_pool_matrix(3, 7),
+        # [0, 3), [2, 5) and [4, 7): neighbours share a sample.
+        np.array(
+            [
+                [1, 1, 1, 0, 0, 0, 0],
+                [0, 0, 1, 1, 1, 0, 0],
+                [0, 0, 0, 0, 1, 1, 1],
+            ]
+        )
+        / 3,
+        rtol=1e-6,
+    )
+
+  @parameterized.parameters((1, 9), (6, 60), (6, 64), (6, 5), (4, 1))
+  def test_bins_are_those_of_the_formula(self, target, source):
+    matrix = layers.adaptive_pool_matrix(target, source)
+    for i in range(target):
+      low = int(np.floor(i * source / target))
+      high = int(np.ceil((i + 1) * source / target))
+      np.testing.assert_array_equal(
+          np.flatnonzero(matrix[i]), np.arange(low, high)
+      )
+    np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-6)
+
+  @parameterized.parameters((1, 1, 2, 1), (1, 2, 1, 1))
+  def test_bfloat16_maps_are_averaged_in_float32(self, *shape):
+    # 1 + 2^-7 is a bfloat16; the mean with 1 is none.
+    x = jnp.array([1.0, 1.0078125], jnp.bfloat16).reshape(shape)
+    out = layers.adaptive_average_pool(x, (1, 1))
+    self.assertEqual(out.dtype, jnp.float32)
+    self.assertEqual(float(out[0, 0, 0, 0]), 1.00390625)
+
+
+class OptionsTest(parameterized.TestCase):
+
+  def test_branches_of_pspnet_share_the_width_of_the_input(self):
+    features = make_features()
+    head = pspnet.PSPHead(num_classes=5, channels=8)
+    params = head.init(jax.random.key(0), features, train=False)["params"]
+    self.assertEqual(
+        params["pyramid"]["bin6"]["conv"]["kernel"].shape, (1, 1, 16, 4)
+    )
+    self.assertEqual(params["fusion"]["conv"]["kernel"].shape, (3, 3, 32, 8))
+
+  def test_rates_do_not_change_the_parameters(self):
+    features = make_features()
+    head = deeplab.DeepLabV3Head(num_classes=5, channels=8, rates=(1, 2, 3))
+    variables = head.init(jax.random.key(0), features, train=False)
+    other = head.clone(rates=(2, 4, 6))
+    out = head.apply(variables, features, train=False)["logits"]
+    wider = other.apply(variables, features, train=False)["logits"]
+    self.assertGreater(np.abs(out - wider).max(), 1e-3)
+
+  def test_logits_of_deeplabv3plus_have_the_size_of_stage_1(self):
+    features = make_features()
+    head = deeplab.DeepLabV3PlusHead(num_classes=5, channels=8)
+    out, _ = head.init_with_output(jax.random.key(0), features, train=False)
+    self.assertEqual(out["logits"].shape, (2, 14, 14, 5))
+
+  @parameterized.parameters(
+      (deeplab.DeepLabV3Head, "aspp_dropout_rate"),
+      (deeplab.DeepLabV3Head, "dropout_rate"),
+      (deeplab.DeepLabV3PlusHead, "aspp_dropout_rate"),
+      (deeplab.DeepLabV3PlusHead, "decoder_dropout_rate"),
+      (deeplab.DeepLabV3PlusHead, "dropout_rate"),
+  )
+  def test_each_dropout_drops_when_training_only(self, cls, field):
+    features = make_features()
+    rates = {"aspp_dropout_rate": 0.0, "dropout_rate": 0.0}
+    if cls is deeplab.DeepLabV3PlusHead:
+      rates["decoder_dropout_rate"] = 0.0
+    head = cls(num_classes=5, channels=8, **rates)
+    variables = head.init(jax.random.key(0), features, train=False)
+
+    def run(train, **fields):
+      out, _ = head.clone(**fields).apply(
+          variables,
+          features,
+          train=train,
+          mutable=["batch_stats"],
+          rngs={"dropout": jax.random.key(1)},
+      )
+      return out["logits"]
+
+    np.testing.assert_array_equal(run(False), run(False, **{field: 0.5}))
+    whole = run(True)
+    elements = run(True, **{field: 0.5})
+    channels = run(True, channel_dropout=True, **{field: 0.5})
+    self.assertGreater(np.abs(whole - elements).max(), 1e-2)
+    self.assertGreater(np.abs(elements - channels).max(), 1e-2)
+
+
+class PooledBatchNormTest(parameterized.TestCase):
+
+  @parameterized.named_parameters(
+      ("pspnet", pspnet.PSPHead, ("pyramid", "bin1")),
+      ("deeplabv3", deeplab.DeepLabV3Head, ("aspp", "image_pool")),
+      ("deeplabv3plus", deeplab.DeepLabV3PlusHead, ("aspp", "image_pool")),
+  )
+  def test_statistics_are_those_of_all_devices(self, cls, path):
+    # One image per device: alone, each would have a variance of 0.
+    features = make_features()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    spec = jax.sharding.PartitionSpec
+    head = cls(num_classes=5, channels=8)
+    variables = head.init(jax.random.key(0), features, train=False)
+
+    def run(head):
+      def apply(features):
+        _, updates = head.apply(
+            variables,
+            features,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(1)},
+        )
+        return updates["batch_stats"]
+
+      return apply
+
+    one = run(head)(features)
+    two = jax.jit(
+        jax.shard_map(
+            run(head.clone(norm=layers.Norm(axis_name="data"))),
+            mesh=mesh,
+            in_specs=spec("data"),
+            out_specs=spec(),
+        )
+    )(features)
+
+    one, two = (tree[path[0]][path[1]]["bn"] for tree in (one, two))
+    # Momentum 0.9 from a variance of 1.
+    self.assertGreater(one["var"].max(), 0.9 + 1e-4)
+    for key in ("mean", "var"):
+      np.testing.assert_allclose(one[key], two[key], rtol=1e-5, atol=1e-6)
+
+
+if __name__ == "__main__":
+  absltest.main()

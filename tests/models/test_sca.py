@@ -1,0 +1,258 @@
+"""SCA: the paper's equation in plain loops, totals, its start, its hosts."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.models import network
+from ctxseg_jax.models.heads import fcn
+from ctxseg_jax.models.heads import HEADS
+from ctxseg_jax.models.heads import sca
+
+READINGS = ("features", "logits", "scores")
+
+DILATED = dict(name="vgg16", form="dilated")
+DEEPLAB = dict(name="vgg16", form="deeplab")
+FCN_VGG = dict(name="fcn_vgg")
+ASPP_L = dict(name="deeplabv2", channels=1024)
+
+# What each reading adds to FCN-VGG16 (136.706 M) and to DeepLabV2 (37.878 M)
+# at 21 classes: 5.901 M, 0.242 M, 1.374 M.
+EXTRA = {"features": 5_900_544, "logits": 242_260, "scores": 1_373_524}
+
+
+def convolve(x, kernel, bias, rate):
+  """3x3 convolution of [B, H, W, C], tap by tap, zeros beyond the edges."""
+  b, h, w, _ = x.shape
+  out = np.zeros((b, h, w, kernel.shape[-1])) + bias
+  for i in range(h):
+    for j in range(w):
+      for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+          y, z = i + rate * dy, j + rate * dx
+          if 0 <= y < h and 0 <= z < w:
+            out[:, i, j] += x[:, y, z] @ kernel[dy + 1, dx + 1]
+  return out
+
+
+def predict(x, params):
+  """The dependency predictor: 3x3, ReLU, four dilated 3x3 in parallel."""
+  hidden = convolve(x, params["reduce"]["kernel"], params["reduce"]["bias"], 1)
+  hidden = np.maximum(hidden, 0)
+  return sum(
+      convolve(hidden, params[name]["kernel"], params[name]["bias"], rate)
+      for name, rate in zip(
+          ("branch1", "branch2", "branch3", "branch4"),
+          (1, 2, 4, 8),
+          strict=True,
+      )
+  )
+
+
+def aggregate(x, dependencies):
+  """out = x + GAP(x) * D for every neuron."""
+  out = np.array(x, np.float64)
+  b, h, w, c = x.shape
+  for image in range(b):
+    for channel in range(c):
+      context = x[image, :, :, channel].sum() / (h * w)
+      out[image, :, :, channel] += context * dependencies[image, :, :, channel]
+  return out
+
+
+def build(backbone, host, num_classes=21, **fields):
+  config = dict(backbone=backbone, head=dict(name="sca", host=host, **fields))
+  return network.build(config, num_classes, bn_axis_name=None)
+
+
+def num_params(model):
+  variables = jax.eval_shape(
+      lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+  )
+  return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+class SCAHeadTest(parameterized.TestCase):
+
+  def _head(self, reading, channels=16, **fields):
+    """Returns a head on an FCN of one convolution, its input and weights."""
+    rng = np.random.default_rng(0)
+    features = {
+        "stage4": rng.uniform(-0.5, 1.5, (2, 9, 7, channels)).astype(np.float32)
+    }
+    host = fcn.FCNHead(num_classes=5, channels=4, dropout_rate=0.0)
+    head = sca.SCAHead(
+        num_classes=5, host=host, reading=reading, channels=8, **fields
+    )
+    shapes = jax.eval_shape(
+        lambda: head.init(jax.random.key(0), features, train=False)
+    )
+
+    def make(x):
+      # Variances are positive.
+      low, high = (-0.3, 0.3) if x.ndim > 1 else (0.5, 1.5)
+      return rng.uniform(low, high, x.shape).astype(np.float32)
+
+    variables = jax.tree.map(make, shapes)
+    return head, host, features, variables
+
+  @parameterized.parameters(*READINGS)
+  def test_matches_loops_over_the_equation(self, reading):
+    head, host, features, variables = self._head(reading)
+    params = variables["params"]
+    theirs = {
+        "params": params["host"],
+        "batch_stats": variables["batch_stats"]["host"],
+    }
+
+    def classify(x):
+      out = host.apply(theirs, {"stage4": jnp.asarray(x)}, train=False)
+      return np.asarray(out["logits"])
+
+    x = features["stage4"]
+    predictor = params["predictor"]
+    if reading == "features":
+      expected = classify(aggregate(x, predict(x, predictor)))
+    elif reading == "logits":
+      scores = classify(x)
+      expected = aggregate(scores, predict(scores, predictor))
+    else:
+      expected = aggregate(classify(x), predict(x, predictor))
+
+    out = jax.jit(head.apply, static_argnames="train")(
+        variables, features, train=False
+    )
+
+    self.assertSameElements(out, ["logits"])
+    np.testing.assert_allclose(
+        out["logits"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
+    # The module is no small correction of the host here.
+    difference = np.abs(expected - classify(x)).max()
+    self.assertGreater(difference, 0.1 * np.abs(expected).max())
+
+  def test_context_is_the_images_own(self):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
+    dependencies = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
+    both = sca.aggregate_context(x, dependencies)
+    for i in range(2):
+      alone = sca.aggregate_context(x[i : i + 1], dependencies[i : i + 1])
+      np.testing.assert_allclose(both[i], alone[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        sca.aggregate_context(x, jnp.ones_like(x)),
+        x + x.mean((1, 2), keepdims=True),
+        rtol=1e-6,
+    )
+
+  @parameterized.parameters((64, 0.08), (512, 0.2))
+  def test_starts_near_the_identity(self, channels, most):
+    # Rectified features of unit variance: what N(0, 0.01) adds to them grows
+    # with their number, and with their scale.
+    x = jax.random.normal(jax.random.key(0), (1, 16, 16, channels))
+    x = jax.nn.relu(x)
+    predictor = sca.DependencyPredictor(channels, 256, (1, 2, 4, 8), x.dtype)
+
+    @jax.jit
+    def add(x):
+      dependencies, _ = predictor.init_with_output(jax.random.key(1), x)
+      return sca.aggregate_context(x, dependencies) - x
+
+    added = jnp.linalg.norm(add(x)) / jnp.linalg.norm(x)
+    self.assertLess(float(added), most)
+    self.assertGreater(float(added), 0.01)
+
+  @parameterized.parameters(*READINGS)
+  def test_gradients_reach_everything_from_the_start(self, reading):
+    head, _, features, _ = self._head(reading)
+    init = jax.jit(head.init, static_argnames="train")
+    variables = init(jax.random.key(0), features, train=False)
+
+    def loss(params, features):
+      out = head.apply({**variables, "params": params}, features, train=False)
+      weights = jax.random.normal(jax.random.key(1), out["logits"].shape)
+      return jnp.sum(out["logits"] * weights)
+
+    grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(
+        variables["params"], features
+    )
+    for path, x in jax.tree_util.tree_leaves_with_path(grads):
+      name = jax.tree_util.keystr(path)
+      self.assertTrue(np.all(np.isfinite(x)), name)
+      self.assertGreater(np.abs(x).max(), 1e-5, name)
+
+  def test_unknown_readings_are_refused(self):
+    with self.assertRaisesRegex(ValueError, "reading.*'features'"):
+      self._head("neurons")
+
+  def test_scores_of_another_size_are_refused(self):
+    features = {
+        "stage1": jnp.zeros((1, 8, 8, 4)),
+        "stage4": jnp.zeros((1, 4, 4, 4)),
+    }
+    host = HEADS["deeplabv3plus"](num_classes=5, channels=4)
+    head = sca.SCAHead(num_classes=5, host=host, reading="scores")
+    with self.assertRaisesRegex(errors.UserError, r"\(8, 8\) and \(4, 4\)"):
+      jax.eval_shape(lambda: head.init(jax.random.key(0), features, train=True))
+
+
+class HostsTest(parameterized.TestCase):
+
+  @parameterized.product(
+      reading=READINGS,
+      host=(
+          (DILATED, FCN_VGG, 136_706_389),
+          (DEEPLAB, ASPP_L, 37_877_652),
+      ),
+  )
+  def test_num_params_of_the_whole_network(self, reading, host):
+    backbone, head, without = host
+    model = build(backbone, head, reading=reading)
+    self.assertEqual(num_params(model), without + EXTRA[reading])
+
+  @parameterized.parameters(*READINGS)
+  def test_stands_on_the_backbone_of_the_quickstart(self, reading):
+    model = build(dict(name="shallow"), dict(name="fcn"), 7, reading=reading)
+    out = jax.eval_shape(
+        lambda: model.init_with_output(
+            jax.random.key(0), jnp.zeros((2, 30, 41, 3)), train=False
+        )[0]
+    )
+    self.assertEqual(out["logits"].shape, (2, 30, 41, 7))
+
+  def test_what_else_the_host_returns_is_kept(self):
+    model = build(
+        dict(name="shallow", channels=8),
+        dict(name="encnet", channels=8, num_codewords=2),
+        reading="logits",
+    )
+    out = jax.eval_shape(
+        lambda: model.init_with_output(
+            jax.random.key(0), jnp.zeros((2, 16, 16, 3)), train=False
+        )[0]
+    )
+    self.assertSameElements(out, ("logits", "se_logits"))
+
+  @parameterized.parameters(
+      (dict(name="fcm"), "model.head.host.name.*did you mean 'fcn'"),
+      (dict(name="fcn", chanels=8), "model.head.host.chanels"),
+      (dict(channels=8), "model.head.host.name"),
+  )
+  def test_mistakes_in_the_host_are_named(self, host, message):
+    with self.assertRaisesRegex(errors.UserError, message):
+      build(dict(name="shallow"), host)
+
+  def test_a_host_is_needed(self):
+    with self.assertRaisesRegex(errors.UserError, "model.head.*'host'"):
+      network.build(
+          dict(backbone=dict(name="shallow"), head=dict(name="sca")),
+          3,
+          bn_axis_name=None,
+      )
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,870 @@
+"""Pretrained weights: names, shapes, values, refusals and the commands.
+
+`golden/make_pretrained.py` computed what is expected of other projects.
+"""
+
+import functools
+import json
+import pathlib
+import re
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import flax
+import foreign
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import mmseg_names
+import numpy as np
+import pytest
+import test_mmseg_parity as parity
+import tiny
+
+from configs import quickstart
+from configs.camvid import fcn_r18_d8
+from ctxseg_jax import errors
+from ctxseg_jax import experiment
+from ctxseg_jax.models import network
+from ctxseg_jax.models.backbones import resnet
+from ctxseg_jax.pretrained import convert
+from ctxseg_jax.pretrained import export
+from ctxseg_jax.pretrained import initial
+from ctxseg_jax.pretrained import loading
+from ctxseg_jax.pretrained import transfer
+from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.sources import naming
+from ctxseg_jax.pretrained.sources import SOURCES
+from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training import loop
+from ctxseg_jax.training import optim
+from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import workdir as workdir_lib
+
+NAMES = np.load(parity.GOLDEN / "pretrained_names.npz")
+FEATURES = "pretrained_features.npz"
+
+FCN = dict(name="fcn", channels=512, num_convs=2, concat_input=True)
+AUX = dict(name="fcn", stage="stage3", channels=256)
+ASPP = dict(channels=512, project_kernel_size=3)
+MMSEG_HEADS = {
+    "danet": dict(name="danet", channels=512, query_channels=64),
+    "deeplabv3": dict(name="deeplabv3", **ASPP),
+    "deeplabv3plus": dict(name="deeplabv3plus", separable=True, **ASPP),
+    "emanet": dict(name="emanet", channels=512, concat_input=True),
+    "encnet": dict(name="encnet", channels=512),
+    "fcn": FCN,
+    "nonlocal": dict(name="nonlocal", channels=512),
+    "pspnet": dict(name="pspnet", channels=512, branch_channels=512),
+}
+TORCHVISION_HEADS = {
+    "deeplabv3": dict(name="deeplabv3", channels=256, refine=True),
+    "fcn": dict(name="fcn"),
+}
+
+# Of the whole networks of torchvision with 21 classes, from its documentation.
+PUBLISHED = {
+    "torchvision/deeplabv3_resnet50": 42_004_074,
+    "torchvision/deeplabv3_resnet101": 60_996_202,
+    "torchvision/fcn_resnet50": 35_322_218,
+    "torchvision/fcn_resnet101": 54_314_346,
+}
+
+# Every kind of name once; the others differ in depth.
+FAST = (
+    "huggingface/model50",
+    "huggingface/resnet18",
+    "mmseg/v1b50",
+    "mmseg/v1c50",
+    "mmseg/v1d50",
+    "timm/efficientnet_b0",
+    "timm/resnet18",
+    "timm/resnet18d",
+    "timm/resnet50",
+    "timm/resnet50c",
+    "timm/resnet50d",
+    "timm/resnet50s",
+    "torchvision/deeplabv3_resnet50",
+    "torchvision/efficientnet_b0",
+    "torchvision/fcn_resnet50",
+    "torchvision/resnet18",
+    "torchvision/resnet50",
+    "torchvision/vgg16",
+    *(f"mmseg/{head}_v1c50" for head in MMSEG_HEADS),
+)
+
+
+def section(name):
+  """Returns the `model` section of a config for a published network."""
+  source, _, network = name.partition("/")
+  if network == "vgg16":
+    return dict(
+        backbone=dict(name="vgg16", form="dilated"), head=dict(name="fcn_vgg")
+    )
+  if match := re.fullmatch(r"efficientnet_(b\d)", network):
+    return dict(backbone=dict(name="efficientnet", variant=match[1]))
+  # A head or none, then the kind of ResNet before or behind its depth.
+  head, before, depth, behind = re.fullmatch(
+      r"(?:(\w+)_)?(?:resnet|model|v1([bcd]))(\d+)([cds]?)", network
+  ).groups()
+  kind = before or behind
+  stems = {"": "7x7", "b": "7x7", "c": "deep32", "d": "deep32", "s": "deep64"}
+  backbone = dict(
+      name="resnet",
+      depth=int(depth),
+      stem=stems[kind],
+      avg_down=kind == "d",
+  )
+  if head is None:
+    return dict(backbone=backbone)
+  heads = MMSEG_HEADS if source == "mmseg" else TORCHVISION_HEADS
+  return dict(backbone=backbone, head=heads[head], aux_head=AUX)
+
+
+def state_shapes(name):
+  return {k: tuple(v) for k, v in json.loads(str(NAMES[name])).items()}
+
+
+@functools.cache
+def _template(model, num_classes):
+  """Returns our shapes by path, of a `model` section as JSON."""
+  model = json.loads(model)
+  whole = model | dict(head=model.get("head", dict(name="fcn", channels=4)))
+  model = network.build(whole, num_classes, bn_axis_name=None)
+  variables = jax.eval_shape(
+      lambda: model.init(
+          jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False
+      )
+  )
+  variables.pop("diagnostics", None)
+  return flax.traverse_util.flatten_dict(variables, sep="/")
+
+
+def template(model, num_classes=21):
+  return _template(json.dumps(model, sort_keys=True), num_classes)
+
+
+class NamesTest(parameterized.TestCase):
+
+  def check(self, name):
+    model, shapes = section(name), state_shapes(name)
+    ours = template(model)
+    source = SOURCES[name.partition("/")[0]]
+    whole = "aux_head" in model
+    plan = transfer.make_plan(source, model, ours, shapes, whole=whole)
+    self.assertEmpty(plan.absent)
+    self.assertEmpty(plan.unknown)
+    for path, (theirs, layout) in plan.names.items():
+      # An array of the shape, without its memory.
+      x = np.broadcast_to(np.float32(0), shapes[theirs])
+      shape = tuple(ours[path].shape)
+      self.assertEqual(naming.LAYOUTS[layout](x, shape).shape, shape, path)
+    filled = [path for path in ours if path not in plan.names]
+    expected = {
+        True: r"(?!)",
+        # What VGG16 lacks, and the classifier of another task.
+        False: r"params/(backbone/conv_dilated|head/classifier)/.*|.*/head/.*",
+    }[whole]
+    self.assertEmpty([p for p in filled if not re.fullmatch(expected, p)])
+    used = {theirs for theirs, _ in plan.names.values()}
+    self.assertLen(used, len(plan.names))
+    self.assertEqual(used | set(plan.skipped), set(shapes))
+
+  @parameterized.parameters(*FAST)
+  def test_all_tensors_have_a_place(self, name):
+    self.check(name)
+
+  @parameterized.parameters(*sorted(set(NAMES.files) - set(FAST)))
+  @pytest.mark.slow
+  def test_all_tensors_of_the_other_networks_have_a_place(self, name):
+    self.check(name)
+
+  @parameterized.parameters(*PUBLISHED)
+  def test_whole_networks_have_the_published_number_of_parameters(self, name):
+    if name not in FAST:
+      shapes = state_shapes(name)
+      sizes = [np.prod(s) for k, s in shapes.items() if "running" not in k]
+      trained = sum(sizes) - sum(k.endswith("tracked") for k in shapes)
+    else:
+      ours = template(section(name))
+      trained = sum(x.size for k, x in ours.items() if k.startswith("params"))
+    self.assertEqual(trained, PUBLISHED[name])
+
+  def test_only_counters_and_classifiers_of_backbones_are_skipped(self):
+    for name in FAST:
+      model, shapes = section(name), state_shapes(name)
+      plan = transfer.make_plan(
+          SOURCES[name.partition("/")[0]],
+          model,
+          template(model),
+          shapes,
+          whole="aux_head" in model,
+      )
+      rest = [k for k in plan.skipped if not k.endswith("batches_tracked")]
+      if "aux_head" in model or name.startswith("mmseg/") or "model" in name:
+        self.assertEmpty(rest, name)
+      for k in rest:
+        self.assertRegex(
+            k, r"^(fc|classifier(\.[16])?|features\.8|conv_head|bn2)\b", name
+        )
+
+  @parameterized.parameters("efficientnet_b0", "resnet18")
+  def test_torchvision_and_timm_register_modules_in_the_same_order(self, name):
+    # So tensors in the same place of both lists must go to the same path.
+    paths = {}
+    for source in ("torchvision", "timm"):
+      model = section(f"{source}/{name}")
+      shapes = state_shapes(f"{source}/{name}")
+      plan = transfer.make_plan(
+          SOURCES[source], model, template(model), shapes, whole=False
+      )
+      ours = {theirs: path for path, (theirs, _) in plan.names.items()}
+      paths[source] = [ours[k] for k in shapes if k in ours]
+    self.assertEqual(paths["torchvision"], paths["timm"])
+
+
+class LayoutTest(absltest.TestCase):
+
+  def test_a_dense_layer_on_a_flattened_map_becomes_a_convolution(self):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(6, 4 * 3 * 2))  # Of maps [4, 3, 2].
+    x = rng.normal(size=(4, 3, 2))
+    kernel = naming.LAYOUTS["linear"](weight, (3, 2, 4, 6))
+    np.testing.assert_allclose(
+        np.einsum("chw,hwco->o", x, kernel), weight @ x.ravel()
+    )
+
+  def test_the_branch_of_the_mean_moves_to_the_front(self):
+    weight = np.arange(2 * 10.0).reshape(2, 10, 1, 1)  # Five branches of two.
+    kernel = naming.LAYOUTS["mean_last"](weight, (1, 1, 10, 2))
+    np.testing.assert_array_equal(
+        kernel[0, 0, :, 0], [8, 9, 0, 1, 2, 3, 4, 5, 6, 7]
+    )
+
+  def test_grouped_and_dense_kernels(self):
+    depthwise = np.arange(6 * 9.0).reshape(6, 1, 3, 3)
+    kernel = naming.LAYOUTS["linear"](depthwise, (3, 3, 1, 6))
+    np.testing.assert_array_equal(kernel[:, :, 0, 4], depthwise[4, 0])
+    square = np.arange(4.0).reshape(2, 2)
+    for weight in (square, square[:, :, None], square[:, :, None, None]):
+      np.testing.assert_array_equal(
+          naming.LAYOUTS["linear"](weight, (2, 2)), square.T
+      )
+
+
+class FeaturesTest(parity.ParityTestCase):
+  """The numbers of other projects' ResNet-18, at an odd size."""
+
+  @parameterized.parameters(
+      ("timm", dict(stem="deep32", avg_down=True, output_stride=32)),
+      ("huggingface", dict(stem="7x7", output_stride=32)),
+      ("mmseg", dict(stem="deep32", avg_down=True)),
+  )
+  def test_stages(self, source, fields):
+    golden = parity.Golden(FEATURES, source)
+    module = resnet.ResNet(depth=18, **fields)
+    images = parity.nhwc(mmseg_names.make_tensor("images", (1, 3, 75, 59)))
+    variables = parity.template(module, images)
+    ours = {
+        "/".join((c, "backbone", *path)): x
+        for (c, *path), x in flax.traverse_util.flatten_dict(variables).items()
+    }
+    arrays, _ = transfer.transfer(
+        parity.tensors(golden),
+        source,
+        SOURCES,
+        dict(backbone=foreign.section(module), head=dict(name="fcn")),
+        ours,
+        whole=False,
+        place="file",
+    )
+    variables = flax.traverse_util.unflatten_dict(
+        {
+            tuple(k.replace("/backbone", "").split("/")): x
+            for k, x in arrays.items()
+        }
+    )
+
+    features = jax.jit(module.apply, static_argnames="train")(
+        variables, images, train=False
+    )
+
+    for stage in ("stage1", "stage2", "stage3", "stage4"):
+      maps, means = golden[f"{stage}/maps"], golden[f"{stage}/means"]
+      x = np.moveaxis(np.asarray(features[stage][0]), -1, 0)
+      self.assert_relatively_near(
+          x[:: x.shape[0] // 4], maps, rtol=1e-4, name=stage
+      )
+      self.assert_relatively_near(x.mean((1, 2)), means, rtol=1e-4, name=stage)
+
+
+class FolderCase(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    directory = tempfile.TemporaryDirectory()
+    self.addCleanup(directory.cleanup)
+    self.folder = pathlib.Path(directory.name)
+    self.output = self.folder / "converted"
+
+  def write(self, tensors, name="weights.safetensors"):
+    path = self.folder / name
+    files.write_safetensors(path, tensors, {})
+    return path
+
+  def assert_refused(self, function, *texts):
+    with self.assertRaises(errors.UserError) as raised:
+      function()
+    for text in texts:
+      self.assertIn(text, str(raised.exception))
+    self.assertNotIn("\n", str(raised.exception))
+
+
+def torchvision_config():
+  config = fcn_r18_d8.get_config()
+  config.model = dict(
+      backbone=dict(name="resnet", depth=18, output_stride=32, stem="7x7"),
+      head=dict(name="deeplabv3", channels=256, refine=True),
+      aux_head=dict(name="fcn", stage="stage3"),
+  )
+  return config.to_dict()
+
+
+@functools.cache
+def torchvision_tensors():
+  return parity.tensors(parity.Golden(FEATURES, "torchvision"))
+
+
+class ConvertTest(FolderCase):
+
+  def convert(self, config=None, tensors=None, **kwargs):
+    path = self.write(tensors or torchvision_tensors())
+    return convert.convert(
+        config or torchvision_config(),
+        source="torchvision",
+        checkpoint=path,
+        output=self.output,
+        **kwargs,
+    )
+
+  def test_a_converted_network_has_the_logits_of_the_original(self):
+    config = torchvision_config()
+    config["data"]["std"] = (60.0, 60.0, 60.0)
+    counters = {"backbone.bn1.num_batches_tracked": np.array(7)}
+
+    told = self.convert(config, torchvision_tensors() | counters)
+
+    self.assertRegex(told, r"copied\s+\d+ tensors: backbone \d+, head \d+, aux")
+    self.assertIn("skipped      1 tensor: counters of batch norms", told)
+    self.assertRegex(told, r"missing\s+0 tensors")
+    self.assertIn("data.std is (58.395, 57.12, 57.375)", told)
+    self.assertNotIn("data.mean is", told)
+    trained = experiment.load(self.output)
+    self.assertEqual(trained.step, 0)
+    self.assertEqual(trained.config["data"]["std"], [58.395, 57.12, 57.375])
+    images = parity.nhwc(mmseg_names.make_tensor("images", (1, 3, 75, 59)))
+    out = jax.jit(lambda v, x: trained.model.apply(v, x, train=False))(
+        trained.variables, images
+    )
+    expected = parity.nhwc(parity.Golden(FEATURES, "torchvision")["logits"])
+    np.testing.assert_allclose(
+        out["logits"][:, ::3], expected, rtol=0, atol=1e-4
+    )
+    self.assertGreater(np.std(expected), 0.1)
+    # The same weights are where training would go on from.
+    last = experiment.load(self.output, "last")
+    jax.tree.map(
+        np.testing.assert_array_equal, last.variables, trained.variables
+    )
+    self.assertSameElements(
+        [p.name for p in self.folder.iterdir()],
+        ["converted", "weights.safetensors"],
+    )
+
+  def test_an_existing_folder_is_left_alone(self):
+    self.output.mkdir()
+    self.assert_refused(self.convert, "converted: exists", "--output")
+    self.assertEmpty(list(self.output.iterdir()))
+
+  def test_a_backbone_alone_becomes_a_file_to_start_from(self):
+    tensors = {
+        k.removeprefix("backbone."): x
+        for k, x in torchvision_tensors().items()
+        if k.startswith("backbone.")
+    } | {"fc.weight": np.zeros((1000, 512), np.float32)}
+
+    told = self.convert(tensors=tensors, channel_order="bgr")
+
+    self.assertIn("skipped      1 tensor: the classifier", told)
+    self.assertIn("from BGR to RGB", told)
+    self.assertIn("init_from", told)
+    self.assertEqual(
+        [p.name for p in self.output.iterdir()], [convert.BACKBONE_FILE]
+    )
+    copy = files.read_tensors(self.output / convert.BACKBONE_FILE)
+    self.assertTrue(all("/backbone/" in path for path in copy))
+    np.testing.assert_array_equal(
+        copy["params/backbone/stem_conv1/conv/kernel"][:, :, ::-1],
+        tensors["conv1.weight"].transpose(2, 3, 1, 0),
+    )
+    np.testing.assert_array_equal(
+        copy["params/backbone/stage1_block2/conv1/conv/kernel"],
+        tensors["layer1.1.conv1.weight"].transpose(2, 3, 1, 0),
+    )
+
+  def test_bgr_goes_with_the_normalisation_of_caffe(self):
+    mean, std = loading.normalisation("mmseg", "", "bgr")
+    self.assertEqual(mean, naming.IMAGENET_MEAN)
+    self.assertEqual(std, (1.0, 1.0, 1.0))
+
+  def test_an_error_while_writing_leaves_nothing(self):
+    with mock.patch.object(
+        convert.workdir_lib.Workdir,
+        "write_config",
+        side_effect=OSError(28, "No space left"),
+    ):
+      self.assert_refused(self.convert, "converted: cannot be written", "space")
+    self.assertSameElements(
+        [p.name for p in self.folder.iterdir()], ["weights.safetensors"]
+    )
+
+  def test_of_a_network_with_another_head_the_backbone_is_taken(self):
+    config = torchvision_config()
+    config["model"]["head"] = dict(name="double_attention")
+    told = self.convert(config)
+    self.assertIn("44 tensors: what follows the backbone", told)
+    self.assertIn("no head like the config's", told)
+    self.assertEqual(
+        [p.name for p in self.output.iterdir()], [convert.BACKBONE_FILE]
+    )
+
+
+class TransferTest(FolderCase):
+
+  def transfer(self, tensors, source="torchvision", model=None, **kwargs):
+    model = model or torchvision_config()["model"]
+    return transfer.transfer(
+        tensors,
+        source,
+        SOURCES,
+        model,
+        template(model, kwargs.pop("num_classes", 11)),
+        whole=kwargs.pop("whole", True),
+        place="weights.pth",
+        **kwargs,
+    )
+
+  def test_without_an_auxiliary_head_its_weights_are_skipped(self):
+    model = torchvision_config()["model"] | dict(aux_head=None)
+    _, summary = self.transfer(torchvision_tensors(), model=model)
+    self.assertRegex(
+        summary.table(), "skipped +7 tensors: the config has no auxiliary"
+    )
+
+  @parameterized.parameters(
+      (
+          lambda t: t.pop("classifier.1.weight"),
+          ("no tensor 'classifier.1.weight'", "params/head/refine/conv/kernel"),
+      ),
+      (
+          lambda t: t.update({"classifier.9.weight": np.zeros(3, np.float32)}),
+          ("'classifier.9.weight' [3] has no place",),
+      ),
+      (
+          lambda t: t.update(
+              {"backbone.layer4.2.conv1.weight": np.zeros((1,) * 4)}
+          ),
+          ("'backbone.layer4.2.conv1.weight'", "no place", "depth"),
+      ),
+      (
+          lambda t: t.update({"classifier.4.bias": np.zeros(7, np.float32)}),
+          ("'classifier.4.bias' has shape [7]", "[11]", "number of classes"),
+      ),
+      (
+          lambda t: t.update(
+              {"backbone.bn1.bias": t["backbone.bn1.bias"].astype(np.int32)}
+          ),
+          ("'backbone.bn1.bias' holds int32", "floating point"),
+      ),
+      (
+          lambda t: t.update(
+              {"backbone.conv1.weight": t["backbone.conv1.weight"][:, :1]}
+          ),
+          ("'backbone.conv1.weight' has shape [64, 1, 7, 7]", "[7, 7, 3, 64]"),
+      ),
+      (
+          lambda t: [t.pop(k) for k in list(t) if k.startswith("aux")],
+          ("no tensor 'aux_classifier.", "None where the file has none"),
+      ),
+  )
+  def test_refusals_name_file_tensor_and_remedy(self, change, texts):
+    tensors = dict(torchvision_tensors())
+    change(tensors)
+    self.assert_refused(lambda: self.transfer(tensors), "weights.pth: ", *texts)
+
+  @parameterized.parameters(
+      ("timm", "mmseg/v1c50"),
+      ("mmseg", "timm/resnet50c"),
+      ("torchvision", "huggingface/resnet50"),
+      ("huggingface", "torchvision/resnet50"),
+      ("mmseg", "torchvision/fcn_resnet50"),
+  )
+  def test_the_wrong_source_is_told_the_right_one(self, source, name):
+    tensors = {
+        k: np.broadcast_to(np.float32(0), shape)
+        for k, shape in state_shapes(name).items()
+    }
+    self.assert_refused(
+        lambda: self.transfer(
+            tensors,
+            source,
+            dict(head=FCN) | section(name),
+            whole=False,
+            num_classes=21,
+        ),
+        "weights.pth: ",
+        "its names are those of",
+        name.partition("/")[0],
+    )
+
+  def test_a_source_is_told_even_if_the_config_is_wrong_too(self):
+    shapes = state_shapes("huggingface/resnet50")
+    tensors = {k: np.broadcast_to(np.float32(0), v) for k, v in shapes.items()}
+    self.assert_refused(
+        lambda: self.transfer(
+            tensors,
+            "timm",
+            dict(head=FCN) | section("mmseg/v1c50"),
+            whole=False,
+            num_classes=21,
+        ),
+        "names are those of huggingface:",
+    )
+
+  def test_half_precision_is_widened(self):
+    for dtype in (np.float16, np.float64, ml_dtypes.bfloat16):
+      tensors = dict(torchvision_tensors())
+      tensors["backbone.bn1.bias"] = np.full(64, 1.5, dtype)
+      arrays, _ = self.transfer(tensors)
+      widened = arrays["params/backbone/stem_conv1/bn/bias"]
+      self.assertEqual(widened.dtype, np.float32)
+      np.testing.assert_array_equal(widened, 1.5)
+
+
+class PyTorchEncodingTest(parity.ParityTestCase):
+
+  # mmsegmentation's names for the same tensors, in the order they are tried.
+  RENAMES = (
+      (r"backbone\.stem\.7\.", "pretrained.bn1."),
+      (r"backbone\.stem\.", "pretrained.conv1."),
+      (r"backbone\.", "pretrained."),
+      (r"auxiliary_head\.convs\.0\.conv\.", "auxlayer.conv5.0."),
+      (r"auxiliary_head\.convs\.0\.bn\.", "auxlayer.conv5.1."),
+      (r"auxiliary_head\.conv_seg\.", "auxlayer.conv5.4."),
+      (r"decode_head\.bottleneck\.conv\.", "head.conv5.0."),
+      (r"decode_head\.bottleneck\.bn\.", "head.conv5.1."),
+      (r"decode_head\.lateral_convs\.(\d)\.conv\.", r"head.connect.\1.0."),
+      (r"decode_head\.lateral_convs\.(\d)\.bn\.", r"head.connect.\1.1."),
+      (r"decode_head\.fusion\.conv\.", "head.fusion.0."),
+      (r"decode_head\.fusion\.bn\.", "head.fusion.1."),
+      (
+          r"decode_head\.enc_module\.encoding_project\.conv\.",
+          "head.encmodule.encoding.0.",
+      ),
+      (
+          r"decode_head\.enc_module\.encoding_project\.bn\.",
+          "head.encmodule.encoding.1.",
+      ),
+      (r"decode_head\.enc_module\.encoding\.0\.", "head.encmodule.encoding.3."),
+      (r"decode_head\.enc_module\.encoding\.1\.", "head.encmodule.encoding.4."),
+      (r"decode_head\.enc_module\.fc\.0\.", "head.encmodule.fc.0."),
+      (r"decode_head\.se_layer\.", "head.encmodule.selayer."),
+      (r"decode_head\.conv_seg\.", "head.conv6.1."),
+  )
+
+  def rename(self, name):
+    for theirs, renamed in self.RENAMES:
+      if match := re.match(theirs, name):
+        return match.expand(renamed) + name[match.end() :]
+    raise KeyError(name)
+
+  def test_encnet_is_that_of_mmsegmentation_under_other_names(self):
+    golden = parity.Golden("mmseg_segmentor.npz", "aligned")
+    tensors = parity.tensors(golden)
+    model = dict(
+        backbone=dict(name="resnet", depth=18, stem="deep32"),
+        head=dict(name="encnet", channels=16, num_codewords=4, lateral=True),
+        aux_head=dict(name="fcn", stage="stage3", channels=8),
+    )
+    model = network.build(model, parity.NUM_CLASSES, bn_axis_name=None)
+    ours = parity.template(model, jnp.zeros((1, 65, 65, 3)))
+    ours = parity.without_diagnostics(ours)
+    ours = flax.traverse_util.flatten_dict(ours, sep="/")
+    results = {}
+    for source, found in (
+        ("mmseg", tensors),
+        (
+            "pytorch_encoding",
+            {self.rename(k): x for k, x in tensors.items()}
+            | {"pretrained.fc.bias": np.zeros(1000, np.float32)},
+        ),
+    ):
+      results[source], summary = transfer.transfer(
+          found, source, SOURCES, model, ours, whole=True, place="file"
+      )
+      self.assertEmpty(summary.missing)
+      self.assertLen(summary.skipped, source == "pytorch_encoding")
+    for path, x in results["mmseg"].items():
+      np.testing.assert_array_equal(results["pytorch_encoding"][path], x, path)
+
+
+class ConventionsTest(parameterized.TestCase):
+
+  def differences(self, source, whole=True, backbone=None, **fields):
+    model = dict(
+        backbone=dict(name="resnet") | (backbone or {}),
+        head=dict(name="fcn"),
+        **fields,
+    )
+    model = network.build(model, 5, bn_axis_name=None)
+    return " ".join(loading.differences(source, model, whole))
+
+  def test_what_no_tensor_tells_is_compared(self):
+    self.assertEmpty(self.differences("mmseg"))
+    self.assertEmpty(self.differences("pytorch_encoding", align_corners=True))
+    self.assertIn("align_corners", self.differences("pytorch_encoding"))
+    self.assertEmpty(self.differences("pytorch_encoding", whole=False))
+    uniform = dict(dilation="uniform")
+    self.assertIn(
+        "model.backbone.dilation is 'uniform', the weights of mmseg were"
+        " trained with 'contracted'",
+        self.differences("mmseg", backbone=uniform),
+    )
+    self.assertEmpty(self.differences("mmseg", False, backbone=uniform))
+
+  @parameterized.parameters(
+      ("torchvision", "b0", 1e-5),
+      ("torchvision", "b6", 1e-3),
+      ("timm", "b6", 1e-5),
+  )
+  def test_the_epsilon_of_efficientnets(self, source, variant, epsilon):
+    fields = dict(name="efficientnet", variant=variant)
+    for value in (1e-3, 1e-5):
+      found = self.differences(
+          source, False, backbone=fields | dict(epsilon=value)
+      )
+      self.assertEqual("epsilon" in found, value != epsilon)
+
+
+class InitFromTest(FolderCase):
+
+  def config(self, **section):
+    config = torchvision_config()
+    config["init_from"] = section
+    return config
+
+  def test_sections(self):
+    self.assertFalse(initial.check({}))
+    self.assertFalse(initial.check(self.config(source="", path="")))
+    self.assertTrue(initial.check(self.config(source="timm", path="f.pth")))
+
+  @parameterized.parameters(
+      (dict(source="tim", path="f"), "init_from.source.*did you mean 'timm'"),
+      (dict(path="f"), "init_from.source.*known"),
+      (dict(source="timm"), "init_from.path: missing"),
+      (dict(source="timm", file="f"), "unknown key 'init_from.file'"),
+      (
+          dict(source="timm", path="f", channel_order="gbr"),
+          "channel_order.*known: bgr, rgb",
+      ),
+  )
+  def test_mistakes_are_named(self, section, message):
+    with self.assertRaisesRegex(errors.UserError, message):
+      initial.check(self.config(**section))
+
+  def test_the_backbone_is_copied_and_the_head_stays(self):
+    path = self.write(torchvision_tensors())
+    config = self.config(source="torchvision", path=str(path))
+    config["data"]["mean"] = (127.0, 127.0, 127.0)
+    model = network.build(config["model"], 11, bn_axis_name=None)
+    tx, _ = optim.make(config["optim"], total_steps=100)
+    state = jax.eval_shape(
+        lambda: step_lib.init_state(model, tx, jax.random.key(0), (64, 64))
+    )
+    state = jax.tree.map(lambda x: jnp.full(x.shape, 0.125, x.dtype), state)
+    with self.assertLogs(level="INFO") as logs:
+      started = initial.start(config, model, state)
+    before, after = loading.flatten(state), loading.flatten(started)
+    for name in before:
+      same = np.array_equal(before[name], after[name])
+      self.assertEqual(same, "/backbone/" not in name, name)
+    text = "\n".join(logs.output)
+    self.assertRegex(text, r"skipped +44 tensors: what follows the backbone")
+    self.assertRegex(text, r"missing +44 tensors: head 37, aux_head 7; they")
+    self.assertRegex(text, r"data.mean is \(127.0, 127.0, 127.0\), the weights")
+    self.assertNotIn("data.std", text)
+
+  def test_dense_layers_of_vgg16_start_the_head(self):
+    model = dict(
+        backbone=dict(name="vgg16", form="dilated", channels=4),
+        head=dict(name="fcn_vgg", channels=6),
+    )
+    model = network.build(model, 5, bn_axis_name=None)
+    ours = parity.template(model, jnp.zeros((1, 64, 64, 3)))
+    ours = flax.traverse_util.flatten_dict(ours, sep="/")
+    tensors = {}
+    for path, x in ours.items():
+      found = naming.resolve(path, SOURCES["torchvision"].backbone(model, ""))
+      if found is not None:
+        shape = (
+            x.shape[::-1]
+            if x.ndim == 1
+            else (x.shape[3], x.shape[2], *x.shape[:2])
+        )
+        tensors[found[0]] = np.ones(shape, np.float32)
+    tensors["classifier.0.weight"] = tensors["classifier.0.weight"].reshape(
+        6, -1
+    )
+    tensors["classifier.3.weight"] = np.ones((9, 6), np.float32)
+    tensors["classifier.3.bias"] = np.ones(9, np.float32)
+    arrays, summary = transfer.transfer(
+        tensors, "torchvision", SOURCES, model, ours, whole=False, place="file"
+    )
+    self.assertEqual(arrays["params/head/fc6/kernel"].shape, (7, 7, 32, 6))
+    # Of another width: left out, and listed.
+    self.assertIn("classifier.3.weight", summary.skipped)
+    self.assertIn("of another shape", summary.skipped["classifier.3.bias"])
+    self.assertSameElements(
+        summary.missing,
+        [
+            f"params/{name}/{leaf}"
+            for name in (
+                "backbone/conv_dilated",
+                "head/fc7",
+                "head/classifier/conv",
+            )
+            for leaf in ("kernel", "bias")
+        ],
+    )
+
+
+def tiny_config(data_dir=""):
+  config = quickstart.get_config()
+  config.model.backbone.channels = 4
+  config.model.head.channels = 4
+  config.model.head.num_codewords = 2
+  config.optim.learning_rate = 0.0
+  config.total_steps = config.checkpoint_every = config.log_every = 1
+  config.data.eval_split = "val[:8]"
+  config.data.data_dir = data_dir
+  config.eval.num_pictures = 1
+  return config
+
+
+class OwnFilesTest(FolderCase):
+
+  def export(self):
+    """Writes a work dir, without training, and exports it."""
+    run, path = self.folder / "run", self.folder / "net.safetensors"
+    with workdir_lib.Workdir(run) as folder:
+      folder.write_config(tiny_config().to_dict())
+      checkpoint.save_best(folder.best, self.state(), {"step": 0})
+    export.export(run, path)
+    return run, path
+
+  def state(self):
+    config = tiny_config().to_dict()
+    model = experiment.build_model(config, experiment.dataset(config))
+    tx, _ = optim.make(config["optim"], total_steps=1)
+    return step_lib.init_state(model, tx, jax.random.key(7), (64, 64))
+
+  def test_an_exported_network_comes_back_by_its_own_config(self):
+    run, path = self.export()
+    self.assert_refused(lambda: export.export(run, path), "exists")
+    self.assertEqual(files.read_metadata(path)["step"], "0")
+
+    result = tiny.run(
+        "-m",
+        "ctxseg_jax.pretrained.convert",
+        "--source=ctxseg_jax",
+        f"--checkpoint={path}",
+        f"--output={self.output}",
+    )
+
+    self.assertEqual(result.code, 0, result.stderr)
+    self.assertRegex(result.stdout, r"missing +0 tensors")
+    converted, trained = experiment.load(self.output), experiment.load(run)
+    self.assertEqual(converted.config, trained.config)
+    jax.tree.map(
+        np.testing.assert_array_equal, converted.variables, trained.variables
+    )
+    # Training finds a whole state at step 0.
+    state = self.state()
+    folder = self.output / "checkpoints"
+    with checkpoint.Checkpoints(folder) as checkpoints:
+      restored, _, step = checkpoints.restore(state)
+    self.assertEqual(step, 0)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+  def test_training_starts_from_the_file_once(self):
+    _, path = self.export()
+    config = tiny_config(tiny.data_dir())
+    config.init_from.source, config.init_from.path = "ctxseg_jax", str(path)
+    workdir = str(self.folder / "trained")
+
+    with self.assertLogs(level="INFO") as logs:
+      state = loop.train_and_evaluate(config, workdir)
+
+    log = "\n".join(logs.output)
+    self.assertRegex(log, r"skipped +\d+ tensors: heads \(")
+    tensors = files.read_tensors(path)
+    # The learning rate is 0: parameters are those that the run started with.
+    for name, x in loading.flatten(state).items():
+      if name.startswith("params/backbone"):
+        np.testing.assert_array_equal(x, tensors[name], name)
+    gate = "params/head/gate/kernel"
+    self.assertGreater(
+        np.abs(loading.flatten(state)[gate] - tensors[gate]).max(), 0.1
+    )
+    # A resumed run has weights of its own.
+    path.unlink()
+    with self.assertLogs(level="INFO") as logs:
+      loop.train_and_evaluate(config, workdir)
+    self.assertNotIn("Backbone from", "\n".join(logs.output))
+    self.assert_refused(
+        lambda: loop.train_and_evaluate(config, str(self.folder / "other")),
+        str(path),
+    )
+
+  @pytest.mark.slow
+  def test_a_converted_folder_can_be_trained_on(self):
+    run, path = self.export()
+    config = tiny_config(tiny.data_dir())
+    convert.convert(
+        config.to_dict(),
+        source="ctxseg_jax",
+        checkpoint=path,
+        output=self.output,
+    )
+    state = loop.train_and_evaluate(config, str(self.output))
+    self.assertEqual(int(state.step), 1)
+    expected = experiment.load(run).variables["params"]
+    jax.tree.map(np.testing.assert_array_equal, state.params, expected)
+
+  def test_the_command_needs_a_config_for_foreign_files(self):
+    path = self.write({"conv1.weight": np.zeros(1, np.float32)})
+    result = tiny.run(
+        "-m",
+        "ctxseg_jax.pretrained.convert",
+        "--source=timm",
+        f"--checkpoint={path}",
+        f"--output={self.output}",
+    )
+    self.assertEqual(result.code, 2)
+    self.assertIn("--config: missing", result.errors[0])
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,1151 @@
+"""Files of weights: as PyTorch writes them, damaged, and made to harm."""
+
+import io
+import json
+import os
+import pathlib
+import pickle
+import struct
+import tempfile
+import time
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import hypothesis
+from hypothesis import strategies as st
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+from ctxseg_jax import errors
+from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.formats import stored_zip
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "torch_files"
+
+# A folder that every hostile pickle would make, were it run.
+PLANTED = pathlib.Path(tempfile.gettempdir()) / f"planted_{os.getpid()}"
+
+
+# Instructions of a pickle, one function each.
+
+
+def text(value):
+  data = value.encode()
+  return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def number(value):
+  data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+  return b"\x8a" + bytes([len(data)]) + data
+
+
+def numbers(*values):
+  return together(*map(number, values))
+
+
+def together(*items):
+  return b"(" + b"".join(items) + b"t"
+
+
+def name(module, attribute):
+  return f"c{module}\n{attribute}\n".encode()
+
+
+def call(function, *args):
+  return function + together(*args) + b"R"
+
+
+def dictionary(**items):
+  pairs = (text(key) + value for key, value in items.items())
+  return b"}(" + b"".join(pairs) + b"u"
+
+
+def storage(size, key="0", kind="FloatStorage", module="torch"):
+  return (
+      together(
+          text("storage"),
+          name(module, kind),
+          text(key),
+          text("cpu"),
+          number(size),
+      )
+      + b"Q"
+  )
+
+
+def tensor(
+    shape=(2, 3),
+    strides=(3, 1),
+    offset=0,
+    size=6,
+    function="_rebuild_tensor_v2",
+    more=b"",
+    **where,
+):
+  return call(
+      name("torch._utils", function),
+      storage(size, **where),
+      number(offset),
+      numbers(*shape),
+      numbers(*strides),
+      b"\x89",
+      call(name("collections", "OrderedDict")),
+      more,
+  )
+
+
+# What makes PLANTED when it is unpickled.
+HARM = call(name("posix", "mkdir"), text(str(PLANTED)))
+HARM_BY_NAME = call(
+    name("builtins", "eval"), text(f"__import__('os').mkdir({str(PLANTED)!r})")
+)
+HARM_IN_STATE = name("argparse", "Namespace") + b")\x81" + HARM + b"b"
+
+VALUES = np.arange(6, dtype=np.float32)
+
+
+def archive(pickled, folder="net", **records):
+  """Returns a file as `torch.save` writes it, around a pickle.
+
+  Args:
+    pickled: Instructions, without the header and the end.
+    folder: Name of the folder in the archive.
+    **records: Further records or others, by name; None leaves one out. `data_0`
+      stands for `data/0`.
+  """
+  contents = {
+      "data.pkl": b"\x80\x02" + pickled + b".",
+      "byteorder": b"little",
+      "data/0": VALUES.tobytes(),
+      "version": b"3\n",
+  } | {key.replace("data_", "data/"): value for key, value in records.items()}
+  return pack(
+      {f"{folder}/{k}": v for k, v in contents.items() if v is not None}
+  )
+
+
+def pack(contents, compression=zipfile.ZIP_STORED):
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, "w", compression) as z:
+    for key, value in contents.items():
+      z.writestr(key, value)
+  return file.getvalue()
+
+
+def pack_twice(first, second):
+  """Returns an archive with a record there twice."""
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, "w") as z:
+    z.writestr("net/data.pkl", first)
+    # Of another name, which is then changed in both of its places.
+    z.writestr("net/data.pkz", second)
+  return file.getvalue().replace(b"data.pkz", b"data.pkl")
+
+
+STORAGES = ((text("0"), 6, VALUES.tobytes()),)
+
+
+def legacy(
+    pickled,
+    storages=STORAGES,
+    version=1001,
+    machine=None,
+    more=b"",
+):
+  """Returns a file as PyTorch wrote it before 1.6, around a pickle.
+
+  Args:
+    pickled: Instructions, without the header and the end.
+    storages: Key, size and bytes of each.
+    version: Version of the format.
+    machine: Instructions, for what the machine was like.
+    more: What to put at the end.
+  """
+  machine = dictionary(little_endian=b"\x88") if machine is None else machine
+  keys = b"](" + b"".join(key for key, _, _ in storages) + b"e"
+  parts = (number(0x1950A86A20F9469CFC6C), number(version), machine)
+  return b"".join(
+      (
+          *(b"\x80\x02" + part + b"." for part in (*parts, pickled, keys)),
+          *(size.to_bytes(8, "little") + x for _, size, x in storages),
+          more,
+      )
+  )
+
+
+def python2_string(value):
+  return b"U" + bytes([len(value)]) + value
+
+
+GOOD = archive(dictionary(weight=tensor()))
+FORMER = legacy(dictionary(weight=tensor()))
+
+
+def altered(data, before, after, occurrence=0):
+  """Returns the file with some bytes replaced by others, once."""
+  position = -1
+  for _ in range(occurrence + 1):
+    position = data.index(before, position + 1)
+  return data[:position] + after + data[position + len(before) :]
+
+
+def central(data, field, value):
+  """Returns an archive with a field of its first listed record changed.
+
+  Args:
+    data: The archive.
+    field: Its place in the entry and its format.
+    value: What to write.
+  """
+  position = data.index(b"PK\x01\x02") + field[0]
+  packed = struct.pack(field[1], value)
+  return data[:position] + packed + data[position + len(packed) :]
+
+
+FLAGS, METHOD = (8, "<H"), (10, "<H")
+CRC, COMPRESSED, SIZE, OFFSET = (16, "<I"), (20, "<I"), (24, "<I"), (42, "<I")
+
+
+def header(value, body=b"", length=None):
+  """Returns a .safetensors file with a header as it is given."""
+  data = value if isinstance(value, bytes) else json.dumps(value).encode()
+  length = len(data) if length is None else length
+  return length.to_bytes(8, "little") + data + body
+
+
+def entry(begin=0, end=8, shape=(2,), dtype="F32"):
+  return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+SAFE = header({"weight": entry()}, bytes(8))
+
+# By what is wrong: the file, and what the message says.
+DAMAGED = {
+    # No weights at all.
+    "empty": (b"", "empty"),
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        "Git LFS pointer.*git lfs pull",
+    ),
+    "a web page": (b"\n<!DOCTYPE html><html>404</html>", "a web page"),
+    "an XML error": (b'<?xml version="1.0"?><Error/>', "a web page"),
+    "text": (b"conv1.weight 1.0 2.0\n", "not weights"),
+    "one byte": (b"P", "not weights"),
+    "the start of an archive": (b"PK\x03\x04", "damaged zip"),
+    "PyTorch's first format": (
+        b"sys_info".ljust(257, b"\0") + b"ustar\x0000".ljust(300, b"\0"),
+        r"the first PyTorch.*torch\.save\(torch\.load",
+    ),
+    "a pickle that harms": (b"\x80\x02" + HARM + b".", "a pickle"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "not weights.*PNG"),
+    # Archives.
+    "an archive of nothing": (
+        b"PK\x03\x04" + bytes(100) + pack({}),
+        "without records",
+    ),
+    "cut in half": (GOOD[: len(GOOD) // 2], "damaged zip"),
+    "cut by a byte": (GOOD[:-1], "damaged zip"),
+    "the start missing": (b"PK\x03\x04" + GOOD[100:], "damaged|no record"),
+    "a bit of a storage flipped": (
+        altered(GOOD, VALUES.tobytes(), VALUES.tobytes()[:-1] + b"\x41"),
+        "checksum of 'net/data/0'",
+    ),
+    "a bit of the pickle flipped": (
+        altered(GOOD, b"weight", b"weighs"),
+        "checksum of 'net/data.pkl'",
+    ),
+    "a wrong checksum": (central(GOOD, CRC, 1), "checksum"),
+    "a record encrypted": (central(GOOD, FLAGS, 1), "encrypted"),
+    "a record outside": (central(GOOD, OFFSET, 2**31), "outside|damaged"),
+    "a record that starts elsewhere": (central(GOOD, OFFSET, 3), "no record"),
+    "a record longer than the file": (
+        central(central(GOOD, SIZE, 2**31), COMPRESSED, 2**31),
+        "outside",
+    ),
+    "a record that grows": (central(GOOD, SIZE, 2**31), "compressed"),
+    "records over each other": (
+        central(central(GOOD, SIZE, 500), COMPRESSED, 500),
+        "over another",
+    ),
+    "a record twice": (
+        pack_twice(b"\x80\x02}.", b"\x80\x02" + HARM + b"."),
+        "twice",
+    ),
+    "a compressed bomb": (
+        pack(
+            {"net/data.pkl": b"\x80\x02}.", "net/data/0": bytes(10**7)}
+            | {"net/data.pkl": b"\x80\x02" + dictionary(x=tensor()) + b"."},
+            zipfile.ZIP_DEFLATED,
+        ),
+        "compressed",
+    ),
+    "an archive of a compressed file": (
+        pack({"net.pth": GOOD}, zipfile.ZIP_DEFLATED),
+        "without data.pkl.*Pass the file of the weights",
+    ),
+    "an archive of arrays": (
+        pack({"x.npy": bytes(100), "y.npy": bytes(100)}),
+        "'x.npy'.*one folder",
+    ),
+    "a path out of the folder": (
+        pack({"net/data.pkl": b"}.", "net/../../x": b""}),
+        r"'net/\.\./\.\./x'.*one folder",
+    ),
+    "a path from the root": (
+        pack({"net/data.pkl": b"}.", "/etc/passwd": b""}),
+        "'/etc/passwd'.*one folder",
+    ),
+    "a path with backslashes": (
+        pack({"net/data.pkl": b"}.", "net/..\\x": b""}),
+        "one folder",
+    ),
+    "two folders": (
+        pack({"net/data.pkl": b"}.", "other/data.pkl": b"}."}),
+        "one folder",
+    ),
+    "no pickle": (archive(b"", **{"data.pkl": None}), "without data.pkl"),
+    "a program": (archive(b"}", **{"constants.pkl": b""}), "TorchScript"),
+    "another byte order": (
+        archive(dictionary(x=tensor()), byteorder=b"big"),
+        "byte order b'big'.*expected little",
+    ),
+    "an unknown byte order": (
+        archive(dictionary(x=tensor()), byteorder=b"\n" * 10**5),
+        "byte order",
+    ),
+    # Pickles that harm.
+    "harm in place of all": (archive(HARM), r"posix\.mkdir in place"),
+    "harm by its name": (archive(HARM_BY_NAME), r"builtins\.eval in place"),
+    "harm in a state": (archive(HARM_IN_STATE), "argparse.Namespace"),
+    "harm in place of the weights": (
+        archive(dictionary(state_dict=HARM)),
+        r"'state_dict' is an object of posix\.mkdir",
+    ),
+    "harm in place of a tensor": (
+        archive(dictionary(x=HARM)),
+        r"'x' is an object of posix\.mkdir",
+    ),
+    "harm in place of a storage": (
+        archive(
+            dictionary(
+                x=call(
+                    name("torch._utils", "_rebuild_tensor_v2"),
+                    HARM,
+                    number(0),
+                    numbers(6),
+                    numbers(1),
+                    b"\x89",
+                    b"N",
+                )
+            )
+        ),
+        r"'x'.*posix\.mkdir for a storage",
+    ),
+    "harm in place of a type": (
+        archive(dictionary(x=tensor(kind="system", module="os"))),
+        "'x' is of type os.system",
+    ),
+    "a storage of another library": (
+        archive(dictionary(x=tensor(module="os"))),
+        "'x' is of type os.FloatStorage",
+    ),
+    "harm in place of a shape": (
+        archive(altered(dictionary(x=tensor()), numbers(2, 3), HARM)),
+        "no valid shape",
+    ),
+    "harm in place of an extent": (
+        archive(altered(dictionary(x=tensor()), numbers(2, 3), together(HARM))),
+        "no valid shape",
+    ),
+    "harm as the name of a tensor": (
+        archive(b"}(" + HARM + tensor() + b"u"),
+        "no text",
+    ),
+    "a name over several lines": (
+        archive(call(b"\x8c\x04os\n\n\x8c\x02a\n\x93")),
+        "in place of the weights",
+    ),
+    "a name of the terminal": (
+        archive(dictionary(**{"\x1b[2J\r\n" + "x" * 1000: b"K\x01"})),
+        "is a number",
+    ),
+    # Pickles that are damaged.
+    "a pickle without an end": (
+        archive(b"", **{"data.pkl": b"\x80\x02}"}),
+        "STOP",
+    ),
+    "an empty pickle": (archive(b"", **{"data.pkl": b""}), "STOP"),
+    "no pickle but text": (
+        archive(b"", **{"data.pkl": b"hello"}),
+        "damaged pickle",
+    ),
+    "items for a number": (archive(b"K\x01K\x02K\x03s"), "damaged pickle"),
+    "an empty stack": (archive(b"0"), "damaged pickle"),
+    "a pickle within": (
+        archive(b"B" + len(GOOD).to_bytes(4, "little") + GOOD),
+        "bytes in place",
+    ),
+    "a far number in the memo": (archive(b"Nr\xff\xff\xff\x7f"), "nothing"),
+    "a text of gigabytes": (archive(b"X\xff\xff\xff\x7fa"), "bytes|data"),
+    "a text of exabytes": (archive(b"\x8d" + b"\xff" * 7 + b"\x7fa"), "bytes"),
+    # Something else than weights.
+    "nothing": (archive(b"N"), "nothing in place"),
+    "no tensors": (archive(b"}"), "holds no tensors"),
+    "a list of tensors": (archive(b"]" + tensor() + b"a"), "a list in place"),
+    "a tensor alone": (archive(tensor()), "_rebuild_tensor_v2 in place"),
+    "a whole model": (
+        archive(
+            name("models", "Net") + b")\x81" + dictionary(x=tensor()) + b"b"
+        ),
+        r"models\.Net in place.*model\.state_dict\(\)",
+    ),
+    "settings alone": (
+        archive(dictionary(epoch=b"K\x05")),
+        "'epoch' is a number",
+    ),
+    "a state dict within itself": (
+        archive(b"}q\0X\x05\0\0\0modelh\0s"),
+        "within itself",
+    ),
+    "weights in weights": (
+        archive(dictionary(x=dictionary(y=tensor()))),
+        "'x' is a dictionary",
+    ),
+    # Tensors that are not what they say.
+    "a tensor of terabytes": (
+        archive(dictionary(x=tensor((10**6, 10**6), (10**6, 1)))),
+        "'x'.*shape",
+    ),
+    "a storage of terabytes": (
+        archive(dictionary(x=tensor((10**12,), (1,), size=10**12))),
+        "'x'.*24 bytes where",
+    ),
+    "one value a trillion times": (
+        archive(dictionary(x=tensor((10**6, 10**6), (0, 0)))),
+        "'x' is made of fewer values",
+    ),
+    "a storage too short": (
+        archive(dictionary(x=tensor((8,), (1,), size=8))),
+        "'x'.*24 bytes where 8 values",
+    ),
+    "a storage too long": (
+        archive(dictionary(x=tensor((2,), (1,), size=2))),
+        "'x'.*24 bytes where 2 values",
+    ),
+    "a storage of another type": (
+        archive(dictionary(x=tensor(kind="DoubleStorage"))),
+        "'x'.*24 bytes where 6 values of float64",
+    ),
+    "a missing storage": (
+        archive(dictionary(x=tensor(key="1"))),
+        "'x'.*storage '1' is missing",
+    ),
+    "a storage elsewhere": (
+        archive(dictionary(x=tensor(key="../data.pkl"))),
+        "'x'.*is missing",
+    ),
+    "beyond the storage": (
+        archive(dictionary(x=tensor(offset=1))),
+        r"'x'.*shape \(2, 3\)",
+    ),
+    "strides beyond the storage": (
+        archive(dictionary(x=tensor(strides=(4, 1)))),
+        r"'x'.*strides \(4, 1\)",
+    ),
+    "a negative stride": (
+        archive(dictionary(x=tensor((6,), (-1,), offset=5))),
+        "'x'.*no valid",
+    ),
+    "a negative offset": (
+        archive(dictionary(x=tensor((6,), (1,), offset=-6))),
+        "'x'.*no valid",
+    ),
+    "a negative extent": (
+        archive(dictionary(x=tensor((-2, -3)))),
+        "'x'.*no valid",
+    ),
+    "extents that overflow": (
+        archive(dictionary(x=tensor((2**32, 2**32), (0, 0)))),
+        "'x'.*fewer values|'x'.*shape",
+    ),
+    "a number of a thousand bits": (
+        archive(dictionary(x=tensor((2**1000,), (0,)))),
+        "'x'.*no valid",
+    ),
+    "nothing, of a huge shape": (
+        archive(dictionary(x=tensor((2**62, 2**62, 0), (1, 1, 1)))),
+        "'x'",
+    ),
+    "a thousand dimensions": (
+        archive(dictionary(x=tensor((1,) * 1000, (1,) * 1000))),
+        "'x'.*no valid",
+    ),
+    "strides missing": (
+        archive(dictionary(x=tensor((2, 3), (1,)))),
+        "'x'.*no valid",
+    ),
+    "arguments missing": (
+        archive(dictionary(x=call(name("torch._utils", "_rebuild_tensor_v2")))),
+        "'x'.*fewer than 4 arguments",
+    ),
+    "a parameter of nothing": (
+        archive(dictionary(x=call(name("torch._utils", "_rebuild_parameter")))),
+        "'x'.*fewer than 1 arguments",
+    ),
+    "a parameter of a parameter": (
+        archive(
+            dictionary(
+                x=call(
+                    name("torch._utils", "_rebuild_parameter"),
+                    call(name("torch._utils", "_rebuild_parameter"), tensor()),
+                )
+            )
+        ),
+        "'x' is an object of torch._utils._rebuild_parameter",
+    ),
+    "a storage id that is none": (
+        archive(dictionary(x=altered(tensor(), text("storage"), b"K\x05"))),
+        "'x'.*storage without type",
+    ),
+    "a sparse tensor": (
+        archive(dictionary(x=tensor(function="_rebuild_sparse_tensor"))),
+        "_rebuild_sparse_tensor.*to_dense",
+    ),
+    "a quantised tensor": (
+        archive(dictionary(x=tensor(kind="QInt8Storage", size=24))),
+        r"torch\.QInt8Storage.*dequantize",
+    ),
+    "values that are no numbers": (
+        archive(
+            dictionary(x=tensor()),
+            data_0=np.array([0, 1, np.nan, 3, 4, 5], np.float32).tobytes(),
+        ),
+        "'x' holds values that are not finite",
+    ),
+    "a value that signals that it is no number": (
+        archive(
+            dictionary(x=tensor((1,), (1,), size=1, kind="BFloat16Storage")),
+            data_0=b"\x81\x7f",
+        ),
+        "'x' holds values that are not finite",
+    ),
+    "values without end": (
+        archive(
+            dictionary(x=tensor()),
+            data_0=np.array([0, 1, np.inf, 3, 4, 5], np.float32).tobytes(),
+        ),
+        "'x' holds values that are not finite",
+    ),
+    # PyTorch before 1.6.
+    "former, no more than its number": (FORMER[:15], "STOP"),
+    "former, cut by a byte": (FORMER[:-1], "6 values at byte .*, where 6"),
+    "former, a byte more": (FORMER + b"\0", "1 bytes more"),
+    "former, a file of exabytes": (
+        legacy(
+            dictionary(x=tensor((2**61,), (1,), size=2**61)),
+            ((text("0"), 2**61, bytes(24)),),
+        ),
+        "2305843009213693952 values at",
+    ),
+    "former, another size": (
+        legacy(dictionary(x=tensor()), ((text("0"), 5, bytes(20)),)),
+        "5 values at .* where 6",
+    ),
+    "former, another version": (
+        legacy(dictionary(x=tensor()), version=1002),
+        "another version",
+    ),
+    "former, another byte order": (
+        legacy(
+            dictionary(x=tensor()), machine=dictionary(little_endian=b"\x89")
+        ),
+        "another byte order; expected little",
+    ),
+    "former, harm in place of the machine": (
+        legacy(dictionary(x=tensor()), machine=HARM),
+        "another byte order",
+    ),
+    "former, harm in place of all": (
+        legacy(HARM, ()),
+        r"posix\.mkdir in place",
+    ),
+    "former, a whole model with its source": (
+        legacy(
+            together(
+                text("module"),
+                name("models", "Net"),
+                text("models.py"),
+                text("class Net:\n"),
+            )
+            + b"Q)\x81"
+            + dictionary(x=tensor())
+            + b"b"
+        ),
+        r"models\.Net in place.*model\.state_dict\(\)",
+    ),
+    "former, harm in place of a key": (
+        legacy(dictionary(x=tensor()), ((HARM, 6, bytes(24)),)),
+        "storages other than",
+    ),
+    "former, harm outside": (
+        legacy(dictionary(x=tensor(), y=HARM + b"Q")),
+        "storage without type",
+    ),
+    "former, a storage twice": (
+        legacy(dictionary(x=tensor()), ((text("0"), 6, bytes(24)),) * 2),
+        "storages other than",
+    ),
+    "former, a missing storage": (
+        legacy(dictionary(x=tensor()), ()),
+        "24 bytes more|storage '0' is missing",
+    ),
+    "former, a storage of nothing": (
+        legacy(dictionary(x=tensor()), ((text("1"), 6, bytes(24)),)),
+        "storages other than",
+    ),
+    "former, a part of a storage": (
+        legacy(
+            dictionary(
+                x=altered(
+                    tensor(), number(6) + b"t", number(6) + numbers() + b"t"
+                )
+            )
+        ),
+        "in a part of a storage",
+    ),
+    "former, a tensor of terabytes": (
+        legacy(dictionary(x=tensor((10**6, 10**6), (10**6, 1)))),
+        "'x'.*shape",
+    ),
+    "former, storages of two types": (
+        legacy(dictionary(x=tensor(), y=tensor(kind="LongStorage"))),
+        "6 values at",
+    ),
+    "pairs that are none": (
+        legacy(call(name("collections", "OrderedDict"), b"](K\x01K\x02e"), ()),
+        "something else than pairs",
+    ),
+    # .safetensors.
+    "cut in its body": (SAFE[:-1], "cut short or damaged"),
+    "cut in its header": (SAFE[:30], "a header of"),
+    "more than it says": (SAFE + b"\0", "cut short or damaged"),
+    "a header of exabytes": (header(b"{}", length=2**63), "a header of"),
+    "a header beyond the end": (header(b"{}", length=3), "a header of"),
+    "a header of megabytes": (
+        header(b"{" + b" " * (5 * 2**20) + b"}"),
+        "a header of 5242882 bytes",
+    ),
+    "a header of no JSON": (header(b"{" * 50), "damaged"),
+    "a header of no text": (header(b'{"\xff\xfe": 1}'), "damaged"),
+    "a header of lists": (header({"weight": [1, 2]}, bytes(8)), "damaged"),
+    "a header without types": (header({"weight": {}}, bytes(8)), "damaged"),
+    "a deep header": (header(b'{"x":' * 10**5 + b"}" * 10**5), "damaged"),
+    "a deep unknown key": (
+        header(
+            b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"y":'
+            + b"[" * 10**5
+            + b"]" * 10**5
+            + b"}}",
+            bytes(8),
+        ),
+        "damaged",
+    ),
+    "offsets over each other": (
+        header({"a": entry(0, 8), "b": entry(4, 12)}, bytes(12)),
+        "damaged",
+    ),
+    "a name of the terminal in a header": (
+        header({"\x1b[2J": entry(0, 8), "\x1b": entry(4, 12)}, bytes(12)),
+        r"tensor `\\x1b",
+    ),
+    "a hole": (
+        header({"a": entry(0, 8), "b": entry(12, 20)}, bytes(20)),
+        "damaged",
+    ),
+    "offsets beyond the end": (header({"a": entry(0, 80, (20,))}), "damaged"),
+    "offsets the wrong way": (
+        header({"a": entry(8, 0)}, bytes(8)),
+        "damaged",
+    ),
+    "negative offsets": (header({"a": entry(-8, 0)}, bytes(8)), "damaged"),
+    "another size than the shape's": (
+        header({"a": entry(shape=(3,))}, bytes(8)),
+        "damaged",
+    ),
+    "a shape that overflows": (
+        header({"a": entry(shape=(2**33, 2**33))}, bytes(8)),
+        "damaged",
+    ),
+    "an unknown type": (header({"a": entry(dtype="Q9")}, bytes(8)), "damaged"),
+    "a type without a place": (
+        header({"a": entry(dtype="F8_E4M3", shape=(8,))}, bytes(8)),
+        "'a' is of type F8_E4M3; expected one of F64",
+    ),
+    "a name twice": (
+        header(
+            '{{"a": {0}, "a": {0}}}'.format(json.dumps(entry())).encode(),
+            bytes(8),
+        ),
+        "twice",
+    ),
+    "metadata that is no text": (
+        header({"__metadata__": {"a": 1}, "a": entry()}, bytes(8)),
+        "damaged",
+    ),
+    "no tensors in it": (header({}), "no tensors"),
+    "metadata alone": (header({"__metadata__": {"a": "b"}}), "no tensors"),
+    "its values are no numbers": (
+        header({"a": entry()}, np.full(2, np.nan, np.float32).tobytes()),
+        "'a' holds values that are not finite",
+    ),
+}
+
+# Pickles that are long: what an instruction asks for takes more memory than
+# the byte or two that it is long.
+LONG = {
+    "deep lists": (archive(b"]" * 30_000 + b"a" * (30_000 - 1)), "a list in"),
+    "deep tuples": (archive(b"N" + b"\x85" * 30_000), "a tuple in"),
+    "deep calls": (
+        archive(name("a", "b") + b")R" * 30_000),
+        "call returned",
+    ),
+    "a storage a thousand times": (
+        archive(
+            dictionary(
+                **{
+                    f"x{i}": tensor((50_000,), (1,), size=50_000)
+                    for i in range(1000)
+                }
+            ),
+            data_0=bytes(200_000),
+        ),
+        "200000000 bytes share storages",
+    ),
+}
+
+
+class FileTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.path = pathlib.Path(folder.name) / "weights.bin"
+
+  def read(self, data):
+    self.path.write_bytes(data)
+    return files.read_tensors(self.path)
+
+  def assert_refused(self, pattern, function, path):
+    """Asserts one line that names the file, what was expected, the remedy."""
+    with self.assertRaises(errors.UserError) as context:
+      function()
+    message = str(context.exception)
+    self.assertTrue(message.startswith(f"{path}: "), message)
+    self.assertRegex(message, pattern)
+    self.assertRegex(message, r"; expected .*\. [A-Z].*\.$")
+    self.assertTrue(message.isprintable(), ascii(message))
+    self.assertLess(len(message), 700)
+
+
+class GoldenTest(FileTest):
+
+  @parameterized.parameters(
+      "kinds.pth",
+      "plain.pth",
+      "mmengine.pth",
+      "encoding.pth",
+      "timm.pth",
+      "legacy.pth",
+      "legacy_mmengine.pth",
+  )
+  def test_tensors_are_those_of_pytorch(self, file):
+    with np.load(GOLDEN / "expected.npz") as f:
+      expected = {
+          key.removeprefix(f"{file}/"): f[key]
+          for key in f
+          if key.startswith(f"{file}/")
+      }
+    got = files.read_tensors(GOLDEN / file)
+    self.assertEqual(list(got), list(expected))
+    for key, x in expected.items():
+      if key == "bfloat16":
+        self.assertEqual(got[key].dtype, ml_dtypes.bfloat16)
+      else:
+        self.assertEqual(got[key].dtype, x.dtype)
+      np.testing.assert_array_equal(got[key].astype(x.dtype), x, key)
+      self.assertEqual(got[key].shape, x.shape)
+
+  def test_tensors_are_views_of_the_file(self):
+    got = files.read_tensors(GOLDEN / "kinds.pth")
+    self.assertTrue(np.shares_memory(got["base"], got["transposed"]))
+    for x in got.values():
+      self.assertFalse(x.size and x.flags.writeable)
+
+  def test_strings_of_python_2(self):
+    dictionaries = name("collections", "OrderedDict")
+    storage_id = together(
+        python2_string(b"storage"),
+        name("torch", "FloatStorage"),
+        python2_string(b"0"),
+        python2_string(b"cuda:0"),
+        number(6),
+        b"N",
+    )
+    weight = call(
+        name("torch._utils", "_rebuild_tensor"),
+        storage_id + b"Q",
+        number(0),
+        numbers(3, 2),
+        numbers(2, 1),
+    )
+    pair = b"](" + python2_string(b"module.weight") + weight + b"e"
+    # What an ordered dictionary was to Python 2.
+    weights = call(dictionaries, b"](" + pair + b"e")
+    got = self.read(
+        legacy(
+            b"}" + python2_string(b"state_dict") + weights + b"s",
+            ((python2_string(b"0"), 6, VALUES.tobytes()),),
+        )
+    )
+    self.assertEqual(list(got), ["weight"])
+    np.testing.assert_array_equal(got["weight"], VALUES.reshape(3, 2))
+
+  def test_names_decide_nothing(self):
+    got = self.read((GOLDEN / "plain.pth").read_bytes())
+    self.assertIn("conv.weight", got)
+    self.assertLen(self.read(SAFE), 1)
+
+  @parameterized.parameters(
+      ("legacy_complex.pth", r"a storage of type torch\.ComplexFloatStorage"),
+      ("script.pt", "TorchScript"),
+      ("whole_model.pth", r"an object of __main__\.Net in place"),
+      ("quantized.pth", "'x' is an object of torch._utils._rebuild_qtensor"),
+      ("sparse.pth", "'x' is an object of .*_rebuild_sparse_tensor"),
+      ("complex.pth", r"'x' is of type torch\.ComplexFloatStorage"),
+      ("negated.pth", "'x' is a view with signs"),
+      ("float8.pth", "'x' is an object of torch._utils._rebuild_tensor_v3"),
+      ("expanded.pth", "'x' is made of fewer values"),
+  )
+  def test_what_is_no_weights_here_is_named(self, file, pattern):
+    path = GOLDEN / file
+    self.assert_refused(pattern, lambda: files.read_tensors(path), path)
+
+  @parameterized.parameters("plain.pth", "mmengine.pth")
+  def test_every_bit_of_a_storage_counts(self, file):
+    data = (GOLDEN / file).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(data)) as z:
+      read = files.read_tensors(GOLDEN / file)
+      storages = [
+          i for i in z.infolist() if "/data/" in i.filename and i.file_size
+      ]
+    count = 0
+    # The file begins with those of the weights.
+    for info in storages[: len(read)]:
+      length = struct.unpack_from("<HH", data, info.header_offset + 26)
+      start = info.header_offset + 30 + sum(length)
+      for position in range(start, start + info.file_size, 5):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        with self.assertRaises(errors.UserError, msg=f"byte {position}"):
+          self.read(damaged)
+        count += 1
+    self.assertGreater(count, 50)
+
+  @parameterized.parameters(
+      "kinds.pth", "mmengine.pth", "encoding.pth", "legacy.pth"
+  )
+  def test_every_cut_is_named(self, file):
+    data = (GOLDEN / file).read_bytes()
+    for length in range(0, len(data), 61):
+      self.path.write_bytes(data[:length])
+      self.assert_refused(
+          "expected weights", lambda: files.read_tensors(self.path), self.path
+      )
+
+  @hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
+  @hypothesis.given(
+      st.sampled_from(
+          ("kinds.pth", "mmengine.pth", "legacy_mmengine.pth", "safetensors")
+      ),
+      st.lists(
+          st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)),
+          min_size=1,
+          max_size=4,
+      ),
+      st.booleans(),
+  )
+  def test_random_damage_is_named_or_does_no_harm(self, file, changes, mend):
+    if file == "safetensors":
+      data = bytearray(SAFE)
+    else:
+      data = bytearray((GOLDEN / file).read_bytes())
+    for place, value in changes:
+      data[int(place * len(data))] = value
+    if mend and data.startswith(b"PK"):
+      # What an attacker would: so that the pickle is read, damage and all.
+      data = with_sums(bytes(data))
+    self.path.write_bytes(data)
+    try:
+      files.read_tensors(self.path)
+    except errors.UserError as error:
+      self.assertTrue(str(error).isprintable(), error)
+
+
+def with_sums(data):
+  """Returns the archive with the checksums of what it holds now."""
+  try:
+    with zipfile.ZipFile(io.BytesIO(data)) as z:
+      records = z.infolist()
+      start = z.start_dir
+  except Exception:  # Damaged: there is nothing to put in order.
+    return data
+  data = bytearray(data)
+  for info in records:
+    if info.header_offset + 30 > len(data):
+      continue
+    length = struct.unpack_from("<HH", data, info.header_offset + 26)
+    first = info.header_offset + 30 + sum(length)
+    checksum = zlib.crc32(data[first : first + info.file_size])
+    struct.pack_into("<I", data, start + 16, checksum)
+    start += 46 + sum(struct.unpack_from("<HHH", data, start + 28))
+    if start + 46 > len(data):
+      break
+  return bytes(data)
+
+
+class HostileTest(FileTest):
+
+  @parameterized.named_parameters(
+      (key, data, pattern, 2 if key in DAMAGED else 128)
+      for key, (data, pattern) in (DAMAGED | LONG).items()
+  )
+  def test_refused_in_one_line(self, data, pattern, times):
+    self.path.write_bytes(data)
+    start = time.monotonic()
+    self.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("error")
+    tracemalloc.start()
+    self.addCleanup(tracemalloc.stop)
+    self.assert_refused(
+        pattern, lambda: files.read_tensors(self.path), self.path
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    self.assertLess(peak, times * len(data) + 2**17)
+    self.assertLess(time.monotonic() - start, 10)
+    self.assertFalse(PLANTED.exists())
+
+  def test_there_are_many_of_them(self):
+    self.assertGreater(len(DAMAGED | LONG), 100)
+
+  @parameterized.parameters(HARM, HARM_BY_NAME)
+  def test_the_harm_is_real(self, harm):
+    pickle.loads(b"\x80\x02" + harm + b".")
+    self.assertTrue(PLANTED.exists())
+    PLANTED.rmdir()
+
+  @parameterized.parameters(HARM, HARM_BY_NAME, HARM_IN_STATE)
+  def test_harm_beside_the_weights_is_not_done(self, harm):
+    weights = dictionary(weight=tensor())
+    for pickled in (
+        dictionary(state_dict=weights, meta=harm, optimizer=harm),
+        dictionary(meta=harm, state_dict=weights),
+        dictionary(message_hub=dictionary(x=harm), state_dict=weights),
+        dictionary(meta=b"}" + harm + b"K\x01s", model=weights),
+        # Called for nothing, and thrown away.
+        harm + b"0" + weights,
+        # The attributes of the dictionary, where PyTorch keeps versions.
+        call(name("collections", "OrderedDict"))
+        + weights[1:]
+        + dictionary(_metadata=harm)
+        + b"b",
+        # Hooks on a gradient.
+        dictionary(
+            weight=call(
+                name("torch._utils", "_rebuild_parameter"),
+                tensor(),
+                b"\x88",
+                harm,
+            )
+        ),
+    ):
+      for data in (archive(pickled), legacy(pickled)):
+        got = self.read(data)
+        self.assertEqual(list(got), ["weight"])
+        np.testing.assert_array_equal(got["weight"], VALUES.reshape(2, 3))
+        self.assertFalse(PLANTED.exists())
+
+  def test_paths_that_are_no_files(self):
+    folder = self.path.parent
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    for path, pattern in (
+        (folder, "a folder"),
+        (folder / "none.pth", "No such file"),
+        (folder / "none" / "none.pth", "No such file"),
+        (pipe, "not a file"),
+        (pathlib.Path("/dev/zero"), "not a file"),
+        (folder / ("x" * 300), "too long"),
+    ):
+      self.assert_refused(pattern, lambda p=path: files.read_tensors(p), path)
+      self.assert_refused(pattern, lambda p=path: files.read_metadata(p), path)
+
+  def test_the_number_of_records_is_bounded(self):
+    more = {f"data_{i}": b"" for i in range(1, 2000)}
+    data = archive(dictionary(x=tensor()), **more)
+    self.assertLen(self.read(data), 1)
+    with absltest.mock.patch.object(stored_zip, "MOST_RECORDS", 2000):
+      self.assert_refused(
+          "2000 records or more",
+          lambda: files.read_tensors(self.path),
+          self.path,
+      )
+
+
+class NamesTest(FileTest):
+  """What is wrapped around weights, and put before their names."""
+
+  @parameterized.parameters(
+      "state_dict", "model_state_dict", "model_state", "model", "net"
+  )
+  def test_wrapped(self, key):
+    weights = dictionary(weight=tensor())
+    other = dictionary(weight=tensor((3,), (1,)))
+    got = self.read(
+        archive(
+            dictionary(
+                epoch=b"K\x05", optimizer=other, **{key: weights}, iter=b"N"
+            )
+        )
+    )
+    self.assertEqual({k: v.shape for k, v in got.items()}, {"weight": (2, 3)})
+
+  def test_wrapped_twice(self):
+    weights = dictionary(state_dict=dictionary(weight=tensor()))
+    got = self.read(archive(dictionary(model=weights)))
+    self.assertEqual(list(got), ["weight"])
+
+  def test_averages_come_before_what_they_are_of(self):
+    average = dictionary(average=tensor())
+    weights = dictionary(weight=tensor())
+    for key in ("state_dict_ema", "model_ema"):
+      got = self.read(
+          archive(dictionary(**{"state_dict": weights, key: average}))
+      )
+      self.assertEqual(list(got), ["average"])
+      got = self.read(archive(dictionary(**{"model": weights, key: b"N"})))
+      self.assertEqual(list(got), ["weight"])
+
+  def test_a_layer_of_such_a_name_is_a_layer(self):
+    got = self.read(
+        archive(dictionary(**{"model": tensor(), "net.weight": tensor()}))
+    )
+    self.assertEqual(list(got), ["model", "net.weight"])
+
+  @parameterized.parameters(
+      (("module.a", "module.b"), ("a", "b")),
+      (("module.module.a", "module.module.b"), ("a", "b")),
+      (("module.a", "b"), ("module.a", "b")),
+      (("modules.a", "modules.b"), ("modules.a", "modules.b")),
+      (("module.a", "module.module.b"), ("a", "module.b")),
+  )
+  def test_module_goes_where_all_have_it(self, before, after):
+    got = self.read(archive(dictionary(**{k: tensor() for k in before})))
+    self.assertEqual(tuple(got), after)
+    files.write_safetensors(self.path, {k: VALUES for k in before}, {})
+    self.assertCountEqual(files.read_tensors(self.path), after)
+
+
+class SafetensorsTest(FileTest):
+
+  def test_written_is_read(self):
+    kinds = files.read_tensors(GOLDEN / "kinds.pth")
+    metadata = {"source": "mmsegmentation\n\u00e9", "empty": ""}
+    files.write_safetensors(self.path, kinds, metadata)
+    self.assertEqual(files.read_metadata(self.path), metadata)
+    got = files.read_tensors(self.path)
+    # Also by the library itself, which has no bfloat16 everywhere.
+    others = safetensors.numpy.load(
+        safetensors.numpy.save({"base": np.ascontiguousarray(kinds["base"])})
+    )
+    np.testing.assert_array_equal(others["base"], got["base"])
+    self.assertCountEqual(got, kinds)
+    for key, x in kinds.items():
+      self.assertEqual((got[key].shape, got[key].dtype), (x.shape, x.dtype))
+      np.testing.assert_array_equal(got[key], x, key)
+
+  def test_by_the_library(self):
+    tensors = {"a": VALUES, "b": np.arange(4, dtype=np.float16).reshape(2, 2)}
+    got = self.read(safetensors.numpy.save(tensors))
+    for key, x in tensors.items():
+      np.testing.assert_array_equal(got[key], x)
+      self.assertFalse(got[key].flags.writeable)
+    self.assertEqual(files.read_metadata(self.path), {})
+    files.write_safetensors(self.path, tensors, {"a": "b"})
+    got = safetensors.numpy.load_file(self.path)
+    for key, x in tensors.items():
+      np.testing.assert_array_equal(got[key], x)
+
+  def test_views_of_the_file_outlive_its_replacement(self):
+    files.write_safetensors(self.path, {"a": VALUES}, {})
+    before = files.read_tensors(self.path)
+    files.write_safetensors(self.path, {"a": before["a"] + 1}, {})
+    np.testing.assert_array_equal(before["a"], VALUES)
+    np.testing.assert_array_equal(
+        files.read_tensors(self.path)["a"], VALUES + 1
+    )
+
+  def test_a_failed_write_leaves_what_was_there(self):
+    files.write_safetensors(self.path, {"a": VALUES}, {})
+    full = OSError(28, "No space left on device")
+    for function in ("fsync", "replace"):
+      with absltest.mock.patch.object(os, function, side_effect=full):
+        self.assert_refused(
+            "cannot be written.*No space left",
+            lambda: files.write_safetensors(self.path, {"a": VALUES + 1}, {}),
+            self.path,
+        )
+      self.assertEqual(
+          [p.name for p in self.path.parent.iterdir()], ["weights.bin"]
+      )
+      np.testing.assert_array_equal(files.read_tensors(self.path)["a"], VALUES)
+
+  def test_where_nothing_can_be_written(self):
+    path = self.path.parent / "none" / "x.safetensors"
+    self.assert_refused(
+        "No such file",
+        lambda: files.write_safetensors(path, {"a": VALUES}, {}),
+        path,
+    )
+    path = self.path.parent
+    self.assert_refused(
+        "cannot be written",
+        lambda: files.write_safetensors(path, {"a": VALUES}, {}),
+        path,
+    )
+
+  def test_others_may_read_what_is_written(self):
+    files.write_safetensors(self.path, {"a": VALUES}, {})
+    other = self.path.parent / "other"
+    other.touch()
+    self.assertEqual(self.path.stat().st_mode, other.stat().st_mode)
+
+  def test_metadata_of_something_else(self):
+    for data, pattern in (
+        (GOOD, "not a .safetensors file"),
+        (SAFE[:-1], "cut short or damaged"),
+        (header(b"{}", length=2**63), "a header of"),
+    ):
+      self.path.write_bytes(data)
+      self.assert_refused(
+          pattern, lambda: files.read_metadata(self.path), self.path
+      )
+
+
+if __name__ == "__main__":
+  absltest.main()

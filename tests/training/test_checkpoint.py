@@ -1,0 +1,535 @@
+"""Tests for ctxseg_jax.checkpoint."""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ctxseg_jax import errors
+from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training.checkpoint import manifest as manifest_lib
+
+P = jax.sharding.PartitionSpec
+
+
+@flax.struct.dataclass
+class State:
+  step: jax.Array
+  params: dict
+  model_state: dict
+  opt_state: tuple
+
+
+def replicated(num_devices=1):
+  mesh = jax.sharding.Mesh(jax.devices()[:num_devices], ("data",))
+  return jax.sharding.NamedSharding(mesh, P())
+
+
+def make_state(step, num_devices=1, channels=4):
+  """Returns a state whose every value depends on the step."""
+  rng = np.random.default_rng(step)
+  params = {
+      "backbone": {
+          "stem": {"kernel": rng.normal(size=(3, 3, 3, channels))},
+          "norm": {"scale": rng.normal(size=channels)},
+      },
+      "head": {"kernel": rng.normal(size=(channels, 5))},
+  }
+  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+  # Masked and partitioned transformations have containers without arrays.
+  tx = optax.chain(
+      optax.masked(
+          optax.add_decayed_weights(1e-4), {"backbone": True, "head": False}
+      ),
+      optax.multi_transform(
+          {"slow": optax.sgd(0.1, momentum=0.9), "fast": optax.adam(0.1)},
+          {"backbone": "slow", "head": "fast"},
+      ),
+  )
+  opt_state = jax.tree.map(lambda x: x + step, tx.init(params))
+  model_state = {"batch_stats": {"mean": jnp.arange(8.0) * step}, "none": {}}
+  state = State(jnp.int32(step), params, model_state, opt_state)
+  return jax.device_put(state, replicated(num_devices))
+
+
+def write(directory, *steps, **kwargs):
+  with checkpoint.Checkpoints(directory, **kwargs) as checkpoints:
+    for step in steps:
+      checkpoints.save(step, make_state(step), {"step": step})
+
+
+def equal(a, b):
+  return jax.tree.structure(a) == jax.tree.structure(b) and all(
+      x.dtype == y.dtype and np.array_equal(x, y)
+      for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
+
+
+def make_directory(test):
+  directory = tempfile.TemporaryDirectory()
+  test.addCleanup(directory.cleanup)
+  return pathlib.Path(directory.name)
+
+
+def truncate(path):
+  os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+  os.truncate(path, 0)
+
+
+def flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def delete(path):
+  path.unlink()
+
+
+class CheckpointsTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.directory = make_directory(self) / "ckpt"
+
+  def test_restores_what_was_saved(self):
+    write(self.directory, 3)
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      state, meta, step = checkpoints.restore(make_state(0))
+    self.assertEqual(step, 3)
+    self.assertEqual(meta, {"step": 3})
+    self.assertTrue(equal(state, make_state(3)))
+    self.assertFalse(equal(state, make_state(4)))
+
+  def test_nothing_there_restores_none(self):
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      self.assertIsNone(checkpoints.restore(make_state(0)))
+
+  def test_poll_reports_a_step_once_and_only_when_complete(self):
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      self.assertEqual(checkpoints.poll(), [])
+      checkpoints.save(1, make_state(1), {})
+      seen = []
+      while not seen:
+        seen = checkpoints.poll()
+        manifest = self.directory / "1" / manifest_lib.NAME
+        self.assertTrue(manifest.exists() or not seen)
+      self.assertEqual(seen, [1])
+      self.assertEqual(checkpoints.poll(), [])
+      checkpoints.save(2, make_state(2), {})
+      checkpoints.save(3, make_state(3), {})
+      self.assertEqual(checkpoints.wait(), [2, 3])
+      self.assertEqual(checkpoints.poll(), [])
+
+  def test_keeps_the_newest(self):
+    write(self.directory, 1, 2, 3, 4, max_to_keep=2)
+    names = sorted(path.name for path in self.directory.iterdir())
+    self.assertEqual(names, ["3", "4"])
+
+  def test_saving_the_same_step_again_does_nothing(self):
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      checkpoints.save(5, make_state(5), {})
+      checkpoints.save(5, make_state(5), {})
+      self.assertEqual(checkpoints.wait(), [5])
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      checkpoints.restore(make_state(0))
+      checkpoints.save(5, make_state(5), {})
+      self.assertEqual(checkpoints.wait(), [])
+
+  def test_state_may_be_donated_after_save(self):
+    add_one = jax.jit(lambda x: x + 1, donate_argnums=0)
+    x = jax.device_put(jnp.zeros((512, 512)), replicated())
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      checkpoints.save(1, {"x": x}, {})
+      for _ in range(3):
+        x = add_one(x)
+      checkpoints.wait()
+    state, _, _ = checkpoint.load(self.directory)
+    np.testing.assert_array_equal(state["x"], 0.0)
+
+  @parameterized.parameters((8, 1), (1, 8), (2, 4))
+  def test_restores_on_another_number_of_devices(self, before, after):
+    if jax.device_count() < 8:
+      self.skipTest("Needs 8 devices.")
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      checkpoints.save(7, make_state(7, before), {})
+      checkpoints.wait()
+      sharding = replicated(after)
+      target = jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+          make_state(0),
+      )
+      state, _, _ = checkpoints.restore(target)
+    self.assertTrue(equal(state, make_state(7)))
+    for leaf in jax.tree.leaves(state):
+      self.assertEqual(leaf.sharding, sharding)
+
+  def test_another_model_is_listed(self):
+    write(self.directory, 1)
+    target = make_state(0, channels=6)
+    params = dict(target.params)
+    params["neck"] = params.pop("head")
+    target = target.replace(params=params)
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      with self.assertRaises(errors.UserError) as caught:
+        checkpoints.restore(target)
+      self.assertEqual(checkpoints.steps(), [1])
+    message = str(caught.exception)
+    for part in (
+        str(self.directory),
+        "1 missing (params/neck/kernel)",
+        "1 unexpected (params/head/kernel)",
+        "2 of another shape or type (",
+        "params/backbone/stem/kernel is float32[3,3,3,4], expected"
+        " float32[3,3,3,6]",
+    ):
+      self.assertIn(part, message)
+    self.assertNotIn("\n", message)
+    self.assertNotIn("opt_state", message)
+
+
+class DamageTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.root = make_directory(self)
+    write(self.root / "two", 1, 2)
+    write(self.root / "one", 2)
+
+  def restore(self, source, change=None, name=None):
+    """Restores from a fresh copy of a directory with one file changed."""
+    copy = self.root / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(self.root / source, copy)
+    if change is not None:
+      change(copy / "2" / name)
+    with checkpoint.Checkpoints(copy) as checkpoints:
+      return checkpoints.restore(make_state(0))
+
+  def files(self, source):
+    step_dir = self.root / source / "2"
+    return [
+        path.relative_to(step_dir)
+        for path in sorted(step_dir.rglob("*"))
+        if path.is_file()
+    ]
+
+  def test_control_restores_the_newest(self):
+    for source in ("one", "two"):
+      state, _, step = self.restore(source)
+      self.assertEqual(step, 2)
+      self.assertTrue(equal(state, make_state(2)))
+
+  @parameterized.parameters(truncate, empty, flip, delete)
+  def test_every_file_falls_back_to_the_step_before(self, change):
+    names = self.files("two")
+    self.assertGreater(len(names), 8)
+    for name in names:
+      with self.subTest(str(name)):
+        state, meta, step = self.restore("two", change, name)
+        self.assertEqual(step, 1)
+        self.assertEqual(meta, {"step": 1})
+        self.assertTrue(equal(state, make_state(1)))
+        aside = ".damaged"
+        if change is delete and name.name == manifest_lib.NAME:
+          aside = ".incomplete"  # Looks like, and is named, an unended save.
+        self.assertTrue((self.root / "copy" / f"2{aside}").is_dir())
+        self.assertFalse((self.root / "copy" / "2").exists())
+
+  @parameterized.parameters(truncate, empty, flip, delete)
+  def test_without_a_step_before_it_is_an_error(self, change):
+    for name in self.files("one"):
+      if change is delete and name.name == manifest_lib.NAME:
+        continue
+      with self.subTest(str(name)):
+        with self.assertRaisesRegex(errors.UserError, f"{name}"):
+          self.restore("one", change, name)
+        # Nothing was renamed: the next start must not find an empty folder.
+        self.assertTrue((self.root / "copy" / "2").exists())
+
+  def test_manifest_that_was_edited_is_damage_and_not_another_model(self):
+    def change(path):
+      path.write_text(path.read_text().replace("float32[4,5]", "float32[4,6]"))
+
+    _, _, step = self.restore("two", change, manifest_lib.NAME)
+    self.assertEqual(step, 1)
+
+  def test_only_quarantined_steps_are_an_error(self):
+    self.restore("two", flip, "_CHECKPOINT_METADATA")
+    shutil.rmtree(self.root / "copy" / "1")
+    with checkpoint.Checkpoints(self.root / "copy") as checkpoints:
+      with self.assertRaisesRegex(errors.UserError, "2.damaged was set aside"):
+        checkpoints.restore(make_state(0))
+
+  def test_a_quarantined_step_is_saved_again(self):
+    self.restore("two", flip, "meta/metadata")
+    with checkpoint.Checkpoints(self.root / "copy") as checkpoints:
+      checkpoints.restore(make_state(0))
+      checkpoints.save(2, make_state(2), {})
+      self.assertEqual(checkpoints.wait(), [2])
+      self.assertEqual(checkpoints.steps(), [1, 2])
+
+  def test_warning_names_the_file_and_the_step_used(self):
+    with self.assertLogs(level="WARNING") as logs:
+      self.restore("two", flip, "meta/metadata")
+    self.assertLen(logs.output, 1)
+    self.assertIn("copy/2/meta/metadata", logs.output[0])
+    self.assertIn("using step 1", logs.output[0])
+
+  def test_flipped_bits_never_change_weights(self):
+    rng = np.random.default_rng(0)
+    names = self.files("two")
+    for _ in range(30):
+      name = names[rng.integers(len(names))]
+      bit = rng.integers(8)
+
+      def change(path, bit=bit):
+        data = bytearray(path.read_bytes())
+        data[rng.integers(len(data))] ^= 1 << bit
+        path.write_bytes(data)
+
+      state, _, step = self.restore("two", change, name)
+      self.assertTrue(equal(state, make_state(step)))
+
+  def test_load_changes_nothing_and_falls_back(self):
+    flip(self.root / "two" / "2" / "meta" / "metadata")
+    state, _, step = checkpoint.load(self.root / "two")
+    self.assertEqual(step, 1)
+    self.assertTrue(equal(state["params"], make_state(1).params))
+    self.assertTrue((self.root / "two" / "2").exists())
+    with self.assertRaisesRegex(errors.UserError, "meta/metadata"):
+      checkpoint.load(self.root / "two", step=2)
+
+
+class LoadTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.directory = make_directory(self) / "ckpt"
+    write(self.directory, 1, 2)
+
+  def test_without_target_gives_numpy(self):
+    state, meta, step = checkpoint.load(self.directory, step=1)
+    self.assertEqual((meta, step), ({"step": 1}, 1))
+    expected = make_state(1)
+    self.assertTrue(equal(state["params"], expected.params))
+    self.assertTrue(
+        equal(
+            state["model_state"]["batch_stats"],
+            expected.model_state["batch_stats"],
+        )
+    )
+    for leaf in jax.tree.leaves(state):
+      self.assertIsInstance(leaf, np.ndarray)
+
+  def test_reads_a_subtree_onto_its_sharding(self):
+    whole = make_state(0)
+    target = {"params": whole.params, "model_state": whole.model_state}
+    state, _, step = checkpoint.load(self.directory, target)
+    self.assertEqual(step, 2)
+    self.assertTrue(equal(state["params"], make_state(2).params))
+    self.assertTrue(equal(state["model_state"], make_state(2).model_state))
+    self.assertEqual(state["params"]["head"]["kernel"].sharding, replicated())
+
+  def test_subtree_of_another_model_is_an_error(self):
+    params = make_state(0).params
+    del params["head"]
+    with self.assertRaisesRegex(
+        errors.UserError, r"1 unexpected \(params/head/kernel\)"
+    ):
+      checkpoint.load(self.directory, {"params": params})
+
+  def test_absent(self):
+    with self.assertRaisesRegex(errors.UserError, "none is there"):
+      checkpoint.load(self.directory / "nowhere")
+    with self.assertRaisesRegex(errors.UserError, r"no step 9.*\[1, 2\]"):
+      checkpoint.load(self.directory, step=9)
+
+  def test_best_is_replaced(self):
+    best = self.directory.parent / "best"
+    for step in (4, 8, 6, 6):  # 6 after 8: the run was set back.
+      checkpoint.save_best(best, make_state(step), {"step": step, "miou": 0.5})
+      self.assertEqual([path.name for path in best.iterdir()], [str(step)])
+      state, meta, loaded = checkpoint.load(best)
+      self.assertEqual((loaded, meta["step"]), (step, step))
+      self.assertTrue(equal(state["params"], make_state(step).params))
+
+
+# Saves steps 1, 2, ... and prints each once it is reported complete.
+CHILD = textwrap.dedent("""
+    import os
+    import sys
+    sys.path[:0] = sys.argv[2:]
+    import test_checkpoint
+    from ctxseg_jax.training import checkpoint
+
+    with checkpoint.Checkpoints(sys.argv[1], max_to_keep=1) as checkpoints:
+      resumed = checkpoints.restore(test_checkpoint.make_state(0))
+      first = resumed[2] + 1 if resumed else 1
+      for step in range(first, int(os.environ["LAST"]) + 1):
+        if step == 3:
+          os.environ["CTXSEG_FAULT"] = os.environ["FAULT"]
+        state = test_checkpoint.make_state(step)
+        checkpoints.save(step, state, {"step": step})
+        for complete in checkpoints.wait():
+          print(complete, flush=True)
+""")
+
+
+class KillTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      ("after_commit", 2),
+      ("before_manifest", 2),
+      ("before_prune", 3),
+      ("", 3),
+  )
+  def test_kill_leaves_the_last_complete_step(self, point, expected):
+    directory = make_directory(self) / "ckpt"
+    here = pathlib.Path(__file__).parent
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD, directory, here.parents[1], here],
+        env={**os.environ, "FAULT": point, "LAST": "3"},
+        capture_output=True,
+        text=True,
+    )
+    self.assertEqual(
+        result.returncode, -signal.SIGKILL if point else 0, result.stderr
+    )
+    reported = [int(line) for line in result.stdout.split()]
+    self.assertEqual(reported, [1, 2] if point else [1, 2, 3])
+    with checkpoint.Checkpoints(directory, max_to_keep=1) as checkpoints:
+      state, _, step = checkpoints.restore(make_state(0))
+      self.assertEqual(step, expected)
+      self.assertTrue(equal(state, make_state(step)))
+      # The run goes on, and what the kill left does not pile up.
+      for later in (step + 1, step + 2):
+        checkpoints.save(later, make_state(later), {})
+      checkpoints.wait()
+      names = [path.name for path in directory.iterdir()]
+      self.assertEqual(names, [str(step + 2)])
+
+  @pytest.mark.slow
+  def test_kill_at_random_moments_loses_nothing_reported(self):
+    directory = make_directory(self) / "ckpt"
+    here = pathlib.Path(__file__).parent
+    rng = np.random.default_rng(0)
+    reported = 0
+    for _ in range(15):
+      child = subprocess.Popen(
+          [sys.executable, "-c", CHILD, directory, here.parents[1], here],
+          env={**os.environ, "FAULT": "", "LAST": "1000000"},
+          stdout=subprocess.PIPE,
+          stderr=subprocess.DEVNULL,
+          text=True,
+      )
+      with child:
+        lines = [child.stdout.readline()]
+        time.sleep(rng.uniform(0.0, 0.2))
+        child.kill()
+        lines += child.stdout.readlines()
+      steps = [int(line) for line in lines if line.endswith("\n")]
+      self.assertEqual(steps[0], reported + 1)
+      with checkpoint.Checkpoints(directory, max_to_keep=1) as checkpoints:
+        state, _, step = checkpoints.restore(make_state(0))
+      self.assertIn(step - steps[-1], (0, 1))  # A kill may precede the print.
+      self.assertTrue(equal(state, make_state(step)))
+      reported = step
+
+
+class DiskFullTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.directory = make_directory(self) / "ckpt"
+    # Beyond this size a write fails with EFBIG, much as on a full disk.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    self.addCleanup(signal.signal, signal.SIGXFSZ, signal.SIG_DFL)
+    self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, self.limits)
+
+  def limit(self, size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, self.limits[1]))
+
+  def unlimit(self):
+    resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+
+  def fail_to_save(self, method):
+    """Returns the error of a save under a limit; step 1 was complete."""
+    checkpoints = checkpoint.Checkpoints(self.directory)
+    checkpoints.save(1, make_state(1), {})
+    checkpoints.wait()
+    big = np.random.default_rng(0).normal(size=(512, 512))
+    self.limit(100_000)
+    with self.assertRaises(errors.UserError) as caught:
+      checkpoints.save(2, {"big": jax.device_put(big, replicated())}, {})
+      getattr(checkpoints, method)()
+    checkpoints.close()
+    self.unlimit()
+    return str(caught.exception)
+
+  def test_wait_and_close_report_it(self):
+    for method in ("wait", "close"):
+      with self.subTest(method):
+        shutil.rmtree(self.directory, ignore_errors=True)
+        message = self.fail_to_save(method)
+        self.assertIn(str(self.directory), message)
+        self.assertIn("step 2 could not be written", message)
+        self.assertIn("File too large", message)
+        self.assertIn("step 1 is intact", message)
+        self.assertNotIn("\n", message)
+        names = [path.name for path in self.directory.iterdir()]
+        self.assertEqual(names, ["1"])
+
+  def test_training_goes_on_after_space_is_freed(self):
+    self.fail_to_save("wait")
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      state, _, step = checkpoints.restore(make_state(0))
+      self.assertEqual(step, 1)
+      self.assertTrue(equal(state, make_state(1)))
+      checkpoints.save(2, make_state(2), {})
+      self.assertEqual(checkpoints.wait(), [2])
+
+  def test_directory_that_is_a_file(self):
+    self.directory.write_text("")
+    with self.assertRaisesRegex(errors.UserError, "cannot keep checkpoints"):
+      checkpoint.Checkpoints(self.directory)
+
+
+class ManifestTest(absltest.TestCase):
+
+  def test_lists_every_file_and_array(self):
+    directory = make_directory(self)
+    write(directory, 1)
+    step_dir = directory / "1"
+    manifest = json.loads((step_dir / manifest_lib.NAME).read_text())
+    files = {
+        path.relative_to(step_dir).as_posix()
+        for path in step_dir.rglob("*")
+        if path.is_file()
+    }
+    self.assertEqual(set(manifest["files"]), files - {manifest_lib.NAME})
+    self.assertEqual(manifest["arrays"]["params/head/kernel"], "float32[4,5]")
+
+
+if __name__ == "__main__":
+  absltest.main()

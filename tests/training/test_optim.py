@@ -1,0 +1,135 @@
+"""Schedules against published values; updates against PyTorch's rule."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.training import optim
+
+
+class ScheduleTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      (0, 0.01),
+      (1, 0.0099998875),
+      (20000, 0.0077188951),
+      (40000, 0.0053588673),
+      (79999, 3.866e-7),
+      (80000, 0.0),
+  )
+  def test_poly(self, step, expected):
+    schedule = optim.poly(0.01, 80000)
+    np.testing.assert_allclose(schedule(step), expected, rtol=2e-3, atol=1e-9)
+    if step < 79999:  # Near the end float32 has few digits of 1 - t / T.
+      np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
+
+  @parameterized.parameters((40000, 0.0054052786), (80000, 0.0001))
+  def test_poly_with_a_floor_as_mmsegmentation(self, step, expected):
+    schedule = optim.poly(0.01, 80000, end_value=1e-4)
+    np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
+
+  def test_warmup_rises_to_the_rate_and_then_decays_to_zero(self):
+    _, schedule = optim.make(
+        dict(
+            learning_rate=0.1,
+            schedule=dict(name="poly", power=1.0, warmup_steps=10),
+        ),
+        total_steps=110,
+    )
+    values = [float(schedule(s)) for s in (0, 5, 10, 60, 110)]
+    np.testing.assert_allclose(values, [0, 0.05, 0.1, 0.05, 0], atol=1e-7)
+
+
+class UpdateTest(parameterized.TestCase):
+
+  def _run(self, config, params, grads, steps=3):
+    tx, _ = optim.make(config, total_steps=100)
+    state = tx.init(params)
+    for _ in range(steps):
+      updates, state = tx.update(grads, state, params)
+      params = jax.tree.map(lambda p, u: p + u, params, updates)
+    return params
+
+  def test_matches_the_rule_of_pytorch(self):
+    # v <- m v + (g + d p); p <- p - rate * multiplier * v, by loops.
+    config = dict(
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=0.01,
+        lr_multipliers=dict(head=10.0),
+        schedule=dict(name="poly", power=0.9),
+    )
+    params = {
+        "backbone": {"w": jnp.float32(2.0)},
+        "head": {"w": jnp.float32(3)},
+    }
+    grads = {"backbone": {"w": jnp.float32(0.5)}, "head": {"w": jnp.float32(1)}}
+    ours = self._run(config, params, grads)
+    for part, p, g, multiplier in (
+        ("backbone", 2.0, 0.5, 1.0),
+        ("head", 3.0, 1.0, 10.0),
+    ):
+      v = 0.0
+      for step in range(3):
+        v = 0.9 * v + (g + 0.01 * p)
+        p -= 0.1 * (1 - step / 100) ** 0.9 * multiplier * v
+      np.testing.assert_allclose(ours[part]["w"], p, rtol=1e-5)
+
+  def test_the_factors_of_all_patterns_that_match_are_multiplied(self):
+    # DeepLabV2: the head at 10 times the rate, its biases at 20.
+    config = dict(
+        learning_rate=0.1,
+        lr_multipliers={"head": 10.0, "head/*/bias": 2.0},
+        schedule=dict(name="constant"),
+    )
+    one = jnp.ones(1)
+    params = {
+        "backbone": {"conv": {"kernel": one, "bias": one}},
+        "head": {"conv": {"kernel": one, "bias": one}},
+        "header": one,
+    }
+    ours = self._run(config, params, params, steps=1)
+    moved = jax.tree.map(lambda a, b: float((a - b)[0]) / 0.1, params, ours)
+    expected = {
+        "backbone": {"conv": {"kernel": 1.0, "bias": 1.0}},
+        "head": {"conv": {"kernel": 10.0, "bias": 20.0}},
+        "header": 1.0,
+    }
+    chex.assert_trees_all_close(moved, expected, rtol=1e-5)
+
+  @parameterized.parameters(("all", True), ("kernels", False))
+  def test_the_mask_says_what_decays(self, mask, decays):
+    config = dict(learning_rate=0.1, weight_decay=0.5, weight_decay_mask=mask)
+    params = {"head": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 2))}}
+    grads = jax.tree.map(jnp.zeros_like, params)
+    ours = self._run(config, params, grads, steps=1)
+    np.testing.assert_allclose(ours["head"]["kernel"], 0.95, rtol=1e-6)
+    np.testing.assert_allclose(
+        ours["head"]["bias"], 0.95 if decays else 1.0, rtol=1e-6
+    )
+
+  @parameterized.parameters(
+      (dict(learnig_rate=0.1), "learnig_rate.*did you mean.*learning_rate"),
+      (dict(learning_rate=0.1, schedule=dict(name="poli")), "poli.*poly"),
+      (
+          dict(learning_rate=0.1, schedule=dict(name="poly", powr=1.0)),
+          "optim.schedule.powr",
+      ),
+      (dict(learning_rate=0.1, weight_decay_mask="some"), "kernels"),
+  )
+  def test_typos_are_named(self, config, message):
+    with self.assertRaisesRegex(errors.UserError, message):
+      optim.make(config, total_steps=10)
+
+  def test_a_multiplier_for_a_part_that_is_not_there_is_refused(self):
+    config = dict(learning_rate=0.1, lr_multipliers=dict(neck=2.0))
+    with self.assertRaisesRegex(errors.UserError, "neck"):
+      self._run(config, {"head": jnp.ones(2)}, {"head": jnp.ones(2)})
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,267 @@
+"""The training step: any number of devices computes the same update."""
+
+import re
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.models import network
+from ctxseg_jax.models.heads import HEADS
+from ctxseg_jax.training import optim
+from ctxseg_jax.training import step as step_lib
+
+MODEL = dict(
+    backbone=dict(name="shallow", channels=8),
+    head=dict(name="encnet", channels=8, num_codewords=4, dropout_rate=0.0),
+    aux_head=dict(name="fcn", stage="stage3", channels=8, dropout_rate=0.0),
+)
+LOSS = dict(
+    logits=dict(loss="softmax_cross_entropy", weight=1.0),
+    aux_logits=dict(loss="softmax_cross_entropy", weight=0.4),
+    se_logits=dict(loss="presence_bce", weight=0.2),
+)
+NUM_CLASSES = 3
+
+
+def make_batch(seed=0, size=16):
+  rng = np.random.default_rng(seed)
+  label = rng.integers(0, NUM_CLASSES, (8, size, size)).astype(np.uint8)
+  label[0] = 255  # Devices see different numbers of labelled pixels:
+  label[1, :12] = 255  # none, a quarter, all.
+  return {
+      "image": rng.integers(0, 256, (8, size, size, 3)).astype(np.uint8),
+      "label": label,
+  }
+
+
+def make_step(
+    num_devices, model=None, loss=None, switches=None, **optim_config
+):
+  mesh = jax.sharding.Mesh(
+      np.array(jax.devices()[:num_devices]), (step_lib.AXIS,)
+  )
+  net = network.build(model or MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS)
+  config = dict(learning_rate=0.1, momentum=0.9) | optim_config
+  tx, _ = optim.make(config, total_steps=10)
+  state = step_lib.init_state(net, tx, jax.random.key(0), (16, 16))
+  state = jax.device_put(state, NamedSharding(mesh, P()))
+  step = step_lib.make_train_step(
+      net,
+      tx,
+      mesh,
+      loss or LOSS,
+      mean=(127,) * 3,
+      std=(60,) * 3,
+      switches=switches,
+  )
+
+  def put(batch):
+    return jax.device_put(batch, NamedSharding(mesh, P(step_lib.AXIS)))
+
+  return step, state, put
+
+
+class DevicesTest(parameterized.TestCase):
+
+  def _run(self, num_devices, steps=1):
+    step, state, put = make_step(num_devices)
+    before = jax.device_get(state.params)
+    for i in range(steps):
+      state, scalars = step(state, put(make_batch(i)), jax.random.key(1))
+    # With momentum and one step the update is the gradient itself.
+    grads = jax.tree.map(
+        lambda a, b: (a - b) / 0.1, before, jax.device_get(state.params)
+    )
+    return grads, jax.device_get(state), jax.device_get(scalars)
+
+  @parameterized.parameters(2, 4, 8)
+  def test_equal_one_device(self, num_devices):
+    grads, state, scalars = self._run(1)
+    grads_n, state_n, scalars_n = self._run(num_devices)
+    # Plain SGD would show a constant factor; an adaptive rule would hide it.
+    chex.assert_trees_all_close(grads_n, grads, rtol=1e-3, atol=2e-5)
+    chex.assert_trees_all_close(
+        state_n.model_state, state.model_state, rtol=1e-4, atol=1e-5
+    )
+    for name in (
+        "loss/total",
+        "loss/logits",
+        "loss/aux_logits",
+        "loss/se_logits",
+        "grad_norm",
+    ):
+      np.testing.assert_allclose(scalars_n[name], scalars[name], rtol=1e-4)
+
+  def test_eight_devices_stay_with_one_over_several_steps(self):
+    _, state, _ = self._run(1, steps=3)
+    _, state_n, _ = self._run(8, steps=3)
+    chex.assert_trees_all_close(
+        state_n.params, state.params, rtol=1e-3, atol=1e-4
+    )
+
+  def test_one_all_reduce_per_batch_norm_and_pass(self):
+    step, state, put = make_step(8)
+    args = (state, put(make_batch()), jax.random.key(1))
+    batch_norms = sum(
+        path[-1].key == "mean"
+        for path, _ in jax.tree_util.tree_leaves_with_path(
+            state.model_state["batch_stats"]
+        )
+    )
+    text = step.lower(*args).compile().as_text()
+    found = re.findall(r"= .*all-reduce(?:-start)?\(", text)
+    # Mean and mean of squares travel together, as [2, C].
+    forward = [line for line in found if "f32[2," in line]
+    self.assertEqual(batch_norms, 9)
+    self.assertLen(forward, batch_norms)
+    # Backward: one per batch norm; the loss terms and the parameters (whose
+    # gradients the transposition of their replication sums) are combined.
+    self.assertLessEqual(len(found), 2 * batch_norms + 3)
+
+  def test_dropout_differs_between_devices_and_steps(self):
+    model = MODEL | dict(head=dict(name="fcn", channels=64, dropout_rate=0.5))
+    loss = dict(logits=LOSS["logits"])
+    step, state, put = make_step(2, model, loss, learning_rate=0.0)
+    same = {k: np.repeat(v[2:3], 8, 0) for k, v in make_batch().items()}
+    state, first = step(state, put(same), jax.random.key(1))
+    _, second = step(state, put(same), jax.random.key(1))
+    self.assertNotEqual(float(first["loss/total"]), float(second["loss/total"]))
+
+
+class HeadsTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      # The first two are tested above; "pooled", which classifies images, in
+      # test_cifar.
+      *sorted(set(HEADS) - {"encnet", "encoding_aux", "pooled"})
+  )
+  def test_every_head_trains_alike_on_8_devices_and_on_1(self, name):
+    head = dict(name=name, channels=8)
+    if name == "mfnet":
+      head["map_size"] = (4, 4)
+    for field in ("dropout_rate", "aspp_dropout_rate", "decoder_dropout_rate"):
+      if field in HEADS[name].__dataclass_fields__:
+        head[field] = 0.0
+    if "host" in HEADS[name].__dataclass_fields__:
+      head["host"] = dict(name="fcn", channels=8, dropout_rate=0.0)
+    model = dict(backbone=dict(name="shallow", channels=8), head=head)
+    loss = dict(logits=LOSS["logits"])
+    results = []
+    for num_devices in (1, 8):
+      step, state, put = make_step(num_devices, model, loss)
+      state, scalars = step(state, put(make_batch()), jax.random.key(1))
+      results.append(jax.device_get((state.params, state.model_state)))
+      self.assertTrue(np.isfinite(scalars["loss/total"]))
+      chex.assert_tree_all_finite(results[-1])
+    chex.assert_trees_all_close(*results, rtol=2e-3, atol=2e-4)
+
+
+class StepTest(chex.TestCase):
+
+  def test_traces_once(self):
+    chex.clear_trace_counter()
+    net = network.build(MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS)
+    apply = net.apply
+
+    @chex.assert_max_traces(n=1)
+    def counted(*args, **kwargs):
+      return apply(*args, **kwargs)
+
+    object.__setattr__(net, "apply", counted)
+    tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (step_lib.AXIS,))
+    state = step_lib.init_state(net, tx, jax.random.key(0), (16, 16))
+    state = jax.device_put(state, NamedSharding(mesh, P()))
+    step = step_lib.make_train_step(
+        net, tx, mesh, LOSS, mean=(0,) * 3, std=(1,) * 3
+    )
+    sharding = NamedSharding(mesh, P(step_lib.AXIS))
+    for i in range(3):
+      batch = jax.device_put(make_batch(i), sharding)
+      state, _ = step(state, batch, jax.random.key(1))
+    self.assertEqual(int(state.step), 3)
+
+  def test_a_fully_ignored_batch_moves_nothing_but_the_presence_loss(self):
+    loss = {k: v for k, v in LOSS.items() if k != "se_logits"}
+    step, state, put = make_step(8, loss=loss)
+    batch = make_batch()
+    batch["label"][:] = 255
+    before = jax.device_get(state.params)
+    state, scalars = step(state, put(batch), jax.random.key(1))
+    self.assertEqual(float(scalars["loss/total"]), 0.0)
+    chex.assert_trees_all_equal(jax.device_get(state.params), before)
+    chex.assert_tree_all_finite(state)
+
+  def test_what_is_under_ignored_pixels_does_not_matter(self):
+    # Not even to gradients, apart from what batch norm sees of the image.
+    step, state, put = make_step(1)
+    _, scalars = step(state, put(make_batch()), jax.random.key(1))
+    step, state, put = make_step(1)
+    other = make_batch()
+    self.assertEqual((other["label"] == 255).sum(), 256 + 192)
+    _, again = step(state, put(other), jax.random.key(1))
+    chex.assert_trees_all_equal(scalars, again)
+
+  def test_the_total_is_the_weighted_sum(self):
+    step, state, put = make_step(1)
+    _, scalars = step(state, put(make_batch()), jax.random.key(1))
+    expected = (
+        scalars["loss/logits"]
+        + 0.4 * scalars["loss/aux_logits"]
+        + 0.2 * scalars["loss/se_logits"]
+    )
+    np.testing.assert_allclose(scalars["loss/total"], expected, rtol=1e-6)
+
+  def test_diagnostics_are_logged_and_no_state(self):
+    step, state, put = make_step(8)
+    state, scalars = step(state, put(make_batch()), jax.random.key(1))
+    codewords = float(scalars["diagnostics/head/effective_codewords"])
+    self.assertBetween(codewords, 1.0, 4.0)
+    self.assertNotIn("diagnostics", state.model_state)
+
+  def test_the_loss_falls(self):
+    step, state, put = make_step(8)
+    values = []
+    for _ in range(8):
+      state, scalars = step(state, put(make_batch()), jax.random.key(1))
+      values.append(float(scalars["loss/total"]))
+    self.assertLess(values[-1], 0.9 * values[0])
+
+  def test_an_output_that_is_not_there_is_named(self):
+    step, state, put = make_step(
+        1, loss=dict(logitz=dict(loss="softmax_cross_entropy"))
+    )
+    with self.assertRaisesRegex(errors.UserError, "logitz.*aux_logits"):
+      step(state, put(make_batch()), jax.random.key(1))
+
+  def test_unknown_losses_and_options_are_named(self):
+    for term, message in (
+        (dict(loss="softmax_crossentropy"), "softmax_cross_entropy"),
+        (dict(loss="presence_bce", wieght=1.0), "wieght"),
+        (dict(weight=1.0), "loss.logits.loss"),
+    ):
+      with self.assertRaisesRegex(errors.UserError, message):
+        make_step(1, loss=dict(logits=term))
+
+  def test_bfloat16_follows_float32(self):
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+      step, state, put = make_step(1, MODEL | dict(dtype=dtype))
+      _, scalars = step(state, put(make_batch()), jax.random.key(1))
+      losses[dtype] = float(scalars["loss/total"])
+      self.assertEqual(
+          {x.dtype for x in jax.tree.leaves(state.params)},
+          {jnp.dtype("float32")},
+      )
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=2e-2)
+
+
+if __name__ == "__main__":
+  absltest.main()

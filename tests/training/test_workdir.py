@@ -1,0 +1,270 @@
+"""Tests for ctxseg_jax.workdir."""
+
+import json
+import logging
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax.numpy as jnp
+import numpy as np
+
+from ctxseg_jax import errors
+from ctxseg_jax.training import workdir
+
+CONFIG = {
+    "seed": 0,
+    "total_steps": 100,
+    "optim": {"lr": 0.01, "schedule": {"name": "poly"}},
+    "data": {"num_workers": 2, "crop_size": (65, 65)},
+}
+
+# Holds a work dir until it is killed.
+HOLDER = textwrap.dedent("""
+    import sys
+    import time
+    sys.path.insert(0, sys.argv[2])
+    from ctxseg_jax.training import workdir
+
+    with workdir.Workdir(sys.argv[1]):
+      print("locked", flush=True)
+      time.sleep(60)
+""")
+
+
+def changed(**changes):
+  """Returns CONFIG with `section__key=value` replaced or added."""
+  config = json.loads(json.dumps(CONFIG))
+  for name, value in changes.items():
+    *sections, key = name.split("__")
+    node = config
+    for section in sections:
+      node = node[section]
+    node[key] = value
+  return config
+
+
+class WorkdirCase(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    directory = tempfile.TemporaryDirectory()
+    self.addCleanup(directory.cleanup)
+    self.path = pathlib.Path(directory.name) / "runs" / "a"
+
+
+class LockTest(WorkdirCase):
+
+  def test_second_run_is_refused_and_told_by_whom(self):
+    with workdir.Workdir(self.path):
+      with self.assertRaisesRegex(
+          errors.WorkdirLockedError, rf"{self.path}.*pid {os.getpid()} on "
+      ):
+        workdir.Workdir(self.path).__enter__()
+    with workdir.Workdir(self.path):
+      pass
+
+  def test_kill_frees_the_lock(self):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            HOLDER,
+            self.path,
+            pathlib.Path(__file__).parents[2],
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+      self.assertEqual(holder.stdout.readline().strip(), "locked")
+      with self.assertRaisesRegex(
+          errors.WorkdirLockedError, f"pid {holder.pid} on "
+      ):
+        workdir.Workdir(self.path).__enter__()
+      holder.send_signal(signal.SIGKILL)
+    with workdir.Workdir(self.path):
+      pass
+
+  def test_path_that_is_a_file(self):
+    self.path.parent.mkdir()
+    self.path.write_text("")
+    for path in (self.path, self.path / "below"):
+      with self.assertRaisesRegex(errors.UserError, f"{path}.*is a file"):
+        workdir.Workdir(path).__enter__()
+
+  def test_path_that_cannot_be_written(self):
+    if os.getuid() == 0:
+      path = pathlib.Path("/proc/ctxseg")  # Not even for root.
+    else:
+      self.path.mkdir(parents=True)
+      self.path.chmod(0o555)
+      path = self.path
+    with self.assertRaisesRegex(errors.UserError, str(path)):
+      workdir.Workdir(path).__enter__()
+
+
+class ConfigTest(WorkdirCase):
+
+  def write(self, config, **kwargs):
+    with workdir.Workdir(self.path) as work:
+      work.write_config(config, **kwargs)
+
+  def test_is_read_as_written(self):
+    self.write(CONFIG)
+    self.assertEqual(
+        workdir.read_config(self.path), json.loads(json.dumps(CONFIG))
+    )
+    self.write(CONFIG)  # Tuples are lists in JSON: still no change.
+
+  def test_changes_are_listed(self):
+    self.write(CONFIG)
+    config = changed(optim__lr=0.02, optim__schedule__name="cos", extra=1)
+    del config["seed"]
+    with self.assertRaises(errors.UserError) as caught:
+      self.write(config)
+    message = str(caught.exception)
+    self.assertIn(
+        'extra (absent) -> 1, optim.lr 0.01 -> 0.02, optim.schedule.name "poly"'
+        ' -> "cos", seed 0 -> (absent);',
+        message,
+    )
+    self.assertIn("--allow_config_change", message)
+    self.assertNotIn("\n", message)
+    self.assertEqual(workdir.read_config(self.path)["optim"]["lr"], 0.01)
+
+  def test_allowed_change_is_written(self):
+    self.write(CONFIG)
+    self.write(changed(optim__lr=0.02), allow_change=True)
+    self.assertEqual(workdir.read_config(self.path)["optim"]["lr"], 0.02)
+
+  @parameterized.parameters("data.num_workers", "data")
+  def test_ignored_keys_may_change(self, ignore):
+    self.write(CONFIG)
+    self.write(changed(data__num_workers=8), ignore=(ignore,))
+    self.assertEqual(workdir.read_config(self.path)["data"]["num_workers"], 8)
+    with self.assertRaisesRegex(errors.UserError, "total_steps"):
+      self.write(changed(total_steps=7), ignore=(ignore,))
+
+  def test_one_and_true_differ(self):
+    self.write(changed(seed=1))
+    with self.assertRaisesRegex(errors.UserError, "seed 1 -> true"):
+      self.write(changed(seed=True))
+
+  def test_absent_config(self):
+    with self.assertRaisesRegex(
+        errors.UserError, "no config.json in .*is this a work dir of train.py"
+    ):
+      workdir.read_config(self.path)
+
+  @parameterized.parameters("", '{"seed": ', "[1]")
+  def test_broken_config(self, text):
+    self.write(CONFIG)
+    (self.path / "config.json").write_text(text)
+    with self.assertRaisesRegex(errors.UserError, "config.json"):
+      workdir.read_config(self.path)
+
+
+class MetricsTest(WorkdirCase):
+
+  def setUp(self):
+    super().setUp()
+    self.work = self.enter_context(workdir.Workdir(self.path))
+    self.file = self.path / "metrics.jsonl"
+
+  def test_a_row_is_in_the_file_at_once(self):
+    self.work.metrics.write(10, {"loss/total": np.float32(0.5)})
+    self.assertEqual(self.file.read_text(), '{"step": 10, "loss/total": 0.5}\n')
+
+  def test_numbers_stay_json(self):
+    self.work.metrics.write(
+        1,
+        {
+            "nan": float("nan"),
+            "inf": np.inf,
+            "bfloat16": jnp.bfloat16(0.5),
+            "array": np.array([[1, 2]]),
+            "nans": jnp.array([jnp.nan, 1.0]),
+        },
+    )
+    # Python would read NaN; other programs do not.
+    row = json.loads(self.file.read_text(), parse_constant=self.fail)
+    self.assertEqual(
+        row,
+        {
+            "step": 1,
+            "nan": None,
+            "inf": None,
+            "bfloat16": 0.5,
+            "array": [[1, 2]],
+            "nans": [None, 1.0],
+        },
+    )
+
+  def test_resuming_leaves_no_duplicates(self):
+    for step in (10, 20, 30):
+      self.work.metrics.write(step, {"loss/total": 1.0})
+    with open(self.file, "ab") as f:
+      f.write('{"step": 40, "note": "é'.encode()[:-1])  # Cut by a kill.
+    self.work.metrics.truncate_after(20)
+    for step in (30, 40):
+      self.work.metrics.write(step, {"loss/total": 2.0})
+    rows = [json.loads(line) for line in self.file.read_text().splitlines()]
+    self.assertEqual([row["step"] for row in rows], [10, 20, 30, 40])
+    self.assertEqual(self.work.metrics.read(), rows)
+
+  def test_torn_line_alone_goes(self):
+    self.work.metrics.write(10, {})
+    with open(self.file, "a") as f:
+      f.write('{"step": 2')
+    self.work.metrics.truncate_after(100)
+    self.assertEqual(self.file.read_text(), '{"step": 10}\n')
+
+  def test_a_broken_line_before_the_last_is_an_error(self):
+    self.file.write_text('{"step": 1}\nhello\n{"step": 2}\n')
+    with self.assertRaisesRegex(errors.UserError, "metrics.jsonl: line 2"):
+      self.work.metrics.truncate_after(2)
+
+  def test_evaluations_are_read_by_step(self):
+    for step in (100, 20):
+      path = self.work.write_evaluation(
+          step, {"miou": 0.5, "iou": np.array([np.nan, 1.0])}
+      )
+    self.assertEqual(path, self.path / "eval" / "20.json")
+    self.assertEqual(
+        self.work.read_evaluations(),
+        [
+            {"step": 20, "miou": 0.5, "iou": [None, 1.0]},
+            {"step": 100, "miou": 0.5, "iou": [None, 1.0]},
+        ],
+    )
+
+
+class LogFileTest(WorkdirCase):
+
+  def test_times_are_utc(self):
+    self.path.mkdir(parents=True)
+    logger = logging.Logger("test")
+    handler = workdir.attach_log_file(self.path / "log.txt", logger)
+    self.addCleanup(handler.close)
+    record = logger.makeRecord(
+        "test", logging.INFO, "file.py", 1, "step %d", (3,), None
+    )
+    record.created = 0.0
+    record.msecs = 0.0
+    logger.handle(record)
+    text = (self.path / "log.txt").read_text()
+    self.assertTrue(
+        re.fullmatch(r"1970-01-01T00:00:00\.000Z INFO step 3\n", text), text
+    )
+
+
+if __name__ == "__main__":
+  absltest.main()
