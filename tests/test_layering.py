@@ -11,7 +11,8 @@ import ctxseg_jax
 
 # From the ground up; what is no folder is a file beside them.
 FLOORS = [
-    {"errors", "pickles", "settings"},
+    {"errors"},
+    {"files", "pickles", "settings"},
     {"models", "losses", "data"},
     {"evaluation", "pretrained"},
     {"training"},

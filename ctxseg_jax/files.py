@@ -1,0 +1,189 @@
+"""Files that a user names: read with care, written whole or not at all.
+
+A path can lead to anything: a pipe that nobody writes to, a device without an
+end, a link to itself, a folder. Here it leads to a regular file of a sane size
+or to a `UserError` of one line.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import secrets
+import stat
+from typing import BinaryIO
+
+from ctxseg_jax import errors
+
+MAX_BYTES = 1 << 30  # Of a file that is read into memory.
+MAX_TEXT_BYTES = 64 << 20
+
+_REMEDY = "Check the path and its permissions."
+_PLACE = "a writable place with enough space"
+
+
+def open_regular(
+    path: os.PathLike | str,
+    *,
+    max_bytes: int | None = None,
+    what: str = "a file",
+    remedy: str = _REMEDY,
+) -> BinaryIO:
+  """Opens a regular file for reading; waits for nothing.
+
+  Args:
+    path: The file; links are followed.
+    max_bytes: The largest size; None sets no limit.
+    what: What the file should be, for messages.
+    remedy: What to do if it is not there or not readable, for messages.
+
+  Raises:
+    UserError: It is missing, unreadable, no regular file or too large.
+  """
+  shown = printable(path)
+  try:
+    # A pipe would otherwise block until somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  except (OSError, ValueError) as error:
+    raise errors.UserError(
+        f"{shown}: {_reason(path, error)}; expected {what}. {remedy}"
+    ) from error
+  status = os.fstat(descriptor)
+  problem = ""
+  if not stat.S_ISREG(status.st_mode):
+    kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+    problem = f"{shown}: {kind}; expected {what}. Choose a regular file."
+  elif max_bytes is not None and status.st_size > max_bytes:
+    problem = _too_large(shown, status.st_size, max_bytes, what)
+  if problem:
+    os.close(descriptor)
+    raise errors.UserError(problem)
+  return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(
+    path: os.PathLike | str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    what: str = "a file",
+    remedy: str = _REMEDY,
+) -> bytes:
+  """Returns the content of a file; arguments and errors as `open_regular`."""
+  with open_regular(
+      path, max_bytes=max_bytes, what=what, remedy=remedy
+  ) as file:
+    try:
+      data = file.read()
+    except OSError as error:
+      raise errors.UserError(
+          f"{printable(path)}: {_reason(path, error)}; expected {what}. "
+          f"{remedy}"
+      ) from error
+  if len(data) > max_bytes:  # It grew, or its size was not known before.
+    raise errors.UserError(
+        _too_large(printable(path), len(data), max_bytes, what)
+    )
+  return data
+
+
+def read_text(
+    path: os.PathLike | str,
+    *,
+    max_bytes: int = MAX_TEXT_BYTES,
+    what: str = "a text file",
+    remedy: str = _REMEDY,
+) -> str:
+  """Returns the text of a UTF-8 file, without its byte order mark.
+
+  Arguments and errors are those of `open_regular`; text in another encoding is
+  a `UserError` as well.
+  """
+  data = read_bytes(path, max_bytes=max_bytes, what=what, remedy=remedy)
+  try:
+    return data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+        f"{printable(path)}: not UTF-8 text (byte {data[error.start]:#04x} at "
+        f"position {error.start}); expected {what}. Save it as UTF-8."
+    ) from error
+
+
+def write_atomically(path: os.PathLike | str, data: bytes | str) -> None:
+  """Writes a file so that no reader ever sees a part of it.
+
+  Args:
+    path: The file. A link is replaced, not followed.
+    data: The content; text is written as UTF-8.
+
+  Raises:
+    UserError: It cannot be written. The earlier file, if any, is unchanged and
+      no other is left.
+  """
+  with writing(path) as file:
+    file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
+  """Yields a file that takes the place of `path` when the block is left.
+
+  If the block raises, the file at `path` stays as it was and none is left
+  behind. An `OSError`, also one of the block's, becomes a `UserError`.
+  """
+  folder, name = os.path.split(os.fsdecode(path))
+  # Next to the file, so that it can be renamed to it; of a name that no other
+  # process has.
+  part = os.path.join(folder, f".{secrets.token_hex(8)}.part")
+  created = False
+  try:
+    if name in ("", ".", "..") or os.path.isdir(path):
+      raise IsADirectoryError(None, "it is a folder")
+    if os.path.lexists(path) and not os.path.islink(path):
+      if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(None, "it is a pipe or device")
+    # "x" refuses an existing file; the mode follows the umask.
+    with open(part, "xb") as file:
+      created = True
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(part, path)
+    created = False
+  except (OSError, ValueError) as error:
+    if isinstance(error, ValueError) and created:
+      raise  # Of the block, which has nothing to do with files.
+    raise errors.UserError(
+        f"{printable(path)}: cannot be written ({_reason(path, error)}); "
+        f"expected {_PLACE}. Free space or choose another."
+    ) from error
+  finally:
+    if created:
+      with contextlib.suppress(OSError):
+        os.unlink(part)
+
+
+def printable(path: os.PathLike | str) -> str:
+  """Returns a path as text that any terminal and JSON can take.
+
+  A name that is no UTF-8 and one with a line break show as escapes.
+  """
+  text = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+  return "".join(
+      c if c.isprintable() else c.encode("unicode_escape").decode()
+      for c in text
+  )
+
+
+def _reason(path: os.PathLike | str, error: Exception) -> str:
+  if isinstance(error, FileNotFoundError):
+    with contextlib.suppress(OSError, ValueError):
+      if os.path.islink(path):
+        return "a link to a file that is missing"
+    return "no such file"
+  return getattr(error, "strerror", None) or str(error)
+
+
+def _too_large(shown: str, size: int, max_bytes: int, what: str) -> str:
+  return (
+      f"{shown}: {size:,} bytes; expected {what} of at most {max_bytes:,}. "
+      "Choose another file."
+  )
