@@ -15,6 +15,12 @@ import cv2
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import images
+
+_MAX_SIDE = 32_766  # OpenCV warps no larger image.
+# Beyond these a crop is one pixel of the image, or all of it is one pixel.
+_MIN_SCALE, _MAX_SCALE = 0.001, 1000
+_MAX_PADDING = 1000
 
 
 def fit_scale(
@@ -70,24 +76,23 @@ class Augmentation:
 
   def __post_init__(self):
     _check_crop_size(self.crop_size)
-    _check_pair("scale_range", self.scale_range, "(smallest, largest)")
-    low, high = self.scale_range
-    if not 0 < low <= high < math.inf:
-      raise errors.UserError(
-          f"data.scale_range: {self.scale_range}; expected 0 < smallest <= "
-          "largest. Change the config."
+    low, high = _pair("scale_range", self.scale_range, "(smallest, largest)")
+    if not _MIN_SCALE <= low <= high <= _MAX_SCALE:
+      raise ValueError(
+          f"scale_range: {self.scale_range}; expected {_MIN_SCALE} <= smallest "
+          f"<= largest <= {_MAX_SCALE}."
       )
     for side in ("short_side", "long_side"):
       value = getattr(self, side)
-      if value is not None and not value >= 1:
-        raise errors.UserError(
-            f"data.{side}: {value}; expected at least 1 pixel, or None for the "
-            "image's own size. Change the config."
+      if value is not None and not 1 <= value <= _MAX_SIDE:
+        raise ValueError(
+            f"{side}: {value}; expected 1 to {_MAX_SIDE} pixels, or None for "
+            "the image's own size."
         )
     if not 0 <= self.rotation <= 180:
-      raise errors.UserError(
-          f"data.rotation: {self.rotation}; expected 0 to 180 degrees to "
-          "either side. Change the config."
+      raise ValueError(
+          f"rotation: {self.rotation}; expected 0 to 180 degrees to either "
+          "side."
       )
 
   def draw(
@@ -184,10 +189,9 @@ class PaddedCrop:
 
   def __post_init__(self):
     _check_crop_size(self.crop_size)
-    if self.padding < 0:
-      raise errors.UserError(
-          f"data.padding: {self.padding}; expected 0 or more pixels. Change "
-          "the config."
+    if not 0 <= self.padding <= _MAX_PADDING:
+      raise ValueError(
+          f"padding: {self.padding}; expected 0 to {_MAX_PADDING} pixels."
       )
 
   def __call__(
@@ -211,8 +215,8 @@ class PaddedCrop:
     room = (image.shape[0] - height, image.shape[1] - width)
     if min(room) < 0:
       raise errors.UserError(
-          f"data.crop_size: {self.crop_size} is larger than an image of "
-          f"{image.shape[0]}x{image.shape[1]} with its padding; expected at "
+          f"config: data.crop_size: {self.crop_size} is larger than an image "
+          f"of {image.shape[0]}x{image.shape[1]} with its padding; expected at "
           "most that. Change the config."
       )
     top, left = (
@@ -280,20 +284,24 @@ def _crop_start(side: int, crop: int, part: float) -> int:
 
 
 def _check_crop_size(crop_size: Any) -> None:
-  _check_pair("crop_size", crop_size, "(height, width)")
-  if not all(float(v).is_integer() and v >= 1 for v in crop_size):
-    raise errors.UserError(
-        f"data.crop_size: {crop_size}; expected whole numbers of at least 1, "
-        "(height, width). Change the config."
+  height, width = _pair("crop_size", crop_size, "(height, width)")
+  if (
+      not all(float(v).is_integer() and 1 <= v <= _MAX_SIDE for v in crop_size)
+      or height * width > images.MAX_PIXELS
+  ):
+    raise ValueError(
+        f"crop_size: {crop_size}; expected whole numbers (height, width) of 1 "
+        f"to {_MAX_SIDE}, and at most {images.MAX_PIXELS // 1_000_000} "
+        "megapixels."
     )
 
 
-def _check_pair(key: str, value: Any, meaning: str) -> None:
+def _pair(field: str, value: Any, meaning: str) -> tuple[float, float]:
   is_pair = isinstance(value, (tuple, list)) and len(value) == 2
   if not is_pair or not all(
       isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
   ):
-    raise errors.UserError(
-        f"data.{key}: {value!r}; expected a pair of numbers {meaning}. Change "
-        "the config."
+    raise ValueError(
+        f"{field}: {value!r}; expected a pair of numbers {meaning}."
     )
+  return value

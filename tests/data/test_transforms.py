@@ -222,25 +222,44 @@ class AugmentationTest(parameterized.TestCase):
       np.testing.assert_allclose(with_flip[1], without[1])
 
   @parameterized.parameters(
-      (dict(crop_size=480), r"data\.crop_size"),
-      (dict(crop_size=(480,)), r"data\.crop_size"),
-      (dict(crop_size=(0, 480)), r"data\.crop_size"),
-      (dict(crop_size=(480.5, 480)), r"data\.crop_size"),
-      (dict(crop_size=("a", 480)), r"data\.crop_size"),
-      (dict(crop_size=(8, 8), scale_range=(2.0, 0.5)), r"data\.scale_range"),
-      (dict(crop_size=(8, 8), scale_range=(0.0, 1.0)), r"data\.scale_range"),
-      (dict(crop_size=(8, 8), scale_range=1.5), r"data\.scale_range"),
-      (
-          dict(crop_size=(8, 8), scale_range=(1.0, math.nan)),
-          r"data\.scale_range",
-      ),
-      (dict(crop_size=(8, 8), rotation=-1), r"data\.rotation"),
-      (dict(crop_size=(8, 8), short_side=0), r"data\.short_side"),
-      (dict(crop_size=(8, 8), long_side=-5), r"data\.long_side"),
+      (dict(crop_size=480), "crop_size"),
+      (dict(crop_size=(480,)), "crop_size"),
+      (dict(crop_size=(0, 480)), "crop_size"),
+      (dict(crop_size=(480.5, 480)), "crop_size"),
+      (dict(crop_size=("a", 480)), "crop_size"),
+      (dict(crop_size=(math.inf, 480)), "crop_size"),
+      (dict(crop_size=(40_000, 8)), "crop_size"),  # OpenCV refuses it.
+      (dict(crop_size=(30_000, 30_000)), "crop_size"),
+      (dict(scale_range=(2.0, 0.5)), "scale_range"),
+      (dict(scale_range=(0.0, 1.0)), "scale_range"),
+      (dict(scale_range=(1.0, 1e6)), "scale_range"),
+      (dict(scale_range=1.5), "scale_range"),
+      (dict(scale_range=(1.0, math.nan)), "scale_range"),
+      (dict(rotation=-1), "rotation"),
+      (dict(rotation=math.nan), "rotation"),
+      (dict(short_side=0), "short_side"),
+      (dict(long_side=10**9), "long_side"),
   )
-  def test_bad_settings_are_named(self, kwargs, key):
-    with self.assertRaisesRegex(errors.UserError, f"^{key}: .*expected"):
-      transforms.Augmentation(**kwargs)
+  def test_bad_settings_are_named(self, changes, field):
+    with self.assertRaisesRegex(ValueError, f"^{field}: .*expected"):
+      transforms.Augmentation(**dict(crop_size=(8, 8)) | changes)
+
+
+class PaddedCropTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      (dict(crop_size=(0, 8)), "crop_size"),
+      (dict(padding=-1), "padding"),
+      (dict(padding=10**6), "padding"),
+  )
+  def test_bad_settings_are_named(self, changes, field):
+    with self.assertRaisesRegex(ValueError, f"^{field}: .*expected"):
+      transforms.PaddedCrop(**dict(crop_size=(8, 8)) | changes)
+
+  def test_a_crop_larger_than_the_image_is_named(self):
+    example = {"image": np.zeros((4, 4, 3), np.uint8), "label": np.uint8(0)}
+    with self.assertRaisesRegex(errors.UserError, "crop_size: .* 4x4"):
+      transforms.PaddedCrop(crop_size=(8, 8))(example, np.random.default_rng(0))
 
 
 def _erode(mask):
