@@ -11,7 +11,7 @@ import ctxseg_jax
 
 # From the ground up; what is no folder is a file beside them.
 FLOORS = [
-    {"errors"},
+    {"bounds", "errors"},
     {"files", "pickles", "settings"},
     {"models", "losses", "data"},
     {"evaluation", "pretrained"},

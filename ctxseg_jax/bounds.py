@@ -1,0 +1,218 @@
+"""What values an option takes, read from its annotation.
+
+Annotations are `int`, `float`, `bool`, `str`, `Literal[...]`, `tuple[...]`,
+`dict[str, T]`, `X | Y`, `X | None` and each of them with bounds,
+`Annotated[T, Bounds(...)]`. Integers fit in 32 bits, floats are finite.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+import numbers
+import types
+import typing
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+_INTEGER_LIMIT = 2**31
+_REPR_LENGTH = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+  """An interval of numbers.
+
+  Attributes:
+    low: The least value; None leaves this side open.
+    high: The greatest value; None leaves this side open.
+    open_low: Exclude `low` itself.
+    open_high: Exclude `high` itself.
+  """
+
+  low: float | None = None
+  high: float | None = None
+  open_low: bool = False
+  open_high: bool = False
+
+  def check(self, value: float) -> bool:
+    """Returns whether a value lies in the interval."""
+    if self.low is not None:
+      if value < self.low or (self.open_low and value == self.low):
+        return False
+    if self.high is not None:
+      if value > self.high or (self.open_high and value == self.high):
+        return False
+    return True
+
+  @property
+  def text(self) -> str:
+    """The interval in words, as "at least 1" or "from 0 to 1"."""
+    if None not in (self.low, self.high) and not (
+        self.open_low or self.open_high
+    ):
+      return f"from {self.low:g} to {self.high:g}"
+    parts = []
+    if self.low is not None:
+      parts.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
+    if self.high is not None:
+      parts.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
+    return " and ".join(parts)
+
+
+PositiveInt = Annotated[int, Bounds(1)]
+NonNegativeInt = Annotated[int, Bounds(0)]
+PositiveFloat = Annotated[float, Bounds(0, open_low=True)]
+NonNegativeFloat = Annotated[float, Bounds(0)]
+Fraction = Annotated[float, Bounds(0, 1)]
+# All dropped leaves nothing: 1 is excluded.
+DropoutRate = Annotated[float, Bounds(0, 1, open_high=True)]
+
+_NOUNS = {
+    bool: "True or False",
+    float: "a finite number",
+    int: "an integer",
+    str: "a string",
+    type(None): "None",
+}
+
+
+def supports(annotation: Any) -> bool:
+  """Returns whether `check_value` can read an annotation."""
+  origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+  if origin is None:
+    return annotation is None or annotation in _NOUNS
+  if origin is Literal:
+    return True
+  if origin is Annotated:
+    return supports(args[0])
+  if origin in (tuple, dict, Mapping, typing.Union, types.UnionType):
+    return all(supports(arg) for arg in args if arg is not ...)
+  return False
+
+
+def description(annotation: Any) -> str:
+  """Returns what an annotation allows in words, as "an integer of at least 1".
+
+  Args:
+    annotation: An annotation that `supports` is true for.
+  """
+  origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+  if origin is Annotated:
+    texts = [bound.text for bound in _bounds(args)]
+    texts = [f"of {text}" if text.startswith("at ") else text for text in texts]
+    return " ".join([description(args[0]), *texts])
+  if origin is Literal:
+    return ("one of " if args[1:] else "") + ", ".join(map(repr, args))
+  if origin is tuple:
+    if args[-1] is ...:
+      return f"a list, each item {description(args[0])}"
+    if len(set(args)) == 1:
+      return f"a list of {len(args)}, each item {description(args[0])}"
+    return f"a list of ({'; '.join(map(description, args))})"
+  if origin in (dict, Mapping):
+    return f"a dict of names, each value {description(args[1])}"
+  if origin in (typing.Union, types.UnionType):
+    return ", or ".join(map(description, args))
+  return _NOUNS[type(None) if annotation is None else annotation]
+
+
+def check_value(value: Any, annotation: Any, name: str) -> Any:
+  """Returns a value in the type of its annotation.
+
+  An integer is a float too, and a list a tuple; True and False are no numbers.
+
+  Args:
+    value: The value of an option.
+    annotation: Its annotation, one that `supports` is true for.
+    name: What the message calls the option.
+
+  Raises:
+    ValueError: "num_codewords: expected an integer of at least 1, got 0".
+  """
+  try:
+    return _convert(value, annotation)
+  except _MismatchError:
+    pass
+  found = repr(value)
+  if len(found) > _REPR_LENGTH:
+    found = f"{found[:_REPR_LENGTH]}..."
+  raise ValueError(f"{name}: expected {description(annotation)}, got {found}")
+
+
+def check_fields(instance: Any) -> None:
+  """Checks the fields of a dataclass instance against their annotations.
+
+  For `__post_init__`. Fields whose annotation `check_value` does not read
+  (modules, callables, dtypes) pass.
+
+  Raises:
+    ValueError: Names the first field with a value that its annotation excludes.
+  """
+  for field in dataclasses.fields(instance):
+    if supports(field.type):
+      check_value(getattr(instance, field.name), field.type, field.name)
+
+
+class _MismatchError(Exception):
+  """A value is not what its annotation allows."""
+
+
+def _convert(value, annotation):
+  origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+  if origin is Annotated:
+    value = _convert(value, args[0])
+    return _require(value, all(b.check(value) for b in _bounds(args)))
+  if origin is Literal:
+    # By type as well: True equals 1.
+    known = any(type(value) is type(arg) and value == arg for arg in args)
+    return _require(value, known)
+  if origin in (typing.Union, types.UnionType):
+    for arg in args:
+      try:
+        return _convert(value, arg)
+      except _MismatchError:
+        continue
+    raise _MismatchError
+  if origin is tuple:
+    _require(value, isinstance(value, (tuple, list)))
+    items = args[:1] * len(value) if args[-1] is ... else args
+    _require(value, len(items) == len(value))
+    return tuple(map(_convert, value, items))
+  if origin in (dict, Mapping):
+    _require(value, isinstance(value, Mapping))
+    return {
+        _convert(key, args[0]): _convert(item, args[1])
+        for key, item in value.items()
+    }
+  return _convert_plain(value, annotation)
+
+
+def _convert_plain(value, annotation):
+  if annotation is int:
+    _require(value, isinstance(value, numbers.Integral))
+    _require(value, not isinstance(value, bool))
+    _require(value, -_INTEGER_LIMIT <= value < _INTEGER_LIMIT)
+    return int(value)
+  if annotation is float:
+    _require(value, isinstance(value, numbers.Real))
+    _require(value, not isinstance(value, bool))
+    try:
+      value = float(value)
+    except OverflowError:  # An integer.
+      raise _MismatchError from None
+    return _require(value, math.isfinite(value))
+  if annotation is None:
+    return _require(value, value is None)
+  return _require(value, isinstance(value, annotation))
+
+
+def _bounds(args):
+  """Returns the bounds among the arguments of an `Annotated`."""
+  return [arg for arg in args[1:] if isinstance(arg, Bounds)]
+
+
+def _require(value, condition):
+  if not condition:
+    raise _MismatchError
+  return value
