@@ -758,6 +758,100 @@ class PaddedCropTest(parameterized.TestCase):
       self.assertTrue(np.array_equal(a, b) or np.array_equal(a, b[:, ::-1]))
 
 
+class ListSource:
+  """Examples in memory: 37, a number that divides over nothing."""
+
+  def __init__(self, count=37):
+    rng = np.random.default_rng(0)
+    # Of different colours: noise alone looks the same to an average.
+    colors = rng.integers(0, 256, (count, 1, 1, 3))
+    noise = rng.integers(-40, 40, (count, 16, 16, 3))
+    self.images = np.clip(colors + noise, 0, 255).astype(np.uint8)
+    self.labels = rng.integers(0, 10, count).astype(np.uint8)
+
+  def __len__(self):
+    return len(self.images)
+
+  def __getitem__(self, i):
+    return {
+        "image": self.images[i],
+        "label": np.array(self.labels[i]),
+        "name": f"{i}",
+    }
+
+  def sizes(self):
+    return np.full((len(self), 2), 16)
+
+
+def make_predictor(num_devices, batch_size_per_device=3):
+  mesh = make_mesh(num_devices)
+  model = build("preactivation")
+  images = jnp.zeros((1, 16, 16, 3))
+  variables = jax.jit(model.init)(jax.random.key(0), images)
+  variables["params"] = noisy(variables["params"])
+  # Or one class would take all.
+  x = (ListSource().images.astype(np.float32) - 127) / 60
+  logits = jax.jit(model.apply)(variables, x)["logits"]
+  variables["params"]["head"]["classifier"]["bias"] -= logits.mean(axis=0)
+  predictor = classify.Predictor(
+      model,
+      mesh,
+      mean=(127.0,) * 3,
+      std=(60.0,) * 3,
+      settings=classify.Settings(batch_size_per_device),
+      image_size=(16, 16),
+  )
+  return predictor, jax.device_put(variables, NamedSharding(mesh, P()))
+
+
+class EvaluateTest(absltest.TestCase):
+
+  def _run(self, num_devices, batch_size=3, **kw):
+    predictor, variables = make_predictor(num_devices, batch_size)
+    return evaluate.evaluate(
+        predictor, variables, ListSource(), SPEC, split="test", **kw
+    )
+
+  def test_integers_are_equal_on_1_2_and_8_devices_and_to_a_plain_loop(self):
+    source = ListSource()
+    predictor, variables = make_predictor(1)
+    x = (source.images.astype(np.float32) - 127) / 60
+    logits = jax.jit(predictor.model.apply)(variables, x)["logits"]
+    expected = np.zeros((10, 10), int)
+    for label, prediction in zip(source.labels, logits.argmax(-1), strict=True):
+      expected[label, prediction] += 1
+    self.assertGreater((expected.sum(axis=0) > 0).sum(), 3)
+    for num_devices, batch_size in ((1, 3), (1, 64), (2, 3), (8, 3), (8, 1)):
+      report, _ = self._run(num_devices, batch_size)
+      np.testing.assert_array_equal(report["confusion_matrix"], expected)
+      self.assertEqual(report["num_images"], 37)
+      self.assertEqual(report["compilations"], 1)
+    self.assertAlmostEqual(report["accuracy"], np.trace(expected) / 37)
+
+  def test_the_report_and_its_texts(self):
+    report, kept = self._run(2, keep=(0, 36))
+    line = evaluate.summary(report)
+    self.assertIn(f"accuracy {100 * report['accuracy']:.2f}, error", line)
+    self.assertIn("37 images of cifar10_stand_in test", line)
+    self.assertNotIn("protocol", line)
+    table = evaluate.describe(report | {"step": 3})
+    for name in SPEC.class_names:
+      self.assertIn(name, table)
+    json.dumps(report)
+    self.assertSameElements(kept, (0, 36))
+    image, label, prediction, name = kept[36]
+    self.assertEqual((label, name), (ListSource().labels[36], "36"))
+    self.assertEqual(prediction.shape, ())
+    picture = TASKS["classification"].picture(image, label, prediction, SPEC)
+    self.assertEqual((picture.dtype, picture.shape[1]), (np.uint8, 384))
+
+  def test_scores_by_hand(self):
+    scores = metrics.accuracy_scores([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
+    self.assertEqual(scores["accuracy"], 5 / 8)
+    self.assertEqual(scores["error_rate"], 3 / 8)
+    np.testing.assert_array_equal(scores["class_accuracy"], [0.75, 0.5, np.nan])
+
+
 class ConfigTest(parameterized.TestCase):
 
   def _config(self):
