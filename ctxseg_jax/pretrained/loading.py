@@ -1,10 +1,14 @@
 """Reads a file of weights into the variables of a config's network."""
 
 from collections.abc import Mapping
+import dataclasses
+import difflib
 import json
 import operator
 import os
 from typing import Any
+from typing import get_args
+from typing import Literal
 
 import flax
 import jax
@@ -17,10 +21,55 @@ from ctxseg_jax.pretrained.formats import files
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import step as step_lib
 
-CHANNEL_ORDERS = ("rgb", "bgr")
+ChannelOrder = Literal["rgb", "bgr"]
+CHANNEL_ORDERS: tuple[str, ...] = get_args(ChannelOrder)
 
 # The normalisation of the networks that Caffe trained, and BGR belongs to.
 _CAFFE_STD = (1.0, 1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+  """The file of weights that the backbone of a new run starts from.
+
+  Attributes:
+    source: The project whose names the file has, a key of `SOURCES`; empty
+      with an empty path.
+    path: The file of weights, .pth or .safetensors; empty starts at random
+      values.
+    channel_order: Order of the image channels that the weights expect.
+
+  Raises:
+    ValueError: An unknown source or order of channels, or one of source and
+      path without the other.
+  """
+
+  source: str = ""
+  path: str = ""
+  channel_order: ChannelOrder = "rgb"
+
+  def __post_init__(self):
+    if self.source and not self.path:
+      raise ValueError(
+          f"path: missing, for weights of {self.source}; name the file, or"
+          " leave out the source"
+      )
+    if self.path and self.source not in SOURCES:
+      near = difflib.get_close_matches(self.source, SOURCES, n=1)
+      raise ValueError(
+          f"source: unknown name {self.source!r}"
+          f"{f', did you mean {near[0]!r}?' if near else ''};"
+          f" known: {', '.join(sorted(SOURCES))}"
+      )
+    if self.channel_order not in CHANNEL_ORDERS:
+      raise ValueError(
+          f"channel_order: unknown name {self.channel_order!r}; known:"
+          f" {', '.join(sorted(CHANNEL_ORDERS))}"
+      )
+
+  def __bool__(self) -> bool:
+    """Returns whether there is a file to start from."""
+    return bool(self.path)
 
 
 def flatten(state: step_lib.TrainState) -> dict[str, Any]:
