@@ -3,9 +3,9 @@
   python -m benchmarks.systems
 
 Describes the network of every config under `configs/`, but for users' own data,
-reads the docstring for reference and result, and writes the table in
-docs/systems.md between its two markers. No data set is needed and nothing is
-trained.
+and of every variant with a reference or result of its own, reads the docstring
+for both, and writes the table in docs/systems.md between its two markers. No
+data set is needed and nothing is trained.
 """
 
 import importlib
@@ -34,35 +34,56 @@ def paths() -> list[pathlib.Path]:
   ]
 
 
-def said(doc: str, name: str) -> str:
-  """Returns what a docstring says after `name:`, up to the next such word."""
-  found = re.search(rf"\b{name}:\s(.*?)(?=\s(?:Reference|Ours):|\Z)", doc, re.S)
-  return " ".join(found[1].split()) if found else ""
+def statement(doc: str, label: str, variant: str = "") -> str:
+  """Returns what a docstring states as the reference or the result.
+
+  Args:
+    doc: Paragraphs "Reference: ..." and "Ours: ...", and those of variants,
+      "Reference of `r101`: ...". They extend to the next one.
+    label: "Reference" or "Ours".
+    variant: A variant, which has the general one if it has none of its own.
+  """
+  found = ""
+  for name, of, text in re.findall(
+      r"^(Reference|Ours)(?: of (.*?))?: (.*?)(?=^(?:Reference|Ours)\b|\Z)",
+      doc,
+      re.S | re.M,
+  ):
+    if name == label and (not of or f"`{variant}`" in of):
+      found = " ".join(text.split())
+  return found
 
 
-def row(path: pathlib.Path) -> str:
-  """Returns a config's line of the table."""
+def variants(doc: str) -> list[str]:
+  """Returns "" and the variants with a reference or result of their own."""
+  labels = re.findall(r"^(?:Reference|Ours) of (.*?):", doc, re.M)
+  names = [x for label in labels for x in re.findall(r"`(.*?)`", label)]
+  return list(dict.fromkeys(["", *names]))
+
+
+def row(path: pathlib.Path, module: Any, variant: str) -> str:
+  """Returns the line of the table of a config and variant."""
   from ctxseg_jax import describe
   from ctxseg_jax import experiment
   from ctxseg_jax.models import network
 
-  module: Any = importlib.import_module(".".join(path.with_suffix("").parts))
-  config = module.get_config().to_dict()
+  config = module.get_config(variant).to_dict()
   model = network.build(
       config["model"],
       experiment.dataset(config).num_classes,
       bn_axis_name=None,
   )
   # The page says it once for all.
-  published = said(module.__doc__, "Reference").replace(
+  published = statement(module.__doc__, "Reference", variant).replace(
       " From ImageNet weights.", ""
   )
   size = config["data"]["crop_size"]
   report = describe.describe(model, size)
+  name = f"{path.relative_to('configs')}{':' if variant else ''}{variant}"
   return (
-      f"| `{path.relative_to('configs')}` | {report['parameters']:,} |"
+      f"| `{name}` | {report['parameters']:,} |"
       f" {report['macs'] / 1e9:.2f} G, {size[0]}x{size[1]} |"
-      f" {published} | {said(module.__doc__, 'Ours')} |"
+      f" {published} | {statement(module.__doc__, 'Ours', variant)} |"
   )
 
 
@@ -70,8 +91,10 @@ def main(argv):
   del argv
   lines = [HEADER]
   for path in paths():
-    lines.append(row(path))
-    print(lines[-1], flush=True)
+    module = importlib.import_module(".".join(path.with_suffix("").parts))
+    for variant in variants(module.__doc__):
+      lines.append(row(path, module, variant))
+      print(lines[-1], flush=True)
   page.write_table(pathlib.Path(_OUTPUT.value), "\n".join(lines))
 
 

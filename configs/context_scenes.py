@@ -70,55 +70,63 @@ _HEADS = {
 # What the papers supervise beside the prediction.
 _EXTRA_LOSSES = {
     "danet": dict(
-        position_logits=common.cross_entropy(),
-        channel_logits=common.cross_entropy(),
+        position=common.cross_entropy("position_logits"),
+        channel=common.cross_entropy("channel_logits"),
     ),
-    "encnet": dict(se_logits=common.se_loss()),
+    "encnet": dict(se=common.presence("se_logits")),
     "mfnet": dict(
-        reconstruction_residual=dict(
-            loss="mean_squared_residual", weight=0.1, start_step=100
+        reconstruction=dict(
+            output="reconstruction_residual",
+            loss="mean_squared_residual",
+            weight=0.1,
+            start_step=100,
         )
     ),
     "sanet": dict(
-        category_logits=dict(loss="presence_bce", weight=0.2),
-        dense_logits=common.cross_entropy(0.8),
+        category=common.presence("category_logits"),
+        dense=common.cross_entropy("dense_logits", 0.8),
     ),
 }
 
-# What MFNet's warm-up leaves out, from which step on it comes.
-_SWITCHES = {"mfnet": dict(low_rank=100)}
+
+def get_config(variants: str = "") -> config_dict.ConfigDict:
+  """Returns the config with its variants applied."""
+  config = quickstart.get_config()
+  config.eval_every = config.total_steps
+  config.checkpoint_every = 300
+  config.eval.num_pictures = 2
+  _use_head("encnet", config)
+  return common.apply_variants(config, variants, VARIANTS)
 
 
 def _use_head(name, config):
   config.model.head = dict(_HEADS[name])
   config.loss = dict(
-      logits=common.cross_entropy(), **_EXTRA_LOSSES.get(name, {})
+      ce=common.cross_entropy("logits"), **_EXTRA_LOSSES.get(name, {})
   )
-  config.switches = dict(_SWITCHES.get(name, {}))
+  if name == "mfnet":  # From this step on its prediction uses the factors.
+    config.switches = dict(low_rank=100)
 
 
 def _add_aux(name, config):
   _use_head(name, config)
-  config.model.aux_head = dict(
-      name="fcn", stage="stage3", channels=64, dropout_rate=0.0
-  )
-  config.loss.aux_logits = common.cross_entropy(0.4)
+  config.model.aux_head = common.fcn_aux(64, dropout_rate=0.0)
+  config.loss.aux = common.cross_entropy("aux_logits", 0.4)
   config.optim.lr_multipliers.aux_head = 10.0
 
 
 def _plain(name, fields, config):
-  """Has the prediction supervised alone; `fields` drop the other outputs."""
+  """Supervises the prediction alone; `fields` drop the other outputs."""
   _use_head(name, config)
   config.model.head.update(fields)
-  config.loss = dict(logits=common.cross_entropy())
+  config.loss = dict(ce=common.cross_entropy("logits"))
 
 
 def _sanet_dense(config):
   """The paper's text taken to the letter."""
   _use_head("sanet", config)
   config.model.head.prediction = "dense"
-  del config.loss.logits
-  config.loss.mask_logits = common.cross_entropy()
+  config.loss.ce.output = "mask_logits"
 
 
 VARIANTS = {
@@ -137,15 +145,5 @@ VARIANTS = {
         )
     },
     "sanet_dense": _sanet_dense,
+    "smoke": common.smoke,
 }
-
-
-def get_config(variant: str = "") -> config_dict.ConfigDict:
-  """Returns the config of a variant."""
-  config = quickstart.get_config()
-  config.eval_every = config.total_steps
-  config.checkpoint_every = 300
-  config.eval.num_pictures = 2
-  _use_head("encnet", config)
-  common.apply_variant(config, variant, VARIANTS | {"smoke": common.smoke})
-  return config

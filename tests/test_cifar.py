@@ -855,7 +855,7 @@ class EvaluateTest(absltest.TestCase):
 class ConfigTest(parameterized.TestCase):
 
   def _config(self):
-    path = "configs/cifar10/encnet_16k64d.py"
+    path = "configs/cifar10/encnet.py"
     return test_configs.load(path).get_config("smoke").to_dict()
 
   @parameterized.parameters(
@@ -887,8 +887,8 @@ class RunTest(absltest.TestCase):
     cls.addClassCleanup(directory.cleanup)
     cls.folder = pathlib.Path(directory.name)
     cls.enterClassContext(with_few_blocks())
-    path = "configs/cifar10/encnet_32k128d.py"
-    cls.config = test_configs.load(path).get_config("smoke")
+    path = "configs/cifar10/encnet.py"
+    cls.config = test_configs.load(path).get_config("32k128d,smoke")
     cls.config.data.data_dir = str(cls.folder / "data")
     cls.config.data.eval_split = "test[:24]"
     cls.config.eval.batch_size_per_device = 3

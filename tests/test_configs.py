@@ -1,6 +1,6 @@
-"""Every config builds, says how it is run, and what it reached."""
+"""Every config builds, and its docstring has command, reference and result."""
 
-import importlib.util
+import importlib
 import pathlib
 import re
 import tempfile
@@ -10,8 +10,9 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import miniatures
-import numpy as np
+from ml_collections import config_dict
 
+from configs import common
 from ctxseg_jax import experiment
 from ctxseg_jax import losses
 from ctxseg_jax.training import optim
@@ -25,16 +26,8 @@ PATHS = [
 
 
 def load(path):
-  spec = importlib.util.spec_from_file_location("config", ROOT / path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-def variants(module):
-  """Returns the variants that the docstring of a config names."""
-  found = re.findall(r"Variants?[^.]*?:(.*?)\.\s", module.__doc__, re.DOTALL)
-  return re.findall(r"`(\w+)`", found[0]) if found else []
+  """Returns the module of a config."""
+  return importlib.import_module(".".join(pathlib.Path(path).parts)[:-3])
 
 
 def resolved(test, config):
@@ -46,14 +39,17 @@ def resolved(test, config):
   return experiment.resolve(config.to_dict())
 
 
+def networks(module):
+  """Returns the variants of a config, "" first, without `smoke`."""
+  return ["", *(name for name in module.VARIANTS if name != "smoke")]
+
+
 class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(*PATHS)
   def test_builds_in_every_variant(self, path):
     module = load(path)
-    names = variants(module)
-    self.assertIn("smoke", names)
-    for name in ("", *names):
+    for name in (*networks(module), "smoke"):
       config = resolved(self, module.get_config(name))
       experiment.check(config)
       spec = experiment.dataset(config)
@@ -61,6 +57,10 @@ class ConfigsTest(parameterized.TestCase):
       experiment.augmentation(config, spec)
       experiment.inference_settings(config)
       tx, _ = optim.make(config["optim"], total_steps=config["total_steps"])
+      # Whatever upsamples does it as the network does.
+      for head in (model.head, model.aux_head, getattr(model.head, "host", 0)):
+        if hasattr(head, "align_corners"):
+          self.assertEqual(head.align_corners, model.align_corners)
       size = config["data"]["crop_size"]
       out, variables = jax.eval_shape(
           lambda model=model, size=size: model.init_with_output(
@@ -78,20 +78,52 @@ class ConfigsTest(parameterized.TestCase):
       jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p)[0], params)
 
   @parameterized.parameters(*PATHS)
-  def test_an_unknown_variant_is_refused(self, path):
-    with self.assertRaisesRegex(ValueError, "smoke"):
-      load(path).get_config("smok")
+  def test_the_docstring_has_command_variants_and_result(self, path):
+    module = load(path)
+    self.assertIn(f"--config {path}", module.__doc__)
+    self.assertRegex(module.__doc__, r"\nOurs: |\. Ours: ")
+    for name in module.VARIANTS:
+      self.assertIn(f"`{name}`", module.__doc__)
+    for names in re.findall(r"\n(?:Ours|Reference) of (.*?):", module.__doc__):
+      for name in re.findall(r"`([\w,]+)`", names):
+        module.get_config(name)
 
-  @parameterized.parameters(*PATHS)
-  def test_the_docstring_says_command_reference_and_result(self, path):
-    doc = load(path).__doc__
-    self.assertIn(f"--config {path}", doc)
-    self.assertIn("Ours:", doc)
-
-  def test_the_learning_rates_are_data(self):
+  def test_the_checkpoint_is_not_chosen_on_the_reported_split(self):
     for path in PATHS:
-      rate = load(path).get_config().optim.learning_rate
-      self.assertTrue(np.isfinite(rate) and rate > 0)
+      data = load(path).get_config().data
+      if data.name != "cifar10":  # Published without another split.
+        self.assertStartsWith(data.eval_split, "val", path)
+
+
+class VariantsTest(absltest.TestCase):
+
+  def _applied(self, names):
+    def change(name):
+      return lambda config: setattr(config, "seen", config.seen + name)
+
+    config = config_dict.ConfigDict(dict(seen="", loss={}))
+    table = {name: change(name) for name in ("a", "b", "smoke")}
+    return common.apply_variants(config, names, table).seen
+
+  def test_they_apply_in_order_and_smoke_last(self):
+    self.assertEqual(self._applied(""), "")
+    self.assertEqual(self._applied("b,a"), "ba")
+    self.assertEqual(self._applied("smoke,b,a"), "basmoke")
+
+  def test_an_unknown_one_is_refused(self):
+    for names in ("c", "a,c", "a,", "a, b"):
+      with self.assertRaisesRegex(
+          ValueError, "^unknown variant '.*a, b, smoke"
+      ):
+        self._applied(names)
+
+  def test_both_orders_of_the_baseline_are_one(self):
+    module = load("configs/camvid/encnet.py")
+    config = module.get_config("r50,fcn")
+    self.assertEqual(config, module.get_config("fcn,r50"))
+    self.assertEqual(
+        config.model.head.to_dict(), dict(name="fcn", channels=512)
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class CountTest(absltest.TestCase):
 class TopologiesTest(parameterized.TestCase):
 
   @parameterized.parameters(
-      "configs/quickstart.py", "configs/camvid/encnet_r50_d8.py"
+      "configs/quickstart.py", "configs/camvid/encnet.py:r50"
   )
   def test_compiles_with_equal_collectives(self, config):
     pytest.importorskip("libtpu", reason='needs pip install -e ".[tpu]"')

@@ -133,6 +133,8 @@ def build(
       dtype=settings.lookup(
           DTYPES, config.get("dtype", "float32"), "config: model.dtype"
       ),
+      # One convention for all resizing: that of the network.
+      align_corners=config.get("align_corners", False),
   )
 
   def part(section, registry, where):

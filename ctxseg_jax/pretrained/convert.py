@@ -1,7 +1,7 @@
 r"""Turns the weights of another project into a work dir of ours.
 
   python -m ctxseg_jax.pretrained.convert --source mmseg --checkpoint F.pth \
-      --config configs/camvid/fcn_r50_d8.py --output runs/converted
+      --config configs/camvid/encnet.py:r50,fcn --output runs/converted
   python eval.py --workdir runs/converted
   python train.py --config ... --workdir runs/converted
 

@@ -24,7 +24,7 @@ import test_mmseg_parity as parity
 import tiny
 
 from configs import quickstart
-from configs.camvid import fcn_r18_d8
+from configs.camvid import encnet
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.models import network
@@ -323,7 +323,7 @@ class FolderCase(parameterized.TestCase):
 
 
 def torchvision_config():
-  config = fcn_r18_d8.get_config()
+  config = encnet.get_config("fcn")
   config.model = dict(
       backbone=dict(name="resnet", depth=18, output_stride=32, stem="7x7"),
       head=dict(name="deeplabv3", channels=256, refine=True),
