@@ -9,17 +9,11 @@ any number of workers and processes.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-import functools
+import itertools
 import os
-import signal
-import sys
-import threading
-import time
 from typing import Any
 from typing import Protocol
 
-from absl import flags
-import cv2
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
@@ -28,10 +22,7 @@ from ctxseg_jax import errors
 from ctxseg_jax.data import images
 from ctxseg_jax.data import prepare
 from ctxseg_jax.data import spec as spec_lib
-
-# Batches each worker keeps ready. More only costs memory.
-_WORKER_BUFFER = 2
-_WATCH_SECONDS = 0.5
+from ctxseg_jax.data import workers
 
 # Returns {"image": uint8 [h, w, 3], "label": uint8 [h, w] or []} of fixed size.
 Augment = Callable[
@@ -106,33 +97,11 @@ class Source:
     return np.array(sizes, np.int32).reshape(len(self), 2)
 
 
-class Batches:
+class Batches(Iterator[dict[str, np.ndarray]], Protocol):
   """An endless iterator of training batches; close it when done."""
-
-  def __init__(
-      self, iterator: Iterator[dict[str, np.ndarray]], *, shared_memory: bool
-  ):
-    self._iterator = iterator
-    self._shared_memory = shared_memory
-
-  def __iter__(self) -> "Batches":
-    return self
-
-  def __next__(self) -> dict[str, np.ndarray]:
-    try:
-      batch = next(self._iterator)
-    except BaseException:
-      self.close()  # Nothing follows an error, so nobody would.
-      raise
-    if self._shared_memory:
-      # A batch of a worker lies in shared memory, which would leak if it were
-      # still in use when the workers end. Copying takes about 0.3 ms per MB.
-      batch = {name: np.array(value) for name, value in batch.items()}
-    return batch
 
   def close(self) -> None:
     """Ends the workers and frees their memory."""
-    self._iterator.close()
 
 
 def open_source(
@@ -234,22 +203,13 @@ def train_batches(
       .repeat()
       .random_map(_Load(source, augmentation), seed=int(draw_seed))
       # Batches of the local size tile the global ones: global batch k is local
-      # batches k * shard_count to (k + 1) * shard_count - 1.
-      .batch(batch_size // shard_count)
-  )
-  batches = batches[shard_index::shard_count][step:]
-  # Threads only slow down work of this grain: Python holds the lock.
-  stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=0))
+      # batches k * shard_count to (k + 1) * shard_count - 1. There is no
+      # remainder, and with one allowed, grain counts beyond `sys.maxsize`.
+      .batch(batch_size // shard_count, drop_remainder=True)
+  )[shard_index::shard_count]
   if num_workers:
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # Grain reads flags when it starts workers.
-    stream = stream.mp_prefetch(
-        grain.MultiprocessingOptions(
-            num_workers=num_workers, per_worker_buffer_size=_WORKER_BUFFER
-        ),
-        worker_init_fn=functools.partial(_start_worker, os.getpid()),
-    )
-  return Batches(iter(stream), shared_memory=num_workers > 0)
+    return workers.Workers(batches, step, num_workers)
+  return (batches[k] for k in itertools.count(step))
 
 
 class _Load:
@@ -268,28 +228,3 @@ class _Load:
         "label": example["label"],
         "index": np.int32(index),
     }
-
-
-def _start_worker(parent: int, index: int, count: int) -> None:
-  """Runs in each worker before it loads anything."""
-  del index, count
-  cv2.setNumThreads(0)  # The workers are the parallelism.
-  # Signals go to the whole process group. What to do about one is up to the
-  # parent, which may still want batches to finish its step.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
-  # Grain imports jax where it is installed. A worker that touched it by
-  # accident would take memory of the accelerator.
-  os.environ["JAX_PLATFORMS"] = "cpu"
-  os.environ["CUDA_VISIBLE_DEVICES"] = ""
-  if "jax" in sys.modules:  # Too late for the environment alone.
-    sys.modules["jax"].config.update("jax_platforms", "cpu")
-  threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
-
-
-def _watch_parent(parent: int) -> None:
-  # A parent that is killed cannot end its workers, and they would wait for
-  # ever. The number is the parent's own: it may be gone before we start.
-  while os.getppid() == parent:
-    time.sleep(_WATCH_SECONDS)
-  os._exit(1)

@@ -1,5 +1,8 @@
 """Tests for ctxseg_jax.data.pipeline."""
 
+import contextlib
+import hashlib
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -121,6 +124,29 @@ class TrainBatchesTest(parameterized.TestCase):
     epochs = {tuple(e) for order in orders for e in order.reshape(8, LENGTH)}
     self.assertLen(epochs, 24)
 
+  def test_the_order_is_what_it_always_was(self):
+    # Recorded with version 0.1: a resumed run depends on it.
+    (first, second), (third,) = _stream(2), _stream(1, seed=7)
+    self.assertEqual(first["index"].tolist(), [18, 8, 16, 7, 20, 13, 1, 0])
+    self.assertEqual(second["index"].tolist(), [19, 17, 10, 9, 21, 15, 3, 2])
+    self.assertEqual(third["index"].tolist(), [3, 8, 11, 22, 16, 4, 9, 5])
+    (part,) = _stream(1, seed=3, shard=(1, 2), step=5)
+    self.assertEqual(part["index"].tolist(), [22, 2, 13, 1])
+    # With the pixels that were drawn.
+    digest = hashlib.sha256()
+    for batch in _stream(3, seed=3):
+      digest.update(batch["label"].tobytes())
+    self.assertEqual(digest.hexdigest()[:16], "d71f2ef7a3458f9d")
+
+  def test_one_image_per_process(self):
+    (whole,) = _stream(1)
+    ones = _stream(8, batch_size=1)
+    parts = [_stream(1, shard=(i, 8))[0] for i in range(8)]
+    for i in range(8):
+      self.assertEqual(ones[i]["index"].tolist(), whole["index"][i : i + 1])
+      for name, value in parts[i].items():
+        np.testing.assert_array_equal(value, whole[name][i : i + 1])
+
   @parameterized.parameters(1, 7, 100)
   def test_resumed_stream_continues(self, step):
     for shard in ((0, 1), (1, 2)):
@@ -172,12 +198,38 @@ class TrainBatchesTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "shard"):
       _stream(1, shard=(2, 2))
 
+  def test_batches_go_on_when_a_worker_is_killed(self):
+    expected = _stream(12)
+    before = set(pathlib.Path("/dev/shm").iterdir())
+    batches = pipeline.train_batches(
+        _Source(), AUGMENTATION, batch_size=8, seed=0, num_workers=2
+    )
+    with contextlib.closing(batches):
+      actual = [next(batches) for _ in range(3)]
+      # What has a name would be left behind if all processes were killed.
+      self.assertEqual(set(pathlib.Path("/dev/shm").iterdir()), before)
+      _kill_a_worker()
+      actual += [next(batches) for _ in range(4)]
+      for _ in multiprocessing.active_children():
+        _kill_a_worker()
+      actual += [next(batches) for _ in range(5)]
+      _assert_equal_batches(actual, expected)
+      # Once in a thousand steps is bad luck; again and again is not.
+      with self.assertRaisesRegex(
+          errors.UserError, r"^data.num_workers: 4 input .*SIGKILL.* lower"
+      ):
+        while True:
+          _kill_a_worker()
+          for _ in range(8):
+            next(batches)
+    self.assertEmpty(multiprocessing.active_children())
+
   def test_killed_parent_leaves_no_workers(self):
     root = pathlib.Path(__file__).parents[2]
     folder = self.enterContext(tempfile.TemporaryDirectory())
     script = pathlib.Path(folder, "holder.py")
     script.write_text(HOLDER)
-    path = os.pathsep.join([str(root), str(root / "tests")])
+    path = os.pathsep.join([str(root), str(root / "tests" / "data")])
     parent = subprocess.Popen(
         [sys.executable, str(script)],
         env=os.environ | {"PYTHONPATH": path},
@@ -202,6 +254,12 @@ class TrainBatchesTest(parameterized.TestCase):
     while any(_is_alive(pid) for pid in workers):
       self.assertLess(time.monotonic(), deadline, "workers outlived the parent")
       time.sleep(0.1)
+
+
+def _kill_a_worker():
+  worker = multiprocessing.active_children()[0]
+  worker.kill()
+  worker.join()
 
 
 def _is_alive(pid):
