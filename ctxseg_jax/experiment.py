@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -11,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax import files
 from ctxseg_jax import settings
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
@@ -235,7 +235,7 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
   Raises:
     UserError: No work dir, no such checkpoint, or it is damaged.
   """
-  path = files.local_path(workdir, "--workdir")
+  path = pathlib.Path(workdir)
   config = workdir_lib.read_config(path)
   check(config)
   spec = dataset(config)
@@ -251,6 +251,7 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
     raise errors.UserError(
         f"--checkpoint: expected 'best', 'last' or a step, got {which!r}"
     )
-  variables = {"params": state["params"], **state["model_state"]}
+  # A network without batch norm has no state beside its parameters.
+  variables = {"params": state["params"], **state.get("model_state", {})}
   variables = jax.device_put(variables, NamedSharding(mesh, P()))
   return Trained(config, spec, mesh, model, variables, int(step))

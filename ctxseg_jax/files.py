@@ -7,11 +7,14 @@ or to a `UserError` of one line.
 
 from collections.abc import Iterator
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
 import secrets
+import shutil
 import stat
+import time
 from typing import BinaryIO
 
 from ctxseg_jax import errors
@@ -20,28 +23,9 @@ MAX_BYTES = 1 << 30  # Of a file that is read into memory.
 MAX_TEXT_BYTES = 64 << 20
 
 _REMEDY = "Check the path and its permissions."
+# Younger ones may be of a process that is about to take the lock.
+_LEFTOVER_SECONDS = 1.0
 _PLACE = "a writable place with enough space"
-
-
-def local_path(text: os.PathLike | str, flag: str) -> pathlib.Path:
-  """Returns the path that a flag or a config names, with `~` expanded.
-
-  Args:
-    text: The path.
-    flag: Where it was given, for the message: `--workdir`.
-
-  Raises:
-    UserError: It is a URL, such as `gs://bucket/run`: `pathlib` would make a
-      local folder of that name.
-  """
-  scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", os.fsdecode(text))
-  if scheme:
-    raise errors.UserError(
-        f"{flag}: {printable(text)}: {scheme[0]}/ is not supported; expected a"
-        " path of this machine's file system. Mount the bucket or copy what it"
-        " holds."
-    )
-  return pathlib.Path(os.path.expanduser(text))
 
 
 def open_regular(
@@ -152,10 +136,8 @@ def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
   If the block raises, the file at `path` stays as it was and none is left
   behind. An `OSError`, also one of the block's, becomes a `UserError`.
   """
-  folder, name = os.path.split(os.fsdecode(path))
-  # Next to the file, so that it can be renamed to it; of a name that no other
-  # process has.
-  part = os.path.join(folder, f".{secrets.token_hex(8)}.part")
+  name = os.path.basename(os.fsdecode(path))
+  part = _part(path)
   created = False
   try:
     if name in ("", ".", "..") or os.path.isdir(path):
@@ -166,6 +148,7 @@ def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
     # "x" refuses an existing file; the mode follows the umask.
     with open(part, "xb") as file:
       created = True
+      _lock(file.fileno())
       yield file
       file.flush()
       os.fsync(file.fileno())
@@ -182,6 +165,83 @@ def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
     if created:
       with contextlib.suppress(OSError):
         os.unlink(part)
+
+
+@contextlib.contextmanager
+def writing_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
+  """Yields a new folder that is renamed to `path` when the block is left.
+
+  If the block raises, nothing is left behind; what an earlier process left
+  that was killed in its block is removed.
+
+  Raises:
+    UserError: An `OSError`, also one of the block's; `path` exists and is
+      anything but an empty folder.
+  """
+  remove_leftovers(path)
+  part = _part(path)
+  try:
+    os.makedirs(part)
+    descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+      _lock(descriptor)
+      yield pathlib.Path(part)
+      os.rename(part, path)
+    finally:
+      shutil.rmtree(part, ignore_errors=True)
+      os.close(descriptor)
+  except OSError as error:
+    raise errors.UserError(
+        f"{printable(path)}: cannot be written ({_reason(path, error)}); "
+        f"expected {_PLACE}. Free space or choose another."
+    ) from error
+
+
+def remove_leftovers(path: os.PathLike | str) -> None:
+  """Removes what killed processes left beside `path` when they wrote it."""
+  folder, prefix = os.path.split(_part_prefix(path))
+  for name in _listdir(folder or "."):
+    if not re.fullmatch(rf"{re.escape(prefix)}[0-9a-f]{{16}}\.part", name):
+      continue
+    left = os.path.join(folder, name)
+    with contextlib.suppress(OSError):
+      descriptor = os.open(left, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+      try:
+        # The process that writes it, if it lives, has the lock, or is yet to
+        # take it.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - os.fstat(descriptor).st_mtime < _LEFTOVER_SECONDS:
+          continue
+        if os.path.isdir(left):
+          shutil.rmtree(left, ignore_errors=True)
+        else:
+          os.unlink(left)
+      finally:
+        os.close(descriptor)
+
+
+def _part(path: os.PathLike | str) -> str:
+  """Returns a name beside `path` that no other process has."""
+  return f"{_part_prefix(path)}{secrets.token_hex(8)}.part"
+
+
+def _part_prefix(path: os.PathLike | str) -> str:
+  folder, name = os.path.split(os.fsdecode(path))
+  # Room for what follows: a name has at most 255 bytes.
+  name = os.fsdecode(os.fsencode(name)[:200])
+  return os.path.join(folder, f".{name}.")
+
+
+def _lock(descriptor: int) -> None:
+  with contextlib.suppress(OSError):  # Not every file system has locks.
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _listdir(folder: str) -> list[str]:
+  try:
+    return os.listdir(folder)
+  except OSError:
+    return []
 
 
 def printable(path: os.PathLike | str) -> str:

@@ -6,7 +6,6 @@ gradients, of which there are none for statistics.
 
 from collections.abc import Iterable
 from collections.abc import Mapping
-import dataclasses
 from typing import Any
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ import flax.linen as nn
 import numpy as np
 
 from ctxseg_jax.models.backbones import BACKBONES
-from ctxseg_jax.models.heads import HEADS
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
 
@@ -25,17 +23,6 @@ class Row(NamedTuple):
   theirs: str
   layout: str
   ours: tuple[str, ...]
-
-
-def section(module: nn.Module) -> dict[str, Any]:
-  """Returns the section of a config that builds a backbone or a head."""
-  (name,) = (
-      name
-      for name, cls in {**BACKBONES, **HEADS}.items()
-      if type(module) is cls
-  )
-  fields = (field.name for field in dataclasses.fields(module))
-  return {key: getattr(module, key) for key in fields} | {"name": name}
 
 
 def rows(
@@ -50,11 +37,10 @@ def rows(
   """
   project = SOURCES[source]
   if type(module) in BACKBONES.values():
-    part, model = "backbone", {"backbone": section(module)}
-    parts = project.backbone(model, "")
+    part, parts = "backbone", project.backbone(module, "")
   else:
-    part, model = "head", {"head": section(module)}
-    parts = [p._replace(theirs="") for p in project.whole(model)[0]]
+    part = "head"
+    parts = [p._replace(theirs="") for p in project.heads(module, None)[0]]
   found = []
   for collection, *path in _paths(template):
     theirs, layout = naming.resolve("/".join((collection, part, *path)), parts)
@@ -67,12 +53,8 @@ def network_rows(
 ) -> list[Row]:
   """Returns the rows of a whole network."""
   project = SOURCES[source]
-  model = {
-      part: section(getattr(module, part))
-      for part in ("backbone", "head", "aux_head")
-      if getattr(module, part) is not None
-  }
-  parts = (*project.backbone(model, "backbone."), *project.whole(model)[0])
+  heads, _ = project.heads(module.head, module.aux_head)
+  parts = (*project.backbone(module.backbone, "backbone."), *heads)
   return [
       Row(*naming.resolve("/".join(path), parts), path)
       for path in _paths(template)

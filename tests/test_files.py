@@ -119,6 +119,48 @@ class FilesTest(parameterized.TestCase):
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     self.assertEqual(path.read_text(), "old")
 
+  def test_a_folder_is_there_when_it_is_whole(self):
+    path = self.folder / "a"
+    with files.writing_folder(path) as part:
+      (part / "b").write_text("c")
+      self.assertFalse(path.exists())
+    self.assertEqual((path / "b").read_text(), "c")
+    with self.assertRaisesRegex(errors.UserError, "a: cannot be written"):
+      with files.writing_folder(path) as part:
+        (part / "b").write_text("d")
+    with self.assertRaises(KeyError):
+      with files.writing_folder(self.folder / "e"):
+        raise KeyError
+    self.assertEqual([x.name for x in self.folder.iterdir()], ["a"])
+    self.assertEqual((path / "b").read_text(), "c")
+
+  @parameterized.parameters("writing", "writing_folder")
+  def test_what_a_killed_process_left_is_removed_and_nothing_else(self, name):
+    path = self.folder / "a"
+    code = f"""if True:
+      import sys
+      from ctxseg_jax import files
+      with files.{name}(sys.argv[1]):
+        print(flush=True)
+        sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+      process.stdout.readline()
+      (left,) = self.folder.iterdir()
+      others = [".a.part", ".a.0123456789abcdef.txt", "a.tmp"]
+      for other in others:
+        (self.folder / other).mkdir()
+      os.utime(left, (0, 0))
+      files.remove_leftovers(path)
+      self.assertTrue(left.exists())  # Its process lives.
+      process.kill()
+    files.remove_leftovers(path)
+    self.assertCountEqual([x.name for x in self.folder.iterdir()], others)
+
 
 if __name__ == "__main__":
   absltest.main()

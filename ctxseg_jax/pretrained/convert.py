@@ -16,9 +16,9 @@ a checked copy to start training from.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import json
 import os
 import pathlib
-import shutil
 from typing import Any
 
 from absl import flags
@@ -29,8 +29,10 @@ from ml_collections import config_flags
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax import files
 from ctxseg_jax.pretrained import loading
-from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.formats import safetensors_file
+from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import checkpoint as checkpoint_lib
 from ctxseg_jax.training import optim
@@ -75,7 +77,6 @@ def convert(
       lambda: step_lib.init_state(model, tx, jax.random.key(0), size)
   )
   arrays, summary, whole = loading.load(
-      config,
       model,
       state,
       source=source,
@@ -90,33 +91,23 @@ def convert(
   if channel_order == "bgr":
     lines.append("The first convolution was turned round: from BGR to RGB.")
   normalisation = loading.normalisation(source, checkpoint, channel_order)
-
-  folder = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-  try:
-    folder.mkdir(parents=True)
+  with files.writing_folder(output) as folder:
     if whole:
       config, changes = _with_normalisation(config, normalisation)
       lines += changes
       _write_workdir(folder, config, state, tx, arrays)
       lines.append(f"written: {output}, a work dir at step 0")
     else:
-      files.write_safetensors(
-          folder / BACKBONE_FILE, arrays, {"format": "ctxseg_jax backbone"}
-      )
+      metadata = {"format": "ctxseg_jax backbone"}
+      if normalisation is not None:
+        metadata |= normalisation.metadata()
+      safetensors_file.write(folder / BACKBONE_FILE, arrays, metadata)
       lines.append(
           f"written: {output / BACKBONE_FILE}, the backbone alone: the file has"
           " no head like the config's. Train from it with"
           " --config.init_from.source=ctxseg_jax and --config.init_from.path"
       )
     _refuse_existing(output)
-    folder.rename(output)
-  except OSError as e:
-    raise errors.UserError(
-        f"{output}: cannot be written ({e.strerror}); choose another --output"
-        " or mend its permissions"
-    ) from e
-  finally:
-    shutil.rmtree(folder, ignore_errors=True)
   return "\n".join(lines)
 
 
@@ -133,12 +124,13 @@ def _with_normalisation(config, normalisation):
   if normalisation is None:
     return config, []
   data, changes = dict(config["data"]), []
-  for key, value in zip(("mean", "std"), normalisation, strict=True):
+  for key, value in normalisation._asdict().items():
     if tuple(data[key]) != value:
       changes.append(
           f"data.{key} is {value}, which goes with the weights, instead of"
-          f" {tuple(data[key])}; if yours were trained otherwise, write it into"
-          " config.json"
+          f" {tuple(data[key])}: to train on, pass it to train.py as"
+          f" --config.data.{key}; if yours were trained otherwise, write it"
+          " into config.json"
       )
       data[key] = value
   return {**config, "data": data}, changes
@@ -157,26 +149,59 @@ def _write_workdir(path, config, state, tx, arrays):
     checkpoint_lib.save_best(folder.best, state, {"step": 0})
 
 
+def choose_config(
+    given: Mapping[str, Any] | None,
+    source: str,
+    checkpoint: str | os.PathLike[str],
+) -> dict[str, Any]:
+  """Returns the config of the network, resolved as `train.py` does.
+
+  Args:
+    given: The user's config; None takes the one in a file of our own.
+    source: Whose names the file has, a key of `SOURCES`.
+    checkpoint: The file.
+
+  Raises:
+    UserError: There is neither, or the one in the file is damaged.
+  """
+  if given is not None:
+    return experiment.resolve(given)
+  text = None
+  if source == "ctxseg_jax":
+    text = weight_files.read_metadata(checkpoint).get("config")
+  if text is None:
+    raise errors.UserError(
+        "--config: missing; only a whole network that was exported here brings"
+        " its own"
+    )
+  try:
+    config = json.loads(text)
+    if not isinstance(config, dict):
+      raise ValueError(f"a {type(config).__name__} in place of an object")
+  except (ValueError, RecursionError) as e:
+    raise errors.UserError(
+        f"{files.printable(checkpoint)}: the config in its metadata is damaged"
+        f" ({e}). Export it again."
+    ) from e
+  return config
+
+
 def main(argv: Sequence[str]) -> None:
   """Runs the command."""
   del argv
   # Nothing is computed: no accelerator is taken away from a run.
   jax.config.update("jax_platforms", "cpu")
-  checkpoint = flags.FLAGS.checkpoint
-  if flags.FLAGS.config is not None:
-    config = flags.FLAGS.config.to_dict()
-  elif flags.FLAGS.source == "ctxseg_jax" and loading.stored_config(checkpoint):
-    config = loading.stored_config(checkpoint)
-  else:
-    raise errors.UserError(
-        "--config: missing; only a whole network that was exported here brings"
-        " its own"
-    )
+  given = flags.FLAGS.config
+  config = choose_config(
+      None if given is None else given.to_dict(),
+      flags.FLAGS.source,
+      flags.FLAGS.checkpoint,
+  )
   print(
       convert(
           config,
           source=flags.FLAGS.source,
-          checkpoint=checkpoint,
+          checkpoint=flags.FLAGS.checkpoint,
           output=flags.FLAGS.output,
           channel_order=flags.FLAGS.channel_order,
       )

@@ -10,7 +10,6 @@ alone is enough for `ctxseg_jax.pretrained.convert --source ctxseg_jax`.
 from collections.abc import Sequence
 import json
 import os
-import pathlib
 
 from absl import flags
 import flax
@@ -20,7 +19,9 @@ import numpy as np
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax import files
+from ctxseg_jax.pretrained import loading
+from ctxseg_jax.pretrained.formats import safetensors_file
 
 
 def export(
@@ -41,7 +42,6 @@ def export(
   Raises:
     UserError: No such checkpoint, or the file cannot be written.
   """
-  output = pathlib.Path(output)
   if os.path.lexists(output):
     raise errors.UserError(
         f"{output}: exists, and is not overwritten; choose another --output or"
@@ -54,13 +54,16 @@ def export(
           trained.variables, sep="/"
       ).items()
   }
+  data = trained.config["data"]
   metadata = {
       "format": "ctxseg_jax network",
       "config": json.dumps(trained.config),
       "step": str(trained.step),
       "class_names": json.dumps(trained.spec.class_names),
+      **loading.Normalisation(data["mean"], data["std"]).metadata(),
   }
-  files.write_safetensors(output, tensors, metadata)
+  files.remove_leftovers(output)
+  safetensors_file.write(output, tensors, metadata)
   return f"written: {output}, {len(tensors)} tensors of step {trained.step}"
 
 

@@ -61,7 +61,7 @@ def start(
   source, path = section["source"], section["path"]
   order = section.get("channel_order", "rgb")
   arrays, summary, _ = loading.load(
-      config, model, state, source=source, path=path, channel_order=order
+      model, state, source=source, path=path, channel_order=order
   )
   if jax.process_index() == 0:
     logging.info("Backbone from %s (%s):\n%s", path, source, summary.table())

@@ -9,15 +9,16 @@ import os
 from typing import Any
 from typing import get_args
 from typing import Literal
+from typing import NamedTuple
 
 import flax
 import jax
 
 from ctxseg_jax import errors
-from ctxseg_jax import settings
+from ctxseg_jax import files
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import transfer
-from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import step as step_lib
 
@@ -26,6 +27,22 @@ CHANNEL_ORDERS: tuple[str, ...] = get_args(ChannelOrder)
 
 # The normalisation of the networks that Caffe trained, and BGR belongs to.
 _CAFFE_STD = (1.0, 1.0, 1.0)
+
+
+class Normalisation(NamedTuple):
+  """What images are normalised by before a network sees them.
+
+  Attributes:
+    mean: Of each channel, RGB, 0 to 255.
+    std: Standard deviation of each channel, above 0.
+  """
+
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def metadata(self) -> dict[str, str]:
+    """Returns what a file of our own has of it in its metadata."""
+    return {key: json.dumps(x) for key, x in self._asdict().items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,24 +105,22 @@ def with_variables(
 
 
 def load(
-    config: Mapping[str, Any],
     model: network.SegmentationModel,
     state: step_lib.TrainState,
     *,
     source: str,
     path: str | os.PathLike[str],
-    channel_order: str = "rgb",
+    channel_order: ChannelOrder = "rgb",
     whole: bool | None = False,
 ) -> tuple[dict[str, Any], transfer.Summary, bool]:
   """Reads what a file has for a network.
 
   Args:
-    config: The resolved config.
-    model: Its network.
+    model: The network.
     state: Its variables, or their shapes.
     source: Whose names the file has, a key of `SOURCES`.
     path: The file.
-    channel_order: Of the images that the weights expect, "rgb" or "bgr".
+    channel_order: Of the images that the weights expect.
     whole: All of the network or, the default, its backbone; None is what the
       file has.
 
@@ -116,16 +131,14 @@ def load(
   Raises:
     UserError: The file is not usable, or not for this network.
   """
-  project = settings.lookup(SOURCES, source, "source")
-  tensors = files.read_tensors(path)
+  tensors = weight_files.read_tensors(path)
   template = flatten(state)
   if whole is None:
-    whole = transfer.has_heads(project, config["model"], template, tensors)
+    whole = transfer.has_heads(SOURCES[source], model, template, tensors)
   arrays, summary = transfer.transfer(
       tensors,
       source,
-      SOURCES,
-      config["model"],
+      model,
       template,
       whole=whole,
       place=str(path),
@@ -135,33 +148,34 @@ def load(
 
 
 def normalisation(
-    source: str, path: str | os.PathLike[str], channel_order: str
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-  """Returns mean and deviation (RGB) that weights expect; None if unknown."""
+    source: str, path: str | os.PathLike[str], channel_order: ChannelOrder
+) -> Normalisation | None:
+  """Returns what images the weights of a file expect; None if unknown.
+
+  Args:
+    source: Whose names the file has, a key of `SOURCES`.
+    path: The file; read for our own source alone.
+    channel_order: Of the images that the weights expect.
+
+  Raises:
+    UserError: The metadata of one of our own files is damaged.
+  """
   project = SOURCES[source]
-  if project.mean is None:
-    data = stored_config(path).get("data", {})
-    if {"mean", "std"} <= set(data):
-      return tuple(data["mean"]), tuple(data["std"])
+  if project.mean is not None:
+    std = _CAFFE_STD if channel_order == "bgr" else project.std
+    return Normalisation(project.mean, std)
+  metadata = weight_files.read_metadata(path)
+  if not {"mean", "std"} <= set(metadata):
     return None
-  return project.mean, _CAFFE_STD if channel_order == "bgr" else project.std
-
-
-def stored_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-  """Returns the config that one of our own files carries, or nothing."""
-  metadata = files.read_metadata(path)
   try:
-    config = json.loads(metadata.get("config", "{}"))
-  except ValueError as e:
-    raise errors.UserError(
-        f"{path}: the config in its metadata is not JSON ({e}); export it anew"
-    ) from e
-  if not isinstance(config, dict):
-    raise errors.UserError(
-        f"{path}: the config in its metadata is a {type(config).__name__},"
-        " expected an object; export it anew"
+    return Normalisation(
+        *(tuple(map(float, json.loads(metadata[k]))) for k in ("mean", "std"))
     )
-  return config
+  except (TypeError, ValueError, RecursionError) as error:
+    raise errors.UserError(
+        f"{files.printable(path)}: the mean and std in its metadata are no"
+        f" numbers ({error}); expected three each. Export it again."
+    ) from error
 
 
 def differences(

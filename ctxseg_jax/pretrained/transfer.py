@@ -1,6 +1,7 @@
 """Carries the tensors of a file over to our variables, strictly by name."""
 
 import collections
+from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
 import difflib
@@ -10,10 +11,17 @@ from typing import Any
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax.models import network
 from ctxseg_jax.pretrained.sources import naming
+from ctxseg_jax.pretrained.sources import SOURCES
 
 _NUM_LISTED = 3  # Names in a message that must stay one line.
 _PARTS = ("backbone", "head", "aux_head")
+_REMEDIES = {
+    "backbone": "depth, stem, avg_down, variant",
+    "head": "its fields, and the data set's number of classes",
+    "aux_head": "None where the file has none",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,29 +42,27 @@ class Summary:
 
   def table(self) -> str:
     """Returns the summary as text, a line per kind and reason."""
-    rows = []
-
-    def add(kind, count, text):
-      rows.append(
-          f"{kind:8} {count:5} {'tensors' if count != 1 else 'tensor'}"
-          f"{': ' if text else ''}{text}"
-      )
-
-    add(
-        "copied",
-        len(self.copied),
-        f"{_by_part(self.copied)}; {self.num_values:,} values",
-    )
+    rows = [
+        (
+            "copied",
+            len(self.copied),
+            f"{_by_part(self.copied)}; {self.num_values:,} values",
+        )
+    ]
     reasons = collections.defaultdict(list)
     for name, reason in self.skipped.items():
       reasons[reason].append(name)
     for reason, names in reasons.items():
-      add("skipped", len(names), f"{reason} ({_shorten(names)})")
+      rows.append(("skipped", len(names), f"{reason} ({_shorten(names)})"))
     if not self.skipped:
-      add("skipped", 0, "")
+      rows.append(("skipped", 0, ""))
     text = f"{_by_part(self.missing)}; they start at random values"
-    add("missing", len(self.missing), text if self.missing else "")
-    return "\n".join(rows)
+    rows.append(("missing", len(self.missing), text if self.missing else ""))
+    return "\n".join(
+        f"{kind:8} {count:5} tensor{'s' * (count != 1)}{': ' * bool(text)}"
+        f"{text}"
+        for kind, count, text in rows
+    )
 
 
 def _by_part(paths):
@@ -90,26 +96,25 @@ class Plan:
 
 def has_heads(
     source: naming.Source,
-    model: Mapping[str, Any],
-    template: Mapping[str, Any],
-    names: Any,
+    model: network.SegmentationModel,
+    template: Collection[str],
+    names: Collection[str],
 ) -> bool:
   """Returns whether any tensor of our heads is in a file with these names."""
-  if source.whole is None:
+  if source.heads is None:
     return False
   try:
-    parts, _ = source.whole(model)
+    parts, _ = source.heads(model.head, model.aux_head)
   except errors.UserError:  # It has heads, but none like the config's.
     return False
-  wanted = (naming.resolve(path, parts) for path in template)
-  return any(found is not None and found[0] in names for found in wanted)
+  return _num_found(parts, template, names) > 0
 
 
 def make_plan(
     source: naming.Source,
-    model: Mapping[str, Any],
-    template: Mapping[str, Any],
-    names: Any,
+    model: network.SegmentationModel,
+    template: Collection[str],
+    names: Collection[str],
     *,
     whole: bool,
 ) -> Plan:
@@ -117,24 +122,19 @@ def make_plan(
 
   Args:
     source: What the names follow.
-    model: The config's section.
+    model: The network.
     template: Our paths.
     names: Those of the file.
     whole: All of the network, or the backbone alone.
 
   Raises:
-    UserError: The source has nothing like the config's network.
+    UserError: The source has nothing like the network.
   """
-  prefix = max(
-      source.prefixes,
-      key=lambda prefix: _num_found(
-          source.backbone(model, prefix), template, names
-      ),
-  )
-  parts = source.backbone(model, prefix)
+  candidates = [source.backbone(model.backbone, p) for p in source.prefixes]
+  parts = max(candidates, key=lambda p: _num_found(p, template, names))
   left_out = source.left_out
   if whole:
-    others, superfluous = source.whole(model)
+    others, superfluous = source.heads(model.head, model.aux_head)
     parts, left_out = (*parts, *others), (*left_out, *superfluous)
   else:
     left_out = (*left_out, *source.beside_backbone)
@@ -168,8 +168,7 @@ def _num_found(parts, template, names):
 def transfer(
     tensors: Mapping[str, np.ndarray],
     source_name: str,
-    sources: Mapping[str, naming.Source],
-    model: Mapping[str, Any],
+    model: network.SegmentationModel,
     template: Mapping[str, Any],
     *,
     whole: bool,
@@ -180,14 +179,13 @@ def transfer(
 
   Args:
     tensors: Of the file, by name.
-    source_name: A key of `sources`.
-    sources: All sources, to tell which a file looks like.
-    model: The config's section.
-    template: Our variables by path, each with a `shape`.
+    source_name: A key of `SOURCES`.
+    model: The network.
+    template: Its variables by path, each with a `shape`.
     whole: All of the network must be in the file; else the backbone.
     place: The file, for messages.
-    channel_order: "rgb", or "bgr" for weights that expect blue first; their
-      first convolution is turned round.
+    channel_order: "rgb", or "bgr" for weights that expect blue first; the
+      input channels of their first convolution are reversed.
 
   Returns:
     The arrays copied, float32, by path, and what became of everything.
@@ -196,35 +194,37 @@ def transfer(
     UserError: A tensor that is missing, unknown, of another shape or
       type; the file, the tensor and the remedy are named.
   """
-  source = sources[source_name]
-  plan = make_plan(source, model, template, tensors, whole=whole)
+  plan = make_plan(SOURCES[source_name], model, template, tensors, whole=whole)
 
-  def refuse(problem, path):
-    fitting = _fitting(source_name, sources, model, template, tensors)
-    remedy = (
-        f"its names are those of {' or '.join(fitting)}: choose that source"
-        if fitting
-        else _remedy(path)
-    )
-    raise errors.UserError(f"{place}: {problem}; {remedy}")
+  def refuse(problem, path, remedy=None):
+    fitting = _fitting(source_name, model, template, tensors)
+    if fitting:
+      remedy = f"its names are those of {' or '.join(fitting)}: choose that"
+      remedy += " source"
+    raise errors.UserError(f"{place}: {problem}; {remedy or _remedy(path)}")
 
   if plan.absent:
     path = next(iter(plan.absent))
     refuse(_describe_absent(path, source_name, plan), path)
-  arrays, skipped = {}, dict(plan.skipped)
+  arrays, skipped, mismatched = {}, dict(plan.skipped), {}
   for path, (name, layout) in plan.names.items():
     shape = tuple(template[path].shape)
     array = _convert(tensors[name], layout, shape)
-    if array.shape != shape:
-      found = (
-          f"{list(tensors[name].shape)}, {list(array.shape)} in our layout,"
-          f" for {path} {list(shape)}"
-      )
-      if not whole and path.split("/")[1] != "backbone":
-        skipped[name] = f"of another shape: {found}"
-        continue
-      refuse(f"tensor {name!r} has shape {found}", path)
-    arrays[path] = _to_float32(array, name, place)
+    if array.shape == shape:
+      arrays[path] = _to_float32(array, name, place)
+      continue
+    found = (
+        f"{list(tensors[name].shape)}, {list(array.shape)} in our layout,"
+        f" for {path} {list(shape)}"
+    )
+    if not whole and path.split("/")[1] != "backbone":
+      skipped[name] = f"of another shape: {found}"
+    else:
+      mismatched[path] = array.shape, f"tensor {name!r} has shape {found}"
+  if mismatched:
+    shapes = {path: shape for path, (shape, _) in mismatched.items()}
+    path, (_, problem) = next(iter(mismatched.items()))
+    refuse(problem, path, _class_remedy(shapes, template, model))
   if plan.unknown:
     name = plan.unknown[0]
     refuse(
@@ -263,14 +263,13 @@ def _to_float32(array, name, place):
 
 def _first_conv(arrays):
   """Returns the path of the kernel that reads the image."""
-  found = [
+  (path,) = (
       path
       for path, array in arrays.items()
       if path.startswith("params/backbone/")
       and array.ndim == 4
       and array.shape[2] == 3
-  ]
-  (path,) = found
+  )
   return path
 
 
@@ -288,25 +287,44 @@ def _describe_absent(path, source_name, plan):
 
 def _remedy(path):
   part = path.split("/")[1]
-  fields = {
-      "backbone": "depth, stem, avg_down, variant",
-      "head": "its fields, and the data set's number of classes",
-      "aux_head": "None where the file has none",
-  }
   return (
-      f"set config.model.{part} ({fields[part]}) to what the file was trained"
-      " with"
+      f"set config.model.{part} ({_REMEDIES[part]}) to what the file was"
+      " trained with"
   )
 
 
-def _fitting(chosen, sources, model, template, names):
+def _class_remedy(shapes, template, model):
+  """Returns the remedy if only the number of classes differs, else None.
+
+  Args:
+    shapes: Path -> shape in the file, in our layout, of all that differ.
+    template: Our variables by path.
+    model: The network.
+  """
+  ours = getattr(model.head, "num_classes", None)
+  counts = set()
+  for path, shape in shapes.items():
+    in_ours = (*shape[:-1], ours)
+    if "/backbone/" in path or in_ours != tuple(template[path].shape):
+      return None
+    counts.update(shape[-1:])
+  if len(counts) != 1:
+    return None
+  return (
+      f"the file has {counts.pop()} classes, the config's data set {ours}:"
+      " choose a data set (config.data) with the number of classes that the"
+      " file was trained on"
+  )
+
+
+def _fitting(chosen, model, template, names):
   """Returns the other sources whose names a file has.
 
   Those that account for all of it; else the one that accounts for most, if
   that is more than twice what the chosen one does.
   """
   fitting, num_found = [], {}
-  for name, source in sources.items():
+  for name, source in SOURCES.items():
     try:
       plan = make_plan(source, model, template, names, whole=False)
     except errors.UserError:

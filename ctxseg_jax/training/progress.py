@@ -1,9 +1,7 @@
 """How training is going: a bar on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-import contextlib
 import sys
 import time
 from typing import Any
@@ -12,7 +10,6 @@ from absl import logging
 import rich.console
 import rich.progress
 
-_STEP_LINE = "step %d/%d  %s"
 _INPUT_BOUND = 0.3  # Share of the time waiting for data worth a word.
 
 
@@ -53,19 +50,13 @@ class Meter:
     self._since = None
     self._seconds_per_step = None
 
-  @contextlib.contextmanager
-  def waiting_for_data(self) -> Iterator[None]:
-    """Counts the time spent in the context as waiting for data."""
-    start = self._clock()
-    yield
-    self._waiting += self._clock() - start
+  def waiting_for_data(self) -> "_Stopwatch":
+    """Returns a context; the time spent in it is waiting for data."""
+    return _Stopwatch(self._clock, self._add_waiting)
 
-  @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
-    """Leaves the time spent in the context (evaluation) out of everything."""
-    start = self._clock()
-    yield
-    self._paused += self._clock() - start
+  def paused(self) -> "_Stopwatch":
+    """Returns a context; the time spent in it (evaluation) does not count."""
+    return _Stopwatch(self._clock, self._add_paused)
 
   def count_step(self) -> None:
     """Counts a step that was dispatched (compiling does not return early)."""
@@ -106,12 +97,31 @@ class Meter:
     self._paused = 0.0
     self._since = self._clock()
 
+  def _add_waiting(self, seconds: float) -> None:
+    self._waiting += seconds
+
+  def _add_paused(self, seconds: float) -> None:
+    self._paused += seconds
+
+
+class _Stopwatch:
+
+  def __init__(self, clock, add):
+    self._clock = clock
+    self._add = add
+
+  def __enter__(self) -> None:
+    self._start = self._clock()
+
+  def __exit__(self, *_) -> None:
+    self._add(self._clock() - self._start)
+
 
 class Progress:
   """Shows the progress of training while the context is open.
 
-  One log line per update; on a terminal a bar that stays at the bottom instead,
-  and the lines go to other handlers (the log file) alone.
+  On a terminal a bar that stays at the bottom; otherwise one log line per
+  update.
   """
 
   def __init__(
@@ -141,7 +151,6 @@ class Progress:
       )
       # The bar replaces standard error, to print above itself, but absl
       # holds the one before.
-      logging.get_absl_handler().addFilter(_is_no_step_line)
       handler = logging.get_absl_handler().python_handler
       follows = handler.stream is sys.stderr
       self._bar.start()
@@ -157,7 +166,6 @@ class Progress:
 
   def __exit__(self, *_) -> None:
     if self._bar is not None:
-      logging.get_absl_handler().removeFilter(_is_no_step_line)
       self._bar.stop()
       self._bar = None
     if self._log_stream is not None:
@@ -186,8 +194,9 @@ class Progress:
     figures = format_figures(
         scalars, images_per_second, data_wait_share, eta_seconds
     )
-    logging.info(_STEP_LINE, step, self._total_steps, figures)
-    if self._bar is not None:
+    if self._bar is None:
+      logging.info("step %d/%d  %s", step, self._total_steps, figures)
+    else:
       self._bar.update(self._task, completed=step, figures=figures)
     if data_wait_share > _INPUT_BOUND and not self._warned:
       self._warned = True
@@ -196,10 +205,6 @@ class Progress:
           "config.data.num_workers.",
           100 * data_wait_share,
       )
-
-
-def _is_no_step_line(record) -> bool:
-  return record.msg is not _STEP_LINE
 
 
 def format_figures(

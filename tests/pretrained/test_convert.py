@@ -13,9 +13,9 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 import flax
-import foreign
 import jax
 import jax.numpy as jnp
+import miniatures
 import ml_dtypes
 import mmseg_names
 import numpy as np
@@ -23,8 +23,12 @@ import pytest
 import test_mmseg_parity as parity
 import tiny
 
+from configs import custom
 from configs import quickstart
 from configs.camvid import encnet
+from configs.voc import deeplabv2
+from configs.voc import fcn
+from configs.voc import sca
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.models import network
@@ -34,7 +38,8 @@ from ctxseg_jax.pretrained import export
 from ctxseg_jax.pretrained import initial
 from ctxseg_jax.pretrained import loading
 from ctxseg_jax.pretrained import transfer
-from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.formats import safetensors_file
+from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import checkpoint
@@ -128,31 +133,31 @@ def state_shapes(name):
 
 
 @functools.cache
-def _template(model, num_classes):
-  """Returns our shapes by path, of a `model` section as JSON."""
-  model = json.loads(model)
-  whole = model | dict(head=model.get("head", dict(name="fcn", channels=4)))
-  model = network.build(whole, num_classes, bn_axis_name=None)
+def _network(model, num_classes):
+  """Returns the network of a `model` section as JSON, and shapes by path."""
+  model = dict(head=dict(name="fcn", channels=4)) | json.loads(model)
+  model = network.build(model, num_classes, bn_axis_name=None)
   variables = jax.eval_shape(
       lambda: model.init(
           jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False
       )
   )
   variables.pop("diagnostics", None)
-  return flax.traverse_util.flatten_dict(variables, sep="/")
+  return model, flax.traverse_util.flatten_dict(variables, sep="/")
 
 
-def template(model, num_classes=21):
-  return _template(json.dumps(model, sort_keys=True), num_classes)
+def build(model, num_classes=21):
+  """Returns the network of a `model` section, and our shapes by path."""
+  return _network(json.dumps(model, sort_keys=True), num_classes)
 
 
 class NamesTest(parameterized.TestCase):
 
   def check(self, name):
-    model, shapes = section(name), state_shapes(name)
-    ours = template(model)
+    shapes = state_shapes(name)
+    model, ours = build(section(name))
     source = SOURCES[name.partition("/")[0]]
-    whole = "aux_head" in model
+    whole = model.aux_head is not None
     plan = transfer.make_plan(source, model, ours, shapes, whole=whole)
     self.assertEmpty(plan.absent)
     self.assertEmpty(plan.unknown)
@@ -188,22 +193,21 @@ class NamesTest(parameterized.TestCase):
       sizes = [np.prod(s) for k, s in shapes.items() if "running" not in k]
       trained = sum(sizes) - sum(k.endswith("tracked") for k in shapes)
     else:
-      ours = template(section(name))
+      _, ours = build(section(name))
       trained = sum(x.size for k, x in ours.items() if k.startswith("params"))
     self.assertEqual(trained, PUBLISHED[name])
 
   def test_only_counters_and_classifiers_of_backbones_are_skipped(self):
     for name in FAST:
-      model, shapes = section(name), state_shapes(name)
+      shapes, whole = state_shapes(name), "aux_head" in section(name)
       plan = transfer.make_plan(
           SOURCES[name.partition("/")[0]],
-          model,
-          template(model),
+          *build(section(name)),
           shapes,
-          whole="aux_head" in model,
+          whole=whole,
       )
       rest = [k for k in plan.skipped if not k.endswith("batches_tracked")]
-      if "aux_head" in model or name.startswith("mmseg/") or "model" in name:
+      if whole or name.startswith("mmseg/") or "model" in name:
         self.assertEmpty(rest, name)
       for k in rest:
         self.assertRegex(
@@ -215,10 +219,12 @@ class NamesTest(parameterized.TestCase):
     # So tensors in the same place of both lists must go to the same path.
     paths = {}
     for source in ("torchvision", "timm"):
-      model = section(f"{source}/{name}")
       shapes = state_shapes(f"{source}/{name}")
       plan = transfer.make_plan(
-          SOURCES[source], model, template(model), shapes, whole=False
+          SOURCES[source],
+          *build(section(f"{source}/{name}")),
+          shapes,
+          whole=False,
       )
       ours = {theirs: path for path, (theirs, _) in plan.names.items()}
       paths[source] = [ours[k] for k in shapes if k in ours]
@@ -274,8 +280,7 @@ class FeaturesTest(parity.ParityTestCase):
     arrays, _ = transfer.transfer(
         parity.tensors(golden),
         source,
-        SOURCES,
-        dict(backbone=foreign.section(module), head=dict(name="fcn")),
+        network.SegmentationModel(backbone=module, head=None),
         ours,
         whole=False,
         place="file",
@@ -311,7 +316,7 @@ class FolderCase(parameterized.TestCase):
 
   def write(self, tensors, name="weights.safetensors"):
     path = self.folder / name
-    files.write_safetensors(path, tensors, {})
+    safetensors_file.write(path, tensors, {})
     return path
 
   def assert_refused(self, function, *texts):
@@ -403,7 +408,7 @@ class ConvertTest(FolderCase):
     self.assertEqual(
         [p.name for p in self.output.iterdir()], [convert.BACKBONE_FILE]
     )
-    copy = files.read_tensors(self.output / convert.BACKBONE_FILE)
+    copy = weight_files.read_tensors(self.output / convert.BACKBONE_FILE)
     self.assertTrue(all("/backbone/" in path for path in copy))
     np.testing.assert_array_equal(
         copy["params/backbone/stem_conv1/conv/kernel"][:, :, ::-1],
@@ -441,6 +446,11 @@ class ConvertTest(FolderCase):
     )
 
 
+def with_classes(x, num_classes):
+  """Returns a tensor of a network of 11 classes as one of more."""
+  return np.resize(x, (num_classes, *x.shape[1:])) if len(x) == 11 else x
+
+
 class TransferTest(FolderCase):
 
   def transfer(self, tensors, source="torchvision", model=None, **kwargs):
@@ -448,9 +458,7 @@ class TransferTest(FolderCase):
     return transfer.transfer(
         tensors,
         source,
-        SOURCES,
-        model,
-        template(model, kwargs.pop("num_classes", 11)),
+        *build(model, kwargs.pop("num_classes", 11)),
         whole=kwargs.pop("whole", True),
         place="weights.pth",
         **kwargs,
@@ -481,6 +489,10 @@ class TransferTest(FolderCase):
       (
           lambda t: t.update({"classifier.4.bias": np.zeros(7, np.float32)}),
           ("'classifier.4.bias' has shape [7]", "[11]", "number of classes"),
+      ),
+      (
+          lambda t: t.update({k: with_classes(x, 21) for k, x in t.items()}),
+          ("the file has 21 classes, the config's data set 11", "config.data"),
       ),
       (
           lambda t: t.update(
@@ -612,7 +624,7 @@ class PyTorchEncodingTest(parity.ParityTestCase):
         ),
     ):
       results[source], summary = transfer.transfer(
-          found, source, SOURCES, model, ours, whole=True, place="file"
+          found, source, model, ours, whole=True, place="file"
       )
       self.assertEmpty(summary.missing)
       self.assertLen(summary.skipped, source == "pytorch_encoding")
@@ -716,7 +728,9 @@ class InitFromTest(FolderCase):
     ours = flax.traverse_util.flatten_dict(ours, sep="/")
     tensors = {}
     for path, x in ours.items():
-      found = naming.resolve(path, SOURCES["torchvision"].backbone(model, ""))
+      found = naming.resolve(
+          path, SOURCES["torchvision"].backbone(model.backbone, "")
+      )
       if found is not None:
         shape = (
             x.shape[::-1]
@@ -730,7 +744,7 @@ class InitFromTest(FolderCase):
     tensors["classifier.3.weight"] = np.ones((9, 6), np.float32)
     tensors["classifier.3.bias"] = np.ones(9, np.float32)
     arrays, summary = transfer.transfer(
-        tensors, "torchvision", SOURCES, model, ours, whole=False, place="file"
+        tensors, "torchvision", model, ours, whole=False, place="file"
     )
     self.assertEqual(arrays["params/head/fc6/kernel"].shape, (7, 7, 32, 6))
     # Of another width: left out, and listed.
@@ -765,17 +779,18 @@ def tiny_config(data_dir=""):
 
 class OwnFilesTest(FolderCase):
 
-  def export(self):
+  def export(self, config=None):
     """Writes a work dir, without training, and exports it."""
+    config = config or tiny_config().to_dict()
     run, path = self.folder / "run", self.folder / "net.safetensors"
     with workdir_lib.Workdir(run) as folder:
-      folder.write_config(tiny_config().to_dict())
-      checkpoint.save_best(folder.best, self.state(), {"step": 0})
+      folder.write_config(config)
+      checkpoint.save_best(folder.best, self.state(config), {"step": 0})
     export.export(run, path)
     return run, path
 
-  def state(self):
-    config = tiny_config().to_dict()
+  def state(self, config=None):
+    config = config or tiny_config().to_dict()
     model = experiment.build_model(config, experiment.dataset(config))
     tx, _ = optim.make(config["optim"], total_steps=1)
     return step_lib.init_state(model, tx, jax.random.key(7), (64, 64))
@@ -783,7 +798,7 @@ class OwnFilesTest(FolderCase):
   def test_an_exported_network_comes_back_by_its_own_config(self):
     run, path = self.export()
     self.assert_refused(lambda: export.export(run, path), "exists")
-    self.assertEqual(files.read_metadata(path)["step"], "0")
+    self.assertEqual(weight_files.read_metadata(path)["step"], "0")
 
     result = tiny.run(
         "-m",
@@ -808,6 +823,69 @@ class OwnFilesTest(FolderCase):
     self.assertEqual(step, 0)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 
+  @parameterized.parameters(
+      (fcn, "smoke"), (deeplabv2, "vgg16,smoke"), (sca, "smoke")
+  )
+  def test_a_network_without_batch_norm_comes_back(self, module, variant):
+    config = module.get_config(variant).to_dict()
+    config["model"]["backbone"]["channels"] = 4
+    run, path = self.export(config)
+    convert.convert(
+        convert.choose_config(None, "ctxseg_jax", path),
+        source="ctxseg_jax",
+        checkpoint=path,
+        output=self.output,
+    )
+    converted, trained = experiment.load(self.output), experiment.load(run)
+    self.assertEqual(list(trained.variables), ["params"])
+    jax.tree.map(
+        np.testing.assert_array_equal, converted.variables, trained.variables
+    )
+
+  def test_of_own_data_the_config_is_the_one_that_training_has(self):
+    root = self.folder / "photographs"
+    miniatures.write_custom(root)
+    given = custom.get_config("smoke").to_dict()
+    given["data"]["root"] = str(root)
+    resolved = experiment.resolve(given)
+    path = self.write(
+        {
+            name: np.asarray(x)
+            for name, x in loading.flatten(self.state(resolved)).items()
+        }
+    )
+    convert.convert(
+        convert.choose_config(given, "ctxseg_jax", path),
+        source="ctxseg_jax",
+        checkpoint=path,
+        output=self.output,
+    )
+    with workdir_lib.Workdir(self.output) as folder:
+      folder.write_config(resolved, ignore=experiment.FREE_KEYS)
+
+  def test_the_normalisation_is_in_the_file(self):
+    _, path = self.export()
+    data = tiny_config().data
+    self.assertEqual(
+        loading.normalisation("ctxseg_jax", path, "rgb"),
+        (tuple(data.mean), tuple(data.std)),
+    )
+    for text in ("1", "[1, {}, 2]", "[" * 10**5, "x"):
+      safetensors_file.write(path, {}, {"mean": "[1, 2, 3]", "std": text})
+      self.assert_refused(
+          lambda: loading.normalisation("ctxseg_jax", path, "rgb"),
+          f"{path}: the mean and std in its metadata",
+      )
+
+  @parameterized.parameters("[]", "x", "{" * 10**5, "[" * 10**5, "9" * 10**4)
+  def test_a_damaged_config_in_a_file_is_named(self, text):
+    path = self.folder / "net.safetensors"
+    safetensors_file.write(path, {}, {"config": text})
+    self.assert_refused(
+        lambda: convert.choose_config(None, "ctxseg_jax", path),
+        f"{path}: the config in its metadata is damaged",
+    )
+
   def test_training_starts_from_the_file_once(self):
     _, path = self.export()
     config = tiny_config(tiny.data_dir())
@@ -819,7 +897,7 @@ class OwnFilesTest(FolderCase):
 
     log = "\n".join(logs.output)
     self.assertRegex(log, r"skipped +\d+ tensors: heads \(")
-    tensors = files.read_tensors(path)
+    tensors = weight_files.read_tensors(path)
     # The learning rate is 0: parameters are those that the run started with.
     for name, x in loading.flatten(state).items():
       if name.startswith("params/backbone"):

@@ -22,8 +22,9 @@ import numpy as np
 import safetensors.numpy
 
 from ctxseg_jax import errors
-from ctxseg_jax.pretrained.formats import files
+from ctxseg_jax.pretrained.formats import safetensors_file
 from ctxseg_jax.pretrained.formats import stored_zip
+from ctxseg_jax.pretrained.formats import weight_files
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "torch_files"
 
@@ -739,7 +740,7 @@ class FileTest(parameterized.TestCase):
 
   def read(self, data):
     self.path.write_bytes(data)
-    return files.read_tensors(self.path)
+    return weight_files.read_tensors(self.path)
 
   def assert_refused(self, pattern, function, path):
     """Asserts one line that names the file, what was expected, the remedy."""
@@ -771,7 +772,7 @@ class GoldenTest(FileTest):
           for key in f
           if key.startswith(f"{file}/")
       }
-    got = files.read_tensors(GOLDEN / file)
+    got = weight_files.read_tensors(GOLDEN / file)
     self.assertEqual(list(got), list(expected))
     for key, x in expected.items():
       if key == "bfloat16":
@@ -782,7 +783,7 @@ class GoldenTest(FileTest):
       self.assertEqual(got[key].shape, x.shape)
 
   def test_tensors_are_views_of_the_file(self):
-    got = files.read_tensors(GOLDEN / "kinds.pth")
+    got = weight_files.read_tensors(GOLDEN / "kinds.pth")
     self.assertTrue(np.shares_memory(got["base"], got["transposed"]))
     for x in got.values():
       self.assertFalse(x.size and x.flags.writeable)
@@ -834,13 +835,13 @@ class GoldenTest(FileTest):
   )
   def test_what_is_no_weights_here_is_named(self, file, pattern):
     path = GOLDEN / file
-    self.assert_refused(pattern, lambda: files.read_tensors(path), path)
+    self.assert_refused(pattern, lambda: weight_files.read_tensors(path), path)
 
   @parameterized.parameters("plain.pth", "mmengine.pth")
   def test_every_bit_of_a_storage_counts(self, file):
     data = (GOLDEN / file).read_bytes()
     with zipfile.ZipFile(io.BytesIO(data)) as z:
-      read = files.read_tensors(GOLDEN / file)
+      read = weight_files.read_tensors(GOLDEN / file)
       storages = [
           i for i in z.infolist() if "/data/" in i.filename and i.file_size
       ]
@@ -865,7 +866,9 @@ class GoldenTest(FileTest):
     for length in range(0, len(data), 61):
       self.path.write_bytes(data[:length])
       self.assert_refused(
-          "expected weights", lambda: files.read_tensors(self.path), self.path
+          "expected weights",
+          lambda: weight_files.read_tensors(self.path),
+          self.path,
       )
 
   @hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
@@ -892,7 +895,7 @@ class GoldenTest(FileTest):
       data = with_sums(bytes(data))
     self.path.write_bytes(data)
     try:
-      files.read_tensors(self.path)
+      weight_files.read_tensors(self.path)
     except errors.UserError as error:
       self.assertTrue(str(error).isprintable(), error)
 
@@ -933,7 +936,7 @@ class HostileTest(FileTest):
     tracemalloc.start()
     self.addCleanup(tracemalloc.stop)
     self.assert_refused(
-        pattern, lambda: files.read_tensors(self.path), self.path
+        pattern, lambda: weight_files.read_tensors(self.path), self.path
     )
     _, peak = tracemalloc.get_traced_memory()
     self.assertLess(peak, times * len(data) + 2**17)
@@ -986,14 +989,18 @@ class HostileTest(FileTest):
     os.mkfifo(pipe)
     for path, pattern in (
         (folder, "a folder"),
-        (folder / "none.pth", "No such file"),
-        (folder / "none" / "none.pth", "No such file"),
-        (pipe, "not a file"),
-        (pathlib.Path("/dev/zero"), "not a file"),
+        (folder / "none.pth", "no such file"),
+        (folder / "none" / "none.pth", "no such file"),
+        (pipe, "a pipe or device"),
+        (pathlib.Path("/dev/zero"), "a pipe or device"),
         (folder / ("x" * 300), "too long"),
     ):
-      self.assert_refused(pattern, lambda p=path: files.read_tensors(p), path)
-      self.assert_refused(pattern, lambda p=path: files.read_metadata(p), path)
+      self.assert_refused(
+          pattern, lambda p=path: weight_files.read_tensors(p), path
+      )
+      self.assert_refused(
+          pattern, lambda p=path: weight_files.read_metadata(p), path
+      )
 
   def test_the_number_of_records_is_bounded(self):
     more = {f"data_{i}": b"" for i in range(1, 2000)}
@@ -1002,7 +1009,7 @@ class HostileTest(FileTest):
     with absltest.mock.patch.object(stored_zip, "MOST_RECORDS", 2000):
       self.assert_refused(
           "2000 records or more",
-          lambda: files.read_tensors(self.path),
+          lambda: weight_files.read_tensors(self.path),
           self.path,
       )
 
@@ -1057,18 +1064,18 @@ class NamesTest(FileTest):
   def test_module_goes_where_all_have_it(self, before, after):
     got = self.read(archive(dictionary(**{k: tensor() for k in before})))
     self.assertEqual(tuple(got), after)
-    files.write_safetensors(self.path, {k: VALUES for k in before}, {})
-    self.assertCountEqual(files.read_tensors(self.path), after)
+    safetensors_file.write(self.path, {k: VALUES for k in before}, {})
+    self.assertCountEqual(weight_files.read_tensors(self.path), after)
 
 
 class SafetensorsTest(FileTest):
 
   def test_written_is_read(self):
-    kinds = files.read_tensors(GOLDEN / "kinds.pth")
+    kinds = weight_files.read_tensors(GOLDEN / "kinds.pth")
     metadata = {"source": "mmsegmentation\n\u00e9", "empty": ""}
-    files.write_safetensors(self.path, kinds, metadata)
-    self.assertEqual(files.read_metadata(self.path), metadata)
-    got = files.read_tensors(self.path)
+    safetensors_file.write(self.path, kinds, metadata)
+    self.assertEqual(weight_files.read_metadata(self.path), metadata)
+    got = weight_files.read_tensors(self.path)
     # Also by the library itself, which has no bfloat16 everywhere.
     others = safetensors.numpy.load(
         safetensors.numpy.save({"base": np.ascontiguousarray(kinds["base"])})
@@ -1085,52 +1092,54 @@ class SafetensorsTest(FileTest):
     for key, x in tensors.items():
       np.testing.assert_array_equal(got[key], x)
       self.assertFalse(got[key].flags.writeable)
-    self.assertEqual(files.read_metadata(self.path), {})
-    files.write_safetensors(self.path, tensors, {"a": "b"})
+    self.assertEqual(weight_files.read_metadata(self.path), {})
+    safetensors_file.write(self.path, tensors, {"a": "b"})
     got = safetensors.numpy.load_file(self.path)
     for key, x in tensors.items():
       np.testing.assert_array_equal(got[key], x)
 
   def test_views_of_the_file_outlive_its_replacement(self):
-    files.write_safetensors(self.path, {"a": VALUES}, {})
-    before = files.read_tensors(self.path)
-    files.write_safetensors(self.path, {"a": before["a"] + 1}, {})
+    safetensors_file.write(self.path, {"a": VALUES}, {})
+    before = weight_files.read_tensors(self.path)
+    safetensors_file.write(self.path, {"a": before["a"] + 1}, {})
     np.testing.assert_array_equal(before["a"], VALUES)
     np.testing.assert_array_equal(
-        files.read_tensors(self.path)["a"], VALUES + 1
+        weight_files.read_tensors(self.path)["a"], VALUES + 1
     )
 
   def test_a_failed_write_leaves_what_was_there(self):
-    files.write_safetensors(self.path, {"a": VALUES}, {})
+    safetensors_file.write(self.path, {"a": VALUES}, {})
     full = OSError(28, "No space left on device")
     for function in ("fsync", "replace"):
       with absltest.mock.patch.object(os, function, side_effect=full):
         self.assert_refused(
             "cannot be written.*No space left",
-            lambda: files.write_safetensors(self.path, {"a": VALUES + 1}, {}),
+            lambda: safetensors_file.write(self.path, {"a": VALUES + 1}, {}),
             self.path,
         )
       self.assertEqual(
           [p.name for p in self.path.parent.iterdir()], ["weights.bin"]
       )
-      np.testing.assert_array_equal(files.read_tensors(self.path)["a"], VALUES)
+      np.testing.assert_array_equal(
+          weight_files.read_tensors(self.path)["a"], VALUES
+      )
 
   def test_where_nothing_can_be_written(self):
     path = self.path.parent / "none" / "x.safetensors"
     self.assert_refused(
-        "No such file",
-        lambda: files.write_safetensors(path, {"a": VALUES}, {}),
+        "no such file",
+        lambda: safetensors_file.write(path, {"a": VALUES}, {}),
         path,
     )
     path = self.path.parent
     self.assert_refused(
         "cannot be written",
-        lambda: files.write_safetensors(path, {"a": VALUES}, {}),
+        lambda: safetensors_file.write(path, {"a": VALUES}, {}),
         path,
     )
 
   def test_others_may_read_what_is_written(self):
-    files.write_safetensors(self.path, {"a": VALUES}, {})
+    safetensors_file.write(self.path, {"a": VALUES}, {})
     other = self.path.parent / "other"
     other.touch()
     self.assertEqual(self.path.stat().st_mode, other.stat().st_mode)
@@ -1143,7 +1152,7 @@ class SafetensorsTest(FileTest):
     ):
       self.path.write_bytes(data)
       self.assert_refused(
-          pattern, lambda: files.read_metadata(self.path), self.path
+          pattern, lambda: weight_files.read_metadata(self.path), self.path
       )
 
 

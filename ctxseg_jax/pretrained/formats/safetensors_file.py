@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import json
 import mmap
 import os
-import pathlib
 from typing import Any
 
 import ml_dtypes
@@ -18,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 
 _DTYPES = {
     "F64": np.dtype(np.float64),
@@ -89,35 +89,21 @@ def write(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str],
 ) -> None:
-  """Writes a file under a temporary name, and renames it when it is whole.
+  """Writes a file that is there when it is whole.
 
   Args:
     path: File to write or replace.
     tensors: Arrays of the types that are read, by name.
-    metadata: What to tell of them.
+    metadata: Text that goes with them, by key.
 
   Raises:
     UserError: The file cannot be written.
   """
-  path = pathlib.Path(path)
   # The library takes the memory as it lies.
   tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}
-  tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    # Not by its `save_file`, whose files only their owner may read.
-    with open(tmp, "wb") as file:
-      file.write(safetensors.numpy.save(tensors, dict(metadata)))
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(tmp, path)
-  except (safetensors.SafetensorError, OSError) as error:
-    raise errors.UserError(
-        f"{path}: cannot be written ({' '.join(str(error).split())}); expected "
-        "a folder that can be written to, with room. Pass another path or make "
-        "room."
-    ) from error
-  finally:
-    tmp.unlink(missing_ok=True)
+  # Not by its `save_file`, whose files only their owner may read.
+  with files.writing(path) as file:
+    file.write(safetensors.numpy.save(tensors, dict(metadata)))
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

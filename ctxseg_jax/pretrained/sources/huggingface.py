@@ -5,11 +5,12 @@ Its stem is the 7x7 one, with `downsample_in_bottleneck` its stride is that of
 """
 
 from ctxseg_jax.pretrained.sources import naming
-from ctxseg_jax.pretrained.sources.naming import Part
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 
-def _resnet():
+def _resnet(backbone):
+  del backbone
+
   def stage(m):
     return f"encoder.stages.{int(m[1]) - 1}.layers.{int(m[2]) - 1}"
 
@@ -35,14 +36,8 @@ def _resnet():
   return tuple(rules)
 
 
-def _backbone(model, prefix):
-  backbones = {"resnet": _resnet}
-  rules = naming.choose(backbones, model["backbone"], "model.backbone")
-  return (Part("backbone", prefix, rules()),)
-
-
 SOURCE = naming.Source(
-    backbone=_backbone,
+    backbone=naming.backbones({"resnet": _resnet}),
     prefixes=("resnet.", ""),
     beside_backbone=((r"classifier\.1\..*", naming.IMAGENET_CLASSIFIER),),
 )

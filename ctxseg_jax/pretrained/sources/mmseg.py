@@ -6,7 +6,6 @@ neither dilation nor `align_corners`: those are the config's.
 """
 
 from ctxseg_jax.pretrained.sources import naming
-from ctxseg_jax.pretrained.sources.naming import Part
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 
@@ -84,8 +83,8 @@ DA = (
 )
 
 
-def _psp(section):
-  bins = [str(n) for n in section.get("bins", (1, 2, 3, 6))]
+def _psp(head):
+  bins = [str(n) for n in head.bins]
 
   def name(module):
     return lambda m: f"psp_modules.{bins.index(m[1])}.1.{module}"
@@ -98,16 +97,16 @@ def _psp(section):
   )
 
 
-def _aspp(section):
-  del section
+def _aspp(head):
+  del head
   # The first of their modules is the 1x1 convolution.
   return (*ASPP, *_conv_module(r"aspp/atrous(\d+)", r"aspp_modules.\1"))
 
 
-def _aspp_plus(section):
-  if not section.get("separable", False):
+def _aspp_plus(head):
+  if not head.separable:
     return (
-        *_aspp(section),
+        *_aspp(head),
         *_conv_module("low", "c1_bottleneck"),
         *_zero_based("decoder", "sep_bottleneck"),
     )
@@ -127,19 +126,19 @@ def _aspp_plus(section):
 
 
 HEADS = {
-    "danet": lambda section: DA,
+    "danet": lambda head: DA,
     "deeplabv3": _aspp,
     "deeplabv3plus": _aspp_plus,
-    "emanet": lambda section: EMA,
-    "encnet": lambda section: ENC,
-    "fcn": lambda section: FCN,
-    "nonlocal": lambda section: (*FCN, *PROJECTIONS),
+    "emanet": lambda head: EMA,
+    "encnet": lambda head: ENC,
+    "fcn": lambda head: FCN,
+    "nonlocal": lambda head: (*FCN, *PROJECTIONS),
     "pspnet": _psp,
 }
 
 
-def _resnet(model):
-  if naming.stem_convs(model) == 1:
+def _resnet(backbone):
+  if backbone.stem == "7x7":
     stem = naming.conv_norm("stem_conv1", "conv1", "bn1")
   else:
     stem = sum(
@@ -151,37 +150,25 @@ def _resnet(model):
         ),
         (),
     )
-  return (*stem, *naming.resnet_blocks(model))
+  return (*stem, *naming.resnet_blocks(backbone))
 
 
-BACKBONES = {"resnet": _resnet}
-
-
-def _backbone(model, prefix):
-  rules = naming.choose(BACKBONES, model["backbone"], "model.backbone")
-  return (Part("backbone", prefix, rules(model)),)
-
-
-def _whole(model):
-  head = naming.choose(HEADS, model["head"], "model.head")
-  parts = [Part("head", "decode_head.", head(model["head"]))]
-  left_out = []
-  if not model["head"].get("se_loss", True):
-    left_out.append((r"decode_head\.se_layer\..*", "the SE-loss is off"))
-  if not model["head"].get("supervise_branches", True):
+def _heads(head, aux_head):
+  parts, left_out = naming.heads(
+      HEADS, (head, "decode_head."), (aux_head, "auxiliary_head.")
+  )
+  if not getattr(head, "se_loss", True):
+    pattern = r"decode_head\.se_layer\..*"
+    left_out = (*left_out, (pattern, naming.NO_SE_LOSS))
+  if not getattr(head, "supervise_branches", True):
     pattern = r"decode_head\.[pc]am_conv_seg\..*"
-    left_out.append((pattern, "the branches are not supervised"))
-  if model.get("aux_head"):
-    aux = naming.choose(HEADS, model["aux_head"], "model.aux_head")
-    parts.append(Part("aux_head", "auxiliary_head.", aux(model["aux_head"])))
-  else:
-    left_out.append((r"auxiliary_head\..*", naming.NO_AUX_HEAD))
-  return tuple(parts), tuple(left_out)
+    left_out = (*left_out, (pattern, "the branches are not supervised"))
+  return parts, left_out
 
 
 SOURCE = naming.Source(
-    backbone=_backbone,
-    whole=_whole,
+    backbone=naming.backbones({"resnet": _resnet}),
+    heads=_heads,
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"((backbone|head)\.)?fc\..*", naming.IMAGENET_CLASSIFIER),

@@ -13,9 +13,13 @@ import re
 from typing import Any
 from typing import NamedTuple
 
+import flax.linen as nn
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax.models.backbones import BACKBONES
+from ctxseg_jax.models.backbones import resnet
+from ctxseg_jax.models.heads import HEADS
 
 # Means and deviations of the images that the published weights were trained
 # on, RGB, 0 to 255.
@@ -33,7 +37,11 @@ _LEAVES = {
 
 COUNTERS = (r".*num_batches_tracked", "counters of batch norms")
 IMAGENET_CLASSIFIER = "the classifier of the pretraining"
+NO_SE_LOSS = "the SE-loss is off"
 NO_AUX_HEAD = "the config has no auxiliary head"
+
+# The names that configs have for our modules.
+_NAMES = {cls: name for name, cls in {**BACKBONES, **HEADS}.items()}
 
 
 def _linear(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -125,12 +133,11 @@ class Source:
   """A project whose files we read.
 
   Attributes:
-    backbone: `(model, prefix)` -> the parts that a file of a pretrained
-      backbone fills; `model` is the config's section. A `UserError` if the
-      source has no such backbone.
-    whole: `model` -> the other parts of a whole network and what the config's
-      choice makes superfluous, as in `left_out`. A `UserError` likewise. None:
-      the source has backbones only.
+    backbone: `(backbone, prefix)` -> the parts that a file of a pretrained
+      backbone fills. A `UserError` if the source has no such backbone.
+    heads: `(head, aux_head or None)` -> the other parts of a whole network,
+      and what the fields of these modules make superfluous, as in `left_out`.
+      A `UserError` likewise. None: the source has backbones only.
     prefixes: What the names of a backbone may start with.
     left_out: What any file may hold beside, each a regular expression for
       names and what it is.
@@ -145,9 +152,10 @@ class Source:
     std: Likewise.
   """
 
-  backbone: Callable[[Mapping[str, Any], str], tuple[Part, ...]]
-  whole: (
-      Callable[[Mapping[str, Any]], tuple[tuple[Part, ...], LeftOut]] | None
+  backbone: Callable[[nn.Module, str], tuple[Part, ...]]
+  heads: (
+      Callable[[nn.Module, nn.Module | None], tuple[tuple[Part, ...], LeftOut]]
+      | None
   ) = None
   prefixes: tuple[str, ...] = ("",)
   left_out: LeftOut = (COUNTERS,)
@@ -191,34 +199,69 @@ def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
   return Rule(f"{ours}/conv", conv), Rule(f"{ours}/bn", norm)
 
 
-def choose(table: Mapping[str, Any], section: Mapping[str, Any], where: str):
-  """Returns the entry for the `name` of a section of the config.
+def choose(table: Mapping[str, Any], module: nn.Module, part: str) -> Any:
+  """Returns the entry for a module, by its name in the config.
 
   Raises:
-    UserError: The source has none; it says what there is.
+    UserError: The source has none; the message lists what it has.
   """
-  name = section["name"]
+  name = _NAMES.get(type(module), type(module).__name__)
   if name not in table:
     raise errors.UserError(
-        f"config: {where}: this source has no {name!r}; it has"
+        f"config: model.{part}: this source has no {name!r}; it has"
         f" {', '.join(sorted(table))}"
     )
   return table[name]
 
 
-def stem_convs(model: Mapping[str, Any]) -> int:
-  """Returns the number of convolutions in the stem of a config's ResNet."""
-  return 1 if model["backbone"].get("stem", "deep64") == "7x7" else 3
+def backbones(
+    table: Mapping[str, Callable[[Any], tuple[Rule, ...]]],
+) -> Callable[[nn.Module, str], tuple[Part, ...]]:
+  """Returns a `Source.backbone` of rules by the name of a backbone.
+
+  Args:
+    table: The rules of a backbone, given the module.
+  """
+
+  def parts(module, prefix):
+    rules = choose(table, module, "backbone")(module)
+    return (Part("backbone", prefix, rules),)
+
+  return parts
 
 
-def resnet_blocks(model: Mapping[str, Any]) -> tuple[Rule, ...]:
+def heads(
+    table: Mapping[str, Callable[[Any], tuple[Rule, ...]]],
+    head: tuple[nn.Module, str],
+    aux_head: tuple[nn.Module | None, str],
+    aux_table: Mapping[str, Callable[[Any], tuple[Rule, ...]]] | None = None,
+) -> tuple[tuple[Part, ...], LeftOut]:
+  """Returns what `Source.heads` does, of rules by the name of a head.
+
+  Args:
+    table: The rules of a head, given the module.
+    head: The module, and what its names start with in the source.
+    aux_head: Likewise of the auxiliary head, or None.
+    aux_table: The rules of auxiliary heads, if not all of `table`.
+  """
+  module, prefix = head
+  parts = [Part("head", prefix, choose(table, module, "head")(module))]
+  module, prefix = aux_head
+  if module is None:
+    pattern = re.escape(prefix) + ".*"
+    return tuple(parts), ((pattern, NO_AUX_HEAD),)
+  rules = choose(aux_table or table, module, "aux_head")(module)
+  return (*parts, Part("aux_head", prefix, rules)), ()
+
+
+def resnet_blocks(backbone: resnet.ResNet) -> tuple[Rule, ...]:
   """Returns the names of the blocks of torchvision's ResNet.
 
   All that descends from it has them: `layer1.0.conv1`, `layer1.0.bn1`,
   `layer1.0.downsample.0`; averages before the projection, which have no
   parameters, move what follows them to 1 and 2.
   """
-  first = int(model["backbone"].get("avg_down", False))
+  first = int(backbone.avg_down)
 
   def block(rest):
     return lambda m: f"layer{m[1]}.{int(m[2]) - 1}.{m.expand(rest)}"
@@ -232,16 +275,21 @@ def resnet_blocks(model: Mapping[str, Any]) -> tuple[Rule, ...]:
   )
 
 
-def sequential_stem(model: Mapping[str, Any]) -> tuple[Rule, ...]:
+def sequential_stem(backbone: resnet.ResNet) -> tuple[Rule, ...]:
   """Returns the names of a stem whose last batch norm is `bn1`.
 
   A single convolution is `conv1`. Of three, all but that batch norm are
   numbered with the activations between them: `conv1.0`, `conv1.1`, `conv1.3`.
   """
-  if stem_convs(model) == 1:
+  if backbone.stem == "7x7":
     return conv_norm("stem_conv1", "conv1", "bn1")
   return (
       *conv_norm("stem_conv1", "conv1.0", "conv1.1"),
       *conv_norm("stem_conv2", "conv1.3", "conv1.4"),
       *conv_norm("stem_conv3", "conv1.6", "bn1"),
   )
+
+
+def sequential_resnet(backbone: resnet.ResNet) -> tuple[Rule, ...]:
+  """Returns the names of a ResNet with `sequential_stem`."""
+  return (*sequential_stem(backbone), *resnet_blocks(backbone))

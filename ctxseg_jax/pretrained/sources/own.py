@@ -10,16 +10,17 @@ from ctxseg_jax.pretrained.sources.naming import Rule
 _ALL = (Rule(".*", lambda m: m.string, "same"),)
 
 
-def _whole(model):
-  parts = (Part("head", "", _ALL), Part("aux_head", "", _ALL))
-  if model.get("aux_head"):
-    return parts, ()
-  return parts, ((r"\w+/aux_head/.*", naming.NO_AUX_HEAD),)
+def _heads(head, aux_head):
+  del head
+  if aux_head is None:
+    left_out = ((r"\w+/aux_head/.*", naming.NO_AUX_HEAD),)
+    return (Part("head", "", _ALL),), left_out
+  return (Part("head", "", _ALL), Part("aux_head", "", _ALL)), ()
 
 
 SOURCE = naming.Source(
-    backbone=lambda model, prefix: (Part("backbone", "", _ALL),),
-    whole=_whole,
+    backbone=lambda backbone, prefix: (Part("backbone", "", _ALL),),
+    heads=_heads,
     left_out=(),
     beside_backbone=((r"\w+/(aux_)?head/.*", "heads"),),
     # All of it is in the file's config.

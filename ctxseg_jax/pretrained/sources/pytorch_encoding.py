@@ -5,17 +5,7 @@ stem "deep64" here. It upsamples with `align_corners`.
 """
 
 from ctxseg_jax.pretrained.sources import naming
-from ctxseg_jax.pretrained.sources.naming import Part
 from ctxseg_jax.pretrained.sources.naming import Rule
-
-
-def _backbone(model, prefix):
-  rules = naming.choose(
-      {"resnet": naming.sequential_stem}, model["backbone"], "model.backbone"
-  )
-  rules = (*rules(model), *naming.resnet_blocks(model))
-  return (Part("backbone", prefix, rules),)
-
 
 FCN = (
     *naming.conv_norm("conv1", "conv5.0", "conv5.1"),
@@ -23,9 +13,14 @@ FCN = (
 )
 
 
-def _encnet(section):
+def _fcn(head):
+  del head
+  return FCN
+
+
+def _encnet(head):
   # The first release encoded without a projection before it.
-  first = 3 if section.get("project", True) else 0
+  first = 3 if head.project else 0
   encoding = "encmodule.encoding"
   return (
       *naming.conv_norm("reduce", "conv5.0", "conv5.1"),
@@ -41,26 +36,22 @@ def _encnet(section):
   )
 
 
-HEADS = {"encnet": _encnet, "fcn": lambda section: FCN}
-
-
-def _whole(model):
-  head = naming.choose(HEADS, model["head"], "model.head")
-  parts = [Part("head", "head.", head(model["head"]))]
-  left_out = []
-  if not model["head"].get("se_loss", True):
-    left_out.append((r"head\.encmodule\.selayer\..*", "the SE-loss is off"))
-  if model.get("aux_head"):
-    aux = naming.choose({"fcn": FCN}, model["aux_head"], "model.aux_head")
-    parts.append(Part("aux_head", "auxlayer.", aux))
-  else:
-    left_out.append((r"auxlayer\..*", naming.NO_AUX_HEAD))
-  return tuple(parts), tuple(left_out)
+def _heads(head, aux_head):
+  parts, left_out = naming.heads(
+      {"encnet": _encnet, "fcn": _fcn},
+      (head, "head."),
+      (aux_head, "auxlayer."),
+      aux_table={"fcn": _fcn},
+  )
+  if not getattr(head, "se_loss", True):
+    pattern = r"head\.encmodule\.selayer\..*"
+    left_out = (*left_out, (pattern, naming.NO_SE_LOSS))
+  return parts, left_out
 
 
 SOURCE = naming.Source(
-    backbone=_backbone,
-    whole=_whole,
+    backbone=naming.backbones({"resnet": naming.sequential_resnet}),
+    heads=_heads,
     prefixes=("", "pretrained."),
     left_out=(
         naming.COUNTERS,

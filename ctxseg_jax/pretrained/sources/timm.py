@@ -7,7 +7,6 @@ another function, though the names are the same.
 """
 
 from ctxseg_jax.pretrained.sources import naming
-from ctxseg_jax.pretrained.sources.naming import Part
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 # In a block, the convolutions in their order, each with the batch norm of its
@@ -20,12 +19,8 @@ _OTHER_GROUPS = {
 }
 
 
-def _resnet(model):
-  return (*naming.sequential_stem(model), *naming.resnet_blocks(model))
-
-
-def _efficientnet(model):
-  del model
+def _efficientnet(backbone):
+  del backbone
 
   def block(m):
     return f"blocks.{int(m[1]) - 1}.{int(m[2]) - 1}"
@@ -49,14 +44,6 @@ def _efficientnet(model):
   )
 
 
-BACKBONES = {"efficientnet": _efficientnet, "resnet": _resnet}
-
-
-def _backbone(model, prefix):
-  rules = naming.choose(BACKBONES, model["backbone"], "model.backbone")
-  return (Part("backbone", prefix, rules(model)),)
-
-
 def _conventions(network):
   del network
   # Of its own weights; those with `tf_` before the name have 1e-3.
@@ -64,7 +51,9 @@ def _conventions(network):
 
 
 SOURCE = naming.Source(
-    backbone=_backbone,
+    backbone=naming.backbones(
+        {"efficientnet": _efficientnet, "resnet": naming.sequential_resnet}
+    ),
     beside_backbone=(
         (r"(fc|classifier)\..*", naming.IMAGENET_CLASSIFIER),
         (r"(conv_head|bn2)\..*", "the last 1x1 convolution"),

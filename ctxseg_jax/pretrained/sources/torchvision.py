@@ -4,6 +4,7 @@ Its segmentation networks are ResNets at output stride 8 with a 7x7 stem: head
 "fcn", or "deeplabv3" with `refine=True`; auxiliary head "fcn" on stage 3.
 """
 
+from ctxseg_jax.models.backbones import vgg
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources.naming import Part
 from ctxseg_jax.pretrained.sources.naming import Rule
@@ -30,22 +31,21 @@ VGG16_LAYERS = {
 AUTHORS_EPSILON = ("b5", "b6", "b7")
 
 
-def _resnet(model, prefix):
+# The dense layers of VGG16 are the first of a fully convolutional head.
+VGG16_DENSE = (
+    Rule("(host/)?fc6", "classifier.0"),
+    Rule("(host/)?fc7", "classifier.3"),
+)
+
+
+def _resnet(backbone):
   stem = naming.conv_norm("stem_conv1", "conv1", "bn1")
-  return (Part("backbone", prefix, (*stem, *naming.resnet_blocks(model))),)
+  return (*stem, *naming.resnet_blocks(backbone))
 
 
-def _vgg16(model, prefix):
-  del model
-  features = tuple(
-      Rule(ours, f"features.{i}") for ours, i in VGG16_LAYERS.items()
-  )
-  # The dense layers are the first of a fully convolutional head.
-  dense = (
-      Rule("(host/)?fc6", "classifier.0"),
-      Rule("(host/)?fc7", "classifier.3"),
-  )
-  return Part("backbone", prefix, features), Part("head", prefix, dense)
+def _vgg16(backbone):
+  del backbone
+  return tuple(Rule(ours, f"features.{i}") for ours, i in VGG16_LAYERS.items())
 
 
 # In a block, by position: the convolutions and the squeeze-and-excitation. The
@@ -54,8 +54,8 @@ _FIRST_GROUP = ("depthwise", "se", "project")
 _OTHER_GROUPS = ("expand", *_FIRST_GROUP)
 
 
-def _efficientnet(model, prefix):
-  del model
+def _efficientnet(backbone):
+  del backbone
 
   def name(rest):
     def expand(m):
@@ -68,14 +68,13 @@ def _efficientnet(model, prefix):
 
   block = r"group(\d)_block(\d+)"
   layer = "(expand|depthwise|project)"
-  rules = (
+  return (
       *naming.conv_norm("stem", "features.0.0", "features.0.1"),
       Rule(f"{block}/{layer}/conv", name("0")),
       Rule(f"{block}/{layer}/bn", name("1")),
       Rule(f"{block}/(se)/squeeze", name("fc1")),
       Rule(f"{block}/(se)/excite", name("fc2")),
   )
-  return (Part("backbone", prefix, rules),)
 
 
 BACKBONES = {
@@ -85,9 +84,11 @@ BACKBONES = {
 }
 
 
-def _backbone(model, prefix):
-  parts = naming.choose(BACKBONES, model["backbone"], "model.backbone")
-  return parts(model, prefix)
+def _backbone(backbone, prefix):
+  parts = naming.backbones(BACKBONES)(backbone, prefix)
+  if isinstance(backbone, vgg.VGG16):
+    parts = (*parts, Part("head", prefix, VGG16_DENSE))
+  return parts
 
 
 FCN = (*naming.conv_norm("conv1", "0", "1"), Rule("classifier/conv", "4"))
@@ -103,16 +104,16 @@ DEEPLABV3 = (
     Rule("classifier/conv", "4"),
 )
 
-HEADS = {"deeplabv3": DEEPLABV3, "fcn": FCN}
+HEADS = {"deeplabv3": lambda head: DEEPLABV3, "fcn": lambda head: FCN}
 
 
-def _whole(model):
-  head = naming.choose(HEADS, model["head"], "model.head")
-  parts = [Part("head", "classifier.", head)]
-  if not model.get("aux_head"):
-    return tuple(parts), ((r"aux_classifier\..*", naming.NO_AUX_HEAD),)
-  aux = naming.choose({"fcn": FCN}, model["aux_head"], "model.aux_head")
-  return (*parts, Part("aux_head", "aux_classifier.", aux)), ()
+def _heads(head, aux_head):
+  return naming.heads(
+      HEADS,
+      (head, "classifier."),
+      (aux_head, "aux_classifier."),
+      aux_table={"fcn": HEADS["fcn"]},
+  )
 
 
 def _conventions(network):
@@ -123,7 +124,7 @@ def _conventions(network):
 
 SOURCE = naming.Source(
     backbone=_backbone,
-    whole=_whole,
+    heads=_heads,
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"fc\..*", naming.IMAGENET_CLASSIFIER),

@@ -5,19 +5,19 @@ to harm. Nothing in it is executed, no more memory is taken than the file is
 long, and what is wrong is told in one line.
 """
 
-from collections.abc import Mapping
 import mmap
 import os
-import stat
 
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax.pretrained.formats import pth_legacy
 from ctxseg_jax.pretrained.formats import pth_zip
 from ctxseg_jax.pretrained.formats import safetensors_file
 
-_EXPECTED = "expected weights as .pth or .safetensors"
+_WHAT = "weights as .pth or .safetensors"
+_EXPECTED = f"expected {_WHAT}"
 _PARALLEL = "module."  # What `DataParallel` puts before every name.
 
 _TAR_AT = 257
@@ -64,15 +64,6 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   return tensors
 
 
-def write_safetensors(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, np.ndarray],
-    metadata: Mapping[str, str],
-) -> None:
-  """Writes weights and what to tell of them; see `safetensors_file.write`."""
-  safetensors_file.write(path, tensors, metadata)
-
-
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
   """Reads what a .safetensors file tells of its weights.
 
@@ -93,24 +84,10 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def _open(path: str | os.PathLike[str]) -> mmap.mmap:
   """Returns the content of a file without reading it into memory."""
-  try:
-    # Asked before it is opened: to open a pipe is to wait for its other end.
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-      kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a file"
-      raise errors.UserError(
-          f"{path}: {kind}; {_EXPECTED}. Pass the path of the file itself."
-      )
-    if not found.st_size:
+  with files.open_regular(path, what=_WHAT) as file:
+    if not os.fstat(file.fileno()).st_size:
       raise errors.UserError(f"{path}: empty; {_EXPECTED}. Download it again.")
-    with open(path, "rb") as file:
-      return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-  except (OSError, ValueError) as error:
-    reason = getattr(error, "strerror", None) or error
-    raise errors.UserError(
-        f"{path}: cannot be read ({reason}); {_EXPECTED}. Pass the path of a "
-        "file that is there and can be read."
-    ) from error
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _is_safetensors(head: bytes) -> bool:
