@@ -6,7 +6,8 @@ Trains each variant of configs/context_scenes.py with each seed (a run that is
 finished is not run again, one that was stopped goes on) and swaps the cue
 under it, counts parameters and multiply-accumulates, times the training steps
 side by side, and writes the table in docs/context_scenes.md between its two
-markers and the plot docs/context_scenes_heads.png.
+markers and the plot docs/context_scenes_heads.png. With `--variants` the other
+rows of the table stay as they are.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -23,19 +25,13 @@ from typing import Any
 from absl import flags
 
 from benchmarks import page
+from configs import context_scenes as config_lib
 from ctxseg_jax import commands
+from ctxseg_jax import errors
 from ctxseg_jax.data.datasets import context_scenes as scenes
 
-_RUNS = flags.DEFINE_string("runs", "runs/context_scenes", "Work dirs go here.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Prepared data sets.")
-_OUTPUT = flags.DEFINE_string("output", "docs", "Folder of table and plot.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every variant.")
-_VARIANTS = flags.DEFINE_list("variants", None, "Only these; default: all.")
-_TIMING_ROUNDS = flags.DEFINE_integer(
-    "timing_rounds", 5, "Each times every variant once.", lower_bound=1
-)
-
 CONFIG = "configs/context_scenes.py"
+PAGE = "context_scenes.md"
 # The best mIoU, in percent, of a predictor that sees 81x81 pixels.
 BOUND = 100 * scenes.window_bound()
 _STEPS_PER_ROUND = 10
@@ -50,16 +46,16 @@ class Row:
     miou: mIoU of each seed's last step, in percent; None if it diverged.
     right: Object pixels right under the swapped cues, in percent.
     parameters: Trained parameters, those of training-only parts too.
-    macs: Multiply-accumulates of one image's prediction.
+    macs: Multiply-accumulates of one image's prediction, in millions.
     images_per_second: Of the training step, median over the rounds.
   """
 
   name: str
   miou: list[float | None]
   right: list[float | None]
-  parameters: int = 0
-  macs: int = 0
-  images_per_second: float = 0.0
+  parameters: int
+  macs: int
+  images_per_second: float
 
   @property
   def mean(self) -> float:
@@ -76,7 +72,7 @@ class Row:
 
 def run(variant: str, seed: str, steps: int) -> tuple[float | None, ...]:
   """Trains a variant if need be; returns its mIoU and what is right."""
-  workdir = pathlib.Path(_RUNS.value) / variant / seed
+  workdir = pathlib.Path(flags.FLAGS.runs) / variant / seed
   report = workdir / "eval" / f"{steps}.json"
   swap = workdir / "cue_swap.json"
   diverged = workdir / "diverged.txt"
@@ -86,7 +82,7 @@ def run(variant: str, seed: str, steps: int) -> tuple[float | None, ...]:
         "train.py",
         f"--config={CONFIG}:{variant}",
         f"--config.seed={seed}",
-        f"--config.data.data_dir={_DATA_DIR.value}",
+        f"--config.data.data_dir={flags.FLAGS.data_dir}",
         f"--workdir={workdir}",
     )
     if done.returncode == 3:
@@ -204,9 +200,36 @@ def table(rows: Sequence[Row]) -> str:
         f"| `{row.name}` | {_each(row.miou, 2, 'diverged')} | {row.mean:.2f} |"
         f" {row.spread:.2f} | {row.mean - baseline:+.2f} |"
         f" {_each(row.right, 0)} % | {row.parameters:,} |"
-        f" {row.macs / 1e6:.0f} M | {row.images_per_second:.0f} |"
+        f" {row.macs} M | {row.images_per_second:.0f} |"
     )
   return "\n".join(lines)
+
+
+def read_table(text: str) -> list[Row]:
+  """Returns the rows of a table, with the digits that it gives."""
+
+  def numbers(cell):
+    values = cell.removesuffix("%").split(",")
+    return [
+        None if v.strip() in ("-", "diverged") else float(v) for v in values
+    ]
+
+  rows = []
+  for line in re.findall(r"^\| `.*\|$", text, re.M):
+    name, miou, *_, right, parameters, macs, pace = (
+        cell.strip() for cell in line.strip("|").split("|")
+    )
+    rows.append(
+        Row(
+            name.strip("`"),
+            numbers(miou),
+            numbers(right),
+            int(parameters.replace(",", "")),
+            int(macs.removesuffix(" M")),
+            float(pace),
+        )
+    )
+  return rows
 
 
 def _each(values, digits, otherwise="-"):
@@ -255,29 +278,36 @@ def _device():
   return f"{jax.device_count()} x {device.device_kind}"
 
 
+def choose(names: Sequence[str] | None) -> list[str]:
+  """Returns the variants to measure: those named, or all.
+
+  Raises:
+    UserError: There is no such variant.
+  """
+  known = [name for name in config_lib.VARIANTS if name != "smoke"]
+  for name in names or ():
+    if name not in known:
+      raise errors.UserError(
+          f"--variants: unknown {name!r}; known: {', '.join(known)}"
+      )
+  return list(names or known)
+
+
 def main(argv):
   del argv
-  from configs import context_scenes as config_lib
   from ctxseg_jax import describe
-  from ctxseg_jax import errors
   from ctxseg_jax import experiment
   from ctxseg_jax.models import network
 
-  names = _VARIANTS.value or list(config_lib.VARIANTS)
-  unknown = sorted(set(names) - set(config_lib.VARIANTS))
-  if unknown:
-    raise errors.UserError(
-        f"--variants: unknown {unknown[0]!r}; known:"
-        f" {', '.join(config_lib.VARIANTS)}"
-    )
+  names = choose(flags.FLAGS.variants)
   configs = {name: config_lib.get_config(name) for name in names}
   steps = config_lib.get_config().total_steps
   results = {name: [] for name in names}
-  for seed in _SEEDS.value:  # All variants of one seed first.
+  for seed in flags.FLAGS.seeds:  # All variants of one seed first.
     for name in names:
       results[name].append(run(name, seed, steps))
+  speed = time_steps(configs, flags.FLAGS.timing_rounds)
   rows = []
-  speed = time_steps(configs, _TIMING_ROUNDS.value)
   for name, config in configs.items():
     miou, right = zip(*results[name], strict=True)
     spec = experiment.dataset(config.to_dict())
@@ -291,21 +321,51 @@ def main(argv):
             list(miou),
             list(right),
             size["parameters"],
-            size["macs"],
+            round(size["macs"] / 1e6),
             speed[name],
         )
     )
-  output = pathlib.Path(_OUTPUT.value)
-  output.mkdir(parents=True, exist_ok=True)
-  text = (
-      f"{len(_SEEDS.value)} seeds, {steps} steps of {config.batch_size} images;"
+  given = flags.FLAGS
+  measured = (
+      f"{len(given.seeds)} seeds, {steps} steps of {config.batch_size} images;"
       f" images/s: training step on {_device()}, median of"
-      f" {_TIMING_ROUNDS.value} rounds.\n\n{table(rows)}"
+      f" {given.timing_rounds} rounds."
   )
-  page.write_table(output / "context_scenes.md", text)
+  output = pathlib.Path(flags.FLAGS.output)
+  output.mkdir(parents=True, exist_ok=True)
+  text, rows = merge(page.read_table(output / PAGE), measured, rows)
+  page.write_table(output / PAGE, text)
   plot(rows, output / "context_scenes_heads.png")
   print(text)
 
 
+def merge(
+    old: str, measured: str, rows: Sequence[Row]
+) -> tuple[str, list[Row]]:
+  """Returns a table with new rows, and the rows of it.
+
+  Args:
+    old: The table so far, and above it how its rows were measured.
+    measured: How the new rows were measured.
+    rows: They replace rows of the same names; all others stay.
+  """
+  new = {row.name for row in rows}
+  kept = [row for row in read_table(old) if row.name not in new]
+  if kept:
+    names = ", ".join(f"`{row.name}`" for row in rows)
+    measured = f"{old.partition('|')[0].strip()}\n{names} later: {measured}"
+  rows = kept + list(rows)
+  return f"{measured}\n\n{table(rows)}", rows
+
+
 if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  flags.DEFINE_string("runs", "runs/context_scenes", "Work dirs go here.")
+  flags.DEFINE_string("data_dir", "data", "Prepared data sets.")
+  flags.DEFINE_string("output", "docs", "Folder of table and plot.")
+  flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every variant.")
+  flags.DEFINE_list("variants", None, "Only these; default: all.")
+  flags.DEFINE_integer(
+      "timing_rounds", 5, "Each times every variant once.", lower_bound=1
+  )
   commands.run(main)

@@ -18,8 +18,6 @@ from absl import flags
 from benchmarks import page
 from ctxseg_jax import commands
 
-_OUTPUT = flags.DEFINE_string("output", "docs/systems.md", "The page.")
-
 HEADER = """\
 | config | parameters | MACs of one crop | published | ours |
 | --- | --- | --- | --- | --- |"""
@@ -44,10 +42,10 @@ def statement(doc: str, label: str, variant: str = "") -> str:
     variant: A variant, which has the general one if it has none of its own.
   """
   found = ""
+  start = r"^(Reference|Ours)(?: of (`.*?))?: "
+  following = r"^(?:Reference|Ours)(?:: | of `)"
   for name, of, text in re.findall(
-      r"^(Reference|Ours)(?: of (.*?))?: (.*?)(?=^(?:Reference|Ours)\b|\Z)",
-      doc,
-      re.S | re.M,
+      rf"{start}(.*?)(?={following}|\Z)", doc, re.S | re.M
   ):
     if name == label and (not of or f"`{variant}`" in of):
       found = " ".join(text.split())
@@ -95,8 +93,10 @@ def main(argv):
     for variant in variants(module.__doc__):
       lines.append(row(path, module, variant))
       print(lines[-1], flush=True)
-  page.write_table(pathlib.Path(_OUTPUT.value), "\n".join(lines))
+  page.write_table(pathlib.Path(flags.FLAGS.output), "\n".join(lines))
 
 
 if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  flags.DEFINE_string("output", "docs/systems.md", "The page.")
   commands.run(main)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax import settings
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
@@ -235,7 +235,7 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
   Raises:
     UserError: No work dir, no such checkpoint, or it is damaged.
   """
-  path = pathlib.Path(workdir)
+  path = files.local_path(workdir, "--workdir")
   config = workdir_lib.read_config(path)
   check(config)
   spec = dataset(config)

@@ -28,6 +28,27 @@ _LEFTOVER_SECONDS = 1.0
 _PLACE = "a writable place with enough space"
 
 
+def local_path(text: os.PathLike | str, flag: str) -> pathlib.Path:
+  """Returns the path that a flag or a config names, with `~` expanded.
+
+  Args:
+    text: The path.
+    flag: Where it was given, for the message: `--workdir`.
+
+  Raises:
+    UserError: It is a URL, such as `gs://bucket/run`: `pathlib` would make a
+      local folder of that name.
+  """
+  scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", os.fsdecode(text))
+  if scheme:
+    raise errors.UserError(
+        f"{flag}: {printable(text)}: {scheme[0]}/ is not supported; expected a"
+        " path of this machine's file system. Mount the bucket or copy what it"
+        " holds."
+    )
+  return pathlib.Path(os.path.expanduser(text))
+
+
 def open_regular(
     path: os.PathLike | str,
     *,

@@ -8,6 +8,7 @@ from absl.testing import absltest
 from benchmarks import context_scenes
 from benchmarks import head_memory
 from benchmarks import page
+from benchmarks import systems
 from configs import context_scenes as config_lib
 from ctxseg_jax import errors
 
@@ -16,7 +17,7 @@ def make_row(name, miou, **fields):
   values = dict(
       right=[25.4 if m is not None else None for m in miou],
       parameters=167_976,
-      macs=170_400_000,
+      macs=170,
       images_per_second=61.6,
   )
   return context_scenes.Row(name, miou, **(values | fields))
@@ -59,6 +60,29 @@ class BenchmarksTest(absltest.TestCase):
     )
     self.assertIn("| diverged, diverged, diverged | nan |", lines[4])
 
+  def test_rows_that_are_not_measured_again_stay(self):
+    document = (pathlib.Path("docs") / context_scenes.PAGE).read_text()
+    old = document.split(page.MARKERS[0])[1].split(page.MARKERS[1])[0].strip()
+    self.assertLen(context_scenes.read_table(old), 23)
+    again, _ = context_scenes.merge(old, "", [])
+    self.assertEqual(*map(context_scenes.read_table, (old, again)))
+    frail = make_row("frail", [None, 50.0], right=[None, 40.0], macs=1234)
+    both, rows = context_scenes.merge(old, "On a toaster.", [frail])
+    self.assertLen(rows, 24)
+    self.assertIn("\n`frail` later: On a toaster.\n", both)
+    self.assertIn("| diverged, 50.00 |", both)
+    fcn = make_row("fcn", [40.0])
+    last, rows = context_scenes.merge(both, "Now.", [fcn])
+    self.assertLen(rows, 24)
+    self.assertIn("| `frail` | diverged, 50.00 | 50.00 | 0.00 | +10.00 |", last)
+    self.assertIn("| `fcn` | 40.00 | 40.00 | 0.00 | +0.00 | 25 % |", last)
+    self.assertStartsWith(last, old.partition("\n")[0])
+
+  def test_an_unknown_variant_is_refused(self):
+    with self.assertRaisesRegex(errors.UserError, "--variants: unknown 'foo'"):
+      context_scenes.choose(["encnet", "foo"])
+    self.assertLen(context_scenes.choose(None), 23)
+
   def test_the_table_takes_its_place_and_leaves_the_text(self):
     path = self._folder() / "page.md"
     begin, end = page.MARKERS
@@ -69,6 +93,20 @@ class BenchmarksTest(absltest.TestCase):
     with self.assertRaisesRegex(errors.UserError, "page.md: expected '<!-- t"):
       page.write_table(path, "new")
     self.assertEqual(path.read_text(), "no place\n")
+
+  def test_variants_have_their_own_reference_or_the_general_one(self):
+    doc = (
+        "A network.\n\nReference: 1 (the paper, Reference\nof it).\n"
+        "Reference of `a` and `a,b`: 2.\nOurs: 3.\nOurs of `c`: 4.\n"
+    )
+    self.assertEqual(systems.variants(doc), ["", "a", "a,b", "c"])
+    for name, reference, ours in (
+        ("", "1 (the paper, Reference of it).", "3."),
+        ("a,b", "2.", "3."),
+        ("c", "1 (the paper, Reference of it).", "4."),
+    ):
+      self.assertEqual(systems.statement(doc, "Reference", name), reference)
+      self.assertEqual(systems.statement(doc, "Ours", name), ours)
 
   def test_the_plot_is_a_picture(self):
     path = self._folder() / "heads.png"

@@ -279,13 +279,14 @@ def _flatten(tree, prefix=""):
 
 
 def losses(workdir: pathlib.Path) -> list[tuple[int, dict[str, float]]]:
-  """Returns step and training figures of every line of metrics.jsonl."""
+  """Returns step and figures of every training line of metrics.jsonl."""
   lines = (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
   wanted = ("loss/", "diagnostics/", "grad_norm", "learning_rate")
   rows = [json.loads(line) for line in lines]
   return [
       (row["step"], {k: v for k, v in row.items() if k.startswith(wanted)})
       for row in rows
+      if "loss/total" in row
   ]
 
 

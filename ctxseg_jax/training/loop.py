@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import ml_collections
-import tensorboardX
 
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
@@ -88,7 +87,7 @@ def train_and_evaluate(
           folder.checkpoints, max_to_keep=config.get("max_to_keep", 2)
       ) as checkpoints,
   ):
-    folder.write_config(
+    folder.check_config(
         plain,
         # A run that saved nothing has nothing that a new config would change.
         allow_change=allow_config_change or not checkpoints.steps(),
@@ -96,9 +95,7 @@ def train_and_evaluate(
     )
     # All processes do all that follows; process 0 alone writes and logs to
     # the files of the work dir, apart from checkpoints.
-    primary = jax.process_index() == 0
-    if primary:
-      workdir_lib.attach_log_file(folder.log)
+    folder.start_log()
     logging.info("Devices: %s", jax.devices())
 
     # State: fresh, or the newest intact checkpoint on this run's devices.
@@ -115,11 +112,13 @@ def train_and_evaluate(
     if restored is not None:
       state = restored[0]
       logging.info("Resuming at step %d.", restored[2])
-    elif is_pretrained:
-      state = initial.start(plain, model, state)
+    else:
+      folder.check_fresh()
+      if is_pretrained:
+        state = initial.start(plain, model, state)
     start = int(state.step)
-    if primary:
-      folder.metrics.truncate_after(start)
+    # Only now: a config that the run cannot go on with replaces none.
+    folder.write_config(plain)
     logging.info(
         "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
         config.model.backbone.name,
@@ -133,11 +132,24 @@ def train_and_evaluate(
         plain, model, mesh, inference_settings
     )
     reports = reports_lib.Reports(
-        plain, spec, predictor, eval_source, folder, stop, start
+        spec,
+        predictor,
+        eval_source,
+        folder,
+        checkpoints,
+        stop,
+        start=start,
+        total_steps=config.total_steps,
+        eval_every=config.get("eval_every", config.total_steps),
+        eval_split=config.data.eval_split,
+        protocol=experiment.protocol(plain),
+        num_pictures=plain.get("eval", {}).get("num_pictures", 4),
     )
-    if start and reports.due(start) and not reports.done(start):
+    evaluated = reports.done(start)
+    folder.metrics.start(start, evaluated)
+    if start and reports.due(start) and not evaluated:
       # The run was stopped between this checkpoint and its evaluation.
-      reports.evaluate(start, state)
+      reports.evaluate(start, state, _variables(state))
 
     batches = pipeline.train_batches(
         train_source,
@@ -152,11 +164,6 @@ def train_and_evaluate(
     meter = progress.Meter(config.batch_size, config.total_steps)
     previous = None
     with (
-        tensorboardX.SummaryWriter(
-            str(folder.path / "tensorboard"),
-            purge_step=start + 1,
-            write_to_disk=primary,
-        ) as board,
         progress.Progress(config.total_steps, start) as display,
         contextlib.closing(batches),
     ):
@@ -198,33 +205,28 @@ def train_and_evaluate(
           scalars = {k: float(v) for k, v in jax.device_get(scalars).items()}
           scalars["learning_rate"] = float(schedule(step - 1))
           pace = meter.read(step)
-          if primary:
-            folder.metrics.write(step, scalars | pace)
-          for name, value in (scalars | pace).items():
-            if not math.isnan(value):  # The pace before it is measured.
-              board.add_scalar(name, value, step)
+          folder.metrics.write(step, scalars | pace)
           display.update(step, scalars, **pace)
         if saves:
           _require_finite_state(step, state, index, checkpoints)
           checkpoints.save(step, state, {"data_step": step})
-        _log_saved(checkpoints.poll())
+        checkpoints.poll()
         if stopping and not last:
-          _log_saved(checkpoints.wait())
+          checkpoints.wait()
           raise errors.Preempted(
               f"stopped by {stop.name} at step {step}, saved; run the same"
               " command again to go on"
           )
         if reports.due(step):
           with meter.paused():
-            reports.evaluate(step, state, board)
-    _log_saved(checkpoints.wait())
+            reports.evaluate(step, state, _variables(state))
+    checkpoints.wait()
     reports.finish()
     return state
 
 
-def _log_saved(steps):
-  for step in steps:
-    logging.info("Saved step %d.", step)
+def _variables(state):
+  return {"params": state.params, **state.model_state}
 
 
 def _require_finite(step, scalars, index, checkpoints):

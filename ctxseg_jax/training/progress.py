@@ -1,7 +1,9 @@
 """How training is going: a bar on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import sys
 import time
 from typing import Any
@@ -10,6 +12,7 @@ from absl import logging
 import rich.console
 import rich.progress
 
+_STEP_LINE = "step %d/%d  %s"
 _INPUT_BOUND = 0.3  # Share of the time waiting for data worth a word.
 
 
@@ -50,13 +53,19 @@ class Meter:
     self._since = None
     self._seconds_per_step = None
 
-  def waiting_for_data(self) -> "_Stopwatch":
-    """Returns a context; the time spent in it is waiting for data."""
-    return _Stopwatch(self._clock, self._add_waiting)
+  @contextlib.contextmanager
+  def waiting_for_data(self) -> Iterator[None]:
+    """Counts the time spent in the context as waiting for data."""
+    start = self._clock()
+    yield
+    self._waiting += self._clock() - start
 
-  def paused(self) -> "_Stopwatch":
-    """Returns a context; the time spent in it (evaluation) does not count."""
-    return _Stopwatch(self._clock, self._add_paused)
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time spent in the context (evaluation) out of everything."""
+    start = self._clock()
+    yield
+    self._paused += self._clock() - start
 
   def count_step(self) -> None:
     """Counts a step that was dispatched (compiling does not return early)."""
@@ -97,31 +106,12 @@ class Meter:
     self._paused = 0.0
     self._since = self._clock()
 
-  def _add_waiting(self, seconds: float) -> None:
-    self._waiting += seconds
-
-  def _add_paused(self, seconds: float) -> None:
-    self._paused += seconds
-
-
-class _Stopwatch:
-
-  def __init__(self, clock, add):
-    self._clock = clock
-    self._add = add
-
-  def __enter__(self) -> None:
-    self._start = self._clock()
-
-  def __exit__(self, *_) -> None:
-    self._add(self._clock() - self._start)
-
 
 class Progress:
   """Shows the progress of training while the context is open.
 
-  On a terminal a bar that stays at the bottom; otherwise one log line per
-  update.
+  One log line per update; on a terminal a bar that stays at the bottom instead,
+  and the lines go to other handlers (the log file) alone.
   """
 
   def __init__(
@@ -151,6 +141,7 @@ class Progress:
       )
       # The bar replaces standard error, to print above itself, but absl
       # holds the one before.
+      logging.get_absl_handler().addFilter(_is_no_step_line)
       handler = logging.get_absl_handler().python_handler
       follows = handler.stream is sys.stderr
       self._bar.start()
@@ -166,6 +157,7 @@ class Progress:
 
   def __exit__(self, *_) -> None:
     if self._bar is not None:
+      logging.get_absl_handler().removeFilter(_is_no_step_line)
       self._bar.stop()
       self._bar = None
     if self._log_stream is not None:
@@ -194,9 +186,8 @@ class Progress:
     figures = format_figures(
         scalars, images_per_second, data_wait_share, eta_seconds
     )
-    if self._bar is None:
-      logging.info("step %d/%d  %s", step, self._total_steps, figures)
-    else:
+    logging.info(_STEP_LINE, step, self._total_steps, figures)
+    if self._bar is not None:
       self._bar.update(self._task, completed=step, figures=figures)
     if data_wait_share > _INPUT_BOUND and not self._warned:
       self._warned = True
@@ -205,6 +196,10 @@ class Progress:
           "config.data.num_workers.",
           100 * data_wait_share,
       )
+
+
+def _is_no_step_line(record) -> bool:
+  return record.msg is not _STEP_LINE
 
 
 def format_figures(

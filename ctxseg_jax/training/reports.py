@@ -1,16 +1,14 @@
 """The evaluations of a run, and the pictures and tables that come with them."""
 
-from collections.abc import Mapping
+import math
 import pathlib
 from typing import Any
 
 from absl import logging
 import jax
 import numpy as np
-import tensorboardX
 
 from ctxseg_jax import errors
-from ctxseg_jax import experiment
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import classify
@@ -20,87 +18,113 @@ from ctxseg_jax.evaluation import visualize
 from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import preemption
+from ctxseg_jax.training import processes
 from ctxseg_jax.training import workdir
 
 
 class Reports:
-  """When a run evaluates, and what it writes when it does."""
+  """When a run evaluates, and what it writes when it does.
+
+  With several processes all call every method but `due`. Process 0 alone reads
+  and writes the reports, and so decides what is done and what is best.
+  """
 
   def __init__(
       self,
-      config: Mapping[str, Any],
       spec: spec_lib.DatasetSpec,
       predictor: inference.Predictor | classify.Predictor,
       source: pipeline.Source,
       folder: workdir.Workdir,
+      checkpoints: checkpoint.Checkpoints,
       stop: preemption.StopRequest,
+      *,
       start: int,
+      total_steps: int,
+      eval_every: int,
+      eval_split: str,
+      protocol: str | None = None,
+      num_pictures: int = 4,
   ):
     """Reads the reports that the work dir has.
 
     Args:
-      config: The resolved config.
       spec: The data set.
       predictor: Makes class maps, or classes.
       source: Examples of the split to evaluate.
       folder: The open work dir.
+      checkpoints: Those of the run.
       stop: Tells whether to abandon an evaluation.
       start: The step the run starts at; later reports are of a future that
         the restored checkpoint took back.
+      total_steps: The last step, which is evaluated too.
+      eval_every: Steps from one evaluation to the next.
+      eval_split: The split that `source` is, for the report.
+      protocol: The rule of scoring; None where the task has one only.
+      num_pictures: Images to draw at every evaluation.
+
+    Raises:
+      UserError: A file in `eval/` is not a report.
     """
-    self._config = config
     self._spec = spec
     self._task = TASKS[spec.task]
     self._predictor = predictor
     self._source = source
     self._folder = folder
+    self._checkpoints = checkpoints
     self._stop = stop
-    self._every = config.get("eval_every", config["total_steps"])
-    self._protocol = experiment.protocol(config)
-    pictures = config.get("eval", {}).get("num_pictures", 4)
+    self._total_steps = total_steps
+    self._every = eval_every
+    self._split = eval_split
+    self._protocol = protocol
     self._keep = tuple(
         int(i)
         for i in np.unique(
-            np.linspace(0, len(source) - 1, num=pictures).round()
+            np.linspace(0, len(source) - 1, num=num_pictures).round()
         )
     )
-    self._reports = {
-        report["step"]: report
-        for report in folder.read_evaluations()
-        if report["step"] <= start
-    }
+    self._reports = {}
+    processes.on_process_0(lambda: self._read(start))
+
+  def _read(self, start: int) -> None:
+    for report in self._folder.read_evaluations():
+      step = report["step"]
+      try:
+        evaluate.describe(report)
+        self._score(report)
+      except (LookupError, TypeError, ValueError, AttributeError) as e:
+        raise errors.UserError(
+            f"{self._folder.evaluations / f'{step}.json'}: is not a report of"
+            f" {self._task.score} ({type(e).__name__}: {e}); restore it, or"
+            " move it away"
+        ) from e
+      if step <= start:
+        self._reports[step] = report
 
   def due(self, step: int) -> bool:
     """Returns whether the run evaluates after a step."""
-    return step % self._every == 0 or step == self._config["total_steps"]
+    return step % self._every == 0 or step == self._total_steps
 
   def done(self, step: int) -> bool:
     """Returns whether that evaluation is there."""
-    return step in self._reports
+    return processes.on_process_0(lambda: step in self._reports)
 
-  def evaluate(
-      self,
-      step: int,
-      state: Any,
-      board: tensorboardX.SummaryWriter | None = None,
-  ) -> None:
+  def evaluate(self, step: int, state: Any, variables: Any) -> None:
     """Evaluates, writes report and pictures, keeps the best state.
 
     Args:
       step: The step the state is from.
-      state: The `TrainState`.
-      board: Where the scores are logged too.
+      state: The `TrainState` to keep if it is the best.
+      variables: What of it is evaluated: the model's variables.
 
     Raises:
       Preempted: A signal came meanwhile.
     """
-    variables = {"params": state.params, **state.model_state}
     result = evaluate.evaluate(
         self._predictor,
         variables,
         self._source,
         self._spec,
-        split=self._config["data"]["eval_split"],
+        split=self._split,
         protocol=self._protocol,
         keep=self._keep,
         should_stop=self._stop.requested,
@@ -112,27 +136,36 @@ class Reports:
       )
     report, kept = result
     report["step"] = step
-    # JSON holds an undefined mean (nobody labelled) as null.
-    name = self._task.score
-    earlier = [r[name] for r in self._reports.values()]
-    if report[name] > max([s for s in earlier if s is not None], default=-1):
+    # A result is of a step that the run can go back to.
+    self._checkpoints.wait()
+    if processes.on_process_0(lambda: self._is_best(report)):
+      name = self._task.score
       checkpoint.save_best(
-          self._folder.best, state, {"step": step, name: report[name]}
+          self._folder.best, state, {"step": step, name: self._score(report)}
       )
-    if jax.process_index() == 0:
-      self._folder.write_evaluation(step, report)
-    self._reports[step] = report
+    processes.on_process_0(lambda: self._write(step, report))
     logging.info("step %d: %s", step, evaluate.summary(report))
-    if board is not None:
-      for name in self._task.logged:
-        board.add_scalar(f"eval/{name}", report[name], step)
-    self._draw(step, kept)
-
-  def _draw(self, step, kept):
     for index, (image, label, prediction, name) in kept.items():
       picture = self._task.picture(image, label, prediction, self._spec)
       stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
       visualize.save_png(self._folder.predictions / stem, picture)
+
+  def _is_best(self, report) -> bool:
+    earlier = map(self._score, self._reports.values())
+    return self._score(report) > max(earlier, default=-math.inf)
+
+  def _score(self, report) -> float:
+    """Returns the score; what is undefined is below any that is not."""
+    score = float(report[self._task.score])
+    return -1.0 if math.isnan(score) else score
+
+  def _write(self, step, report) -> None:
+    # In this order: a row without a report goes when the run is resumed.
+    self._folder.metrics.write_evaluation(
+        step, {name: report[name] for name in self._task.logged}
+    )
+    self._folder.write_evaluation(step, report)
+    self._reports[step] = report
 
   def finish(self) -> None:
     """Writes the final table and the curves."""

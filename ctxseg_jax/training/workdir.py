@@ -1,60 +1,44 @@
-"""The folder of one run: its lock, its config, its metrics and its paths.
+"""The folder of one run: its mark, its lock, its config and its paths.
 
-config.json           the resolved config, written by the first start
-checkpoints/  best/   see `ctxseg_jax.checkpoint`
-metrics.jsonl         one object per logged step
+.ctxseg_jax           the mark of a work dir: without it nothing is written
+config.json           the resolved config, written when the first start is sound
+checkpoints/  best/   see `ctxseg_jax.training.checkpoint`
+metrics.jsonl         see `ctxseg_jax.training.metrics`
+tensorboard/          the same, as TensorBoard events
 eval/<step>.json      scores and confusion matrix of an evaluation
 predictions/          a few overlays per evaluation
+curves.png            loss, learning rate and score over the steps
 log.txt               what was logged, times in UTC
 .lock                 held while a run is alive
 """
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import fcntl
-import functools
 import json
 import logging as std_logging
 import math
 import os
 import pathlib
 import socket
+import stat
 import time
 from typing import Any
 
 from absl import logging
-import jax
-from jax.experimental import multihost_utils
-import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
+from ctxseg_jax.training import metrics
+from ctxseg_jax.training import processes
 
 _CONFIG = "config.json"
+_MARK = ".ctxseg_jax"
+_MARK_TEXT = "A work dir of ctxseg_jax: train.py writes and deletes here.\n"
+_FOLDERS = ("checkpoints", "best", "eval", "predictions", "tensorboard")
+_FILES = (_CONFIG, "metrics.jsonl", "log.txt", "curves.png")
 _NUM_LISTED = 8  # Differing keys in a message that must stay one line.
-
-
-def _by_process_0(method: Callable[..., None]) -> Callable[..., None]:
-  """Runs a method on process 0 only; what it raises ends all processes."""
-
-  @functools.wraps(method)
-  def on_all(*args, **kwargs):
-    error = None
-    if jax.process_index() == 0:
-      try:
-        method(*args, **kwargs)
-      except errors.UserError as e:
-        error = e
-    if jax.process_count() > 1:
-      code = np.int32(error.exit_code if error else 0)
-      code = int(multihost_utils.broadcast_one_to_all(code))
-      if code and error is None:
-        error = errors.UserError("process 0 stopped; its output says why")
-        error.exit_code = code
-    if error is not None:
-      raise error
-
-  return on_all
 
 
 class Workdir:
@@ -64,28 +48,46 @@ class Workdir:
 
   Attributes:
     path: The folder.
-    metrics: The writer of `metrics.jsonl`; opened with the context.
+    metrics: What is logged at steps; `metrics.start` opens it.
   """
 
   def __init__(self, path: str | os.PathLike[str]):
-    self.path = pathlib.Path(path).absolute()
-    self.metrics = Metrics(self.path / "metrics.jsonl")
-    self._lock = None
-
-  def __enter__(self) -> "Workdir":
-    """Makes the folder and takes the lock.
+    """Names the folder; `~` is expanded.
 
     Raises:
-      UserError: If the path is no folder that can be written.
+      UserError: A URL.
+    """
+    self.path = files.local_path(path, "--workdir").absolute()
+    self.metrics = metrics.Metrics(self.path)
+    self._exits = contextlib.ExitStack()
+
+  def __enter__(self) -> "Workdir":
+    """Makes or recognises the folder, and takes the lock.
+
+    Raises:
+      UserError: If the path is no folder that can be written, or a folder that
+        no run has made; nothing was changed then.
       WorkdirLockedError: If another run holds the lock.
     """
-    self._open()
+    processes.on_process_0(self._open)
     return self
 
-  @_by_process_0
   def _open(self) -> None:
     try:
       self.path.mkdir(parents=True, exist_ok=True)
+      mark = self.path / _MARK
+      if not mark.exists():
+        others = sorted(os.listdir(self.path))
+        if others:
+          more = ", ..." if len(others) > 3 else ""
+          listed = ", ".join(map(files.printable, others[:3]))
+          raise errors.UserError(
+              f"{self.path}: not a work dir of train.py: it holds"
+              f" {listed}{more} and no {_MARK}; nothing was changed. Choose"
+              " another --workdir, or an empty one; to go on with a copy of a"
+              f" run, copy its {_MARK} too."
+          )
+        mark.write_text(_MARK_TEXT, "utf-8")
     except (FileExistsError, NotADirectoryError) as e:
       raise errors.UserError(
           f"{self.path}: the work dir, or a folder above it, is a file; choose "
@@ -96,16 +98,31 @@ class Workdir:
           f"{self.path}: cannot make the work dir ({e.strerror}); choose "
           "another --workdir or mend its permissions."
       ) from e
-    self._lock = _lock(self.path / ".lock")
-    self.metrics.open()
+    self._exits.callback(_lock(self.path / ".lock").close)
+    self._check_kinds()
+
+  def _check_kinds(self) -> None:
+    """Refuses at once what would stop the run hours later."""
+    for names, is_kind, kind in (
+        (_FOLDERS, stat.S_ISDIR, "folder"),
+        (_FILES, stat.S_ISREG, "regular file"),
+    ):
+      for path in (self.path / name for name in names):
+        if os.path.lexists(path) and not (
+            path.exists()
+            and is_kind(path.stat().st_mode)
+            and os.access(path, os.W_OK)
+        ):
+          raise errors.UserError(
+              f"{path}: expected a {kind} that can be written; move it away or"
+              " mend its permissions."
+          )
 
   def __exit__(self, *_) -> None:
-    self.metrics.close()
-    # The file stays: to unlink it would let a third run lock a new one while
-    # a second waits on the old.
-    if self._lock is not None:
-      self._lock.close()
-      self._lock = None
+    # The lock's file stays: to unlink it would let a third run lock a new one
+    # while a second waits on the old.
+    with self._exits:
+      self.metrics.close()
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -123,122 +140,109 @@ class Workdir:
   def evaluations(self) -> pathlib.Path:
     return self.path / "eval"
 
-  @property
-  def log(self) -> pathlib.Path:
-    return self.path / "log.txt"
+  def start_log(self) -> None:
+    """Appends to `log.txt`, on process 0, what is logged from here on."""
 
-  @_by_process_0
-  def write_config(
+    def attach():
+      handler = attach_log_file(self.path / "log.txt")
+      self._exits.callback(handler.close)
+      self._exits.callback(logging.get_absl_logger().removeHandler, handler)
+
+    processes.on_process_0(attach)
+
+  def check_config(
       self,
       config: Mapping[str, Any],
       allow_change: bool = False,
       ignore: Sequence[str] = (),
   ) -> None:
-    """Writes the config of a new run, or checks it against the one there.
+    """Compares the config with the one that the run was started with.
 
     Args:
       config: The resolved config, of what JSON can hold.
-      allow_change: Whether a run may go on with another config, which then
-        replaces the one there.
+      allow_change: Whether a run may go on with another config.
       ignore: Dotted keys that may always change, alone or with all below them
         (`"data.num_workers"`, `"eval"`).
 
     Raises:
       UserError: If keys differ that may not.
     """
-    new = json.loads(_dumps(config))
+    processes.on_process_0(
+        lambda: self._check_config(config, allow_change, ignore)
+    )
+
+  def _check_config(self, config, allow_change, ignore):
     path = self.path / _CONFIG
-    if path.exists():
-      differing = {
-          key: change
-          for key, change in _differences(read_config(self.path), new).items()
-          if not any(key == i or key.startswith(f"{i}.") for i in ignore)
-      }
-      if differing and not allow_change:
-        changes = list(differing.values())[:_NUM_LISTED]
-        if len(differing) > len(changes):
-          changes.append(f"and {len(differing) - len(changes)} more")
+    if not path.exists():
+      return
+    new = json.loads(metrics.to_json(config))
+    differing = [
+        change
+        for key, change in _differences(read_config(self.path), new).items()
+        if not any(key == i or key.startswith(f"{i}.") for i in ignore)
+    ]
+    if differing and not allow_change:
+      changes = differing[:_NUM_LISTED]
+      if len(differing) > len(changes):
+        changes.append(f"and {len(differing) - len(changes)} more")
+      raise errors.UserError(
+          f"{path}: this run was started with another config: "
+          f"{', '.join(changes)}; use the old values, choose another "
+          "--workdir, or pass --allow_config_change to go on with the new."
+      )
+    for change in differing:
+      logging.warning("Config changed on resuming: %s.", change)
+
+  def write_config(self, config: Mapping[str, Any]) -> None:
+    """Writes the config, once the run is known to be able to go on with it."""
+    text = metrics.to_json(config, indent=2, sort_keys=True) + "\n"
+    processes.on_process_0(
+        lambda: files.write_atomically(self.path / _CONFIG, text)
+    )
+
+  def check_fresh(self) -> None:
+    """Refuses to start at step 0 in the results of a run.
+
+    Raises:
+      UserError: There are results of a run whose checkpoints are gone.
+    """
+    processes.on_process_0(self._check_fresh)
+
+  def _check_fresh(self):
+    for folder in (self.best, self.evaluations):
+      for path in sorted(folder.glob("[0-9]*")):
         raise errors.UserError(
-            f"{path}: this run was started with another config: "
-            f"{', '.join(changes)}; use the old values, choose another "
-            "--workdir, or pass --allow_config_change to go on with the new."
+            f"{path}: the result of a run whose {self.checkpoints} are gone,"
+            " and a new run would replace it; copy them back, or choose"
+            " another --workdir to start from step 0."
         )
-      for change in differing.values():
-        logging.warning("Config changed on resuming: %s.", change)
-    _write_atomically(path, _dumps(new, indent=2, sort_keys=True) + "\n")
 
   def write_evaluation(
-      self, step: int, evaluation: Mapping[str, Any]
+      self, step: int | str, evaluation: Mapping[str, Any]
   ) -> pathlib.Path:
     """Writes `eval/<step>.json` and returns its path."""
     self.evaluations.mkdir(exist_ok=True)
     path = self.evaluations / f"{step}.json"
-    _write_atomically(path, _dumps(evaluation) + "\n")
+    files.write_atomically(path, metrics.to_json(evaluation) + "\n")
     return path
 
   def read_evaluations(self) -> list[dict[str, Any]]:
-    """Returns the evaluations by step, each with its `"step"`."""
-    paths = [p for p in self.evaluations.glob("*.json") if p.stem.isdecimal()]
-    return [
-        {"step": int(path.stem)} | json.loads(path.read_text("utf-8"))
-        for path in sorted(paths, key=lambda p: int(p.stem))
-    ]
+    """Returns the evaluations by step, each with its `"step"`.
 
-
-class Metrics:
-  """Appends one JSON object per logged step to a file."""
-
-  def __init__(self, path: pathlib.Path):
-    self._path = path
-    self._file = None
-
-  def open(self) -> None:
-    self._file = open(self._path, "a", encoding="utf-8")
-
-  def close(self) -> None:
-    if self._file is not None:
-      self._file.close()
-      self._file = None
-
-  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Appends the scalars of a step; they are in the file on return."""
-    self._file.write(_dumps({"step": int(step), **scalars}) + "\n")
-    self._file.flush()
-
-  def truncate_after(self, step: int) -> None:
-    """Removes the steps after `step`, which a resumed run does again.
-
-    A last line that a kill cut short goes as well.
-    """
-    kept = [row for row in self.read() if row["step"] <= step]
-    was_open = self._file is not None
-    self.close()
-    _write_atomically(self._path, "".join(f"{_dumps(row)}\n" for row in kept))
-    if was_open:
-      self.open()
-
-  def read(self) -> list[dict[str, Any]]:
-    """Returns the objects of the file, without a torn last line.
+    What JSON holds as null is NaN again: a score of classes without a pixel.
 
     Raises:
-      UserError: If a line before the last is not an object with a step.
+      UserError: A file is not an evaluation.
     """
-    if not self._path.exists():
-      return []
-    rows = []
-    # Bytes: a kill may cut a character in two.
-    lines = self._path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-      try:
-        row = json.loads(line)
-        rows.append({"step": int(row["step"])} | row)
-      except (ValueError, KeyError, TypeError) as e:
-        if number < len(lines) and line.strip():
-          raise errors.UserError(
-              f"{self._path}: line {number} is not a JSON object with a step "
-              f"({line[:40]!r}); remove the line or move the file away."
-          ) from e
-    return rows
+    paths = [p for p in self.evaluations.glob("*.json") if p.stem.isdecimal()]
+    paths.sort(key=lambda path: int(path.stem))
+    return [
+        {
+            **_with_nan(_read_object(path, "an evaluation")),
+            "step": int(path.stem),
+        }
+        for path in paths
+    ]
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -248,26 +252,41 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     UserError: If there is none, or if it is not readable.
   """
   file = pathlib.Path(path) / _CONFIG
-  try:
-    config = json.loads(file.read_text("utf-8"))
-  except (FileNotFoundError, NotADirectoryError) as e:
+  if not os.path.lexists(file):
     raise errors.UserError(
         f"no {_CONFIG} in {path}: is this a work dir of train.py?"
-    ) from e
-  except OSError as e:
-    raise errors.UserError(
-        f"{file}: cannot be read ({e.strerror}); mend its permissions."
-    ) from e
-  except ValueError as e:
-    raise errors.UserError(
-        f"{file}: is not JSON ({e}); restore it, or choose another --workdir."
-    ) from e
-  if not isinstance(config, dict):
-    raise errors.UserError(
-        f"{file}: holds a {type(config).__name__}, expected an object; "
-        "restore it, or choose another --workdir."
     )
-  return config
+  return _read_object(file, "a config")
+
+
+def _read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
+  remedy = "restore it, or move it away."
+  text = files.read_text(path, what=what, remedy=remedy)
+  try:
+    value = json.loads(text)
+  except (ValueError, RecursionError) as e:
+    raise errors.UserError(f"{path}: is not JSON ({e}); {remedy}") from e
+  if not isinstance(value, dict):
+    raise errors.UserError(
+        f"{path}: holds a {type(value).__name__}, expected {what}; {remedy}"
+    )
+  return value
+
+
+def _with_nan(value: Any) -> Any:
+  """Returns what JSON holds with NaN for null."""
+  if isinstance(value, dict):
+    return {key: _with_nan(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_with_nan(item) for item in value]
+  return math.nan if value is None else value
+
+
+class _LogFile(std_logging.FileHandler):
+  """Stays silent when it cannot write: what else is written tells of that."""
+
+  def handleError(self, record):  # pylint: disable=invalid-name
+    pass
 
 
 def attach_log_file(
@@ -283,7 +302,7 @@ def attach_log_file(
     The handler; `logger.removeHandler` and `handler.close` undo this.
   """
   logger = logger or logging.get_absl_logger()
-  handler = std_logging.FileHandler(path, mode="a", encoding="utf-8")
+  handler = _LogFile(path, mode="a", encoding="utf-8")
   formatter = std_logging.Formatter(
       "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s",
       datefmt="%Y-%m-%dT%H:%M:%S",
@@ -346,35 +365,3 @@ def _show(value: Any) -> str:
     return "(absent)"
   text = json.dumps(value)
   return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _dumps(value: Any, **kwargs) -> str:
-  return json.dumps(_jsonable(value), allow_nan=False, **kwargs)
-
-
-def _jsonable(value: Any) -> Any:
-  """Returns the value as JSON can hold it; numbers that are not become null."""
-  if isinstance(value, Mapping):
-    return {str(key): _jsonable(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_jsonable(item) for item in value]
-  if isinstance(value, os.PathLike):
-    return os.fspath(value)
-  if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars.
-    # Through NumPy: bfloat16 arrays have no Python numbers of their own.
-    array = np.asarray(value)
-    if array.dtype.kind not in "biufOUS":
-      array = array.astype(np.float32)
-    return _jsonable(array.tolist())
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
-
-
-def _write_atomically(path: pathlib.Path, text: str) -> None:
-  tmp = path.with_name(f"{path.name}.tmp")
-  with open(tmp, "w", encoding="utf-8") as f:
-    f.write(text)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(tmp, path)

@@ -23,7 +23,7 @@ import pytest
 
 from ctxseg_jax import errors
 from ctxseg_jax.training import checkpoint
-from ctxseg_jax.training.checkpoint import manifest as manifest_lib
+from ctxseg_jax.training.checkpoint import folders
 
 P = jax.sharding.PartitionSpec
 
@@ -131,7 +131,7 @@ class CheckpointsTest(parameterized.TestCase):
       seen = []
       while not seen:
         seen = checkpoints.poll()
-        manifest = self.directory / "1" / manifest_lib.NAME
+        manifest = self.directory / "1" / folders.MANIFEST
         self.assertTrue(manifest.exists() or not seen)
       self.assertEqual(seen, [1])
       self.assertEqual(checkpoints.poll(), [])
@@ -249,17 +249,12 @@ class DamageTest(parameterized.TestCase):
         self.assertEqual(step, 1)
         self.assertEqual(meta, {"step": 1})
         self.assertTrue(equal(state, make_state(1)))
-        aside = ".damaged"
-        if change is delete and name.name == manifest_lib.NAME:
-          aside = ".incomplete"  # Looks like, and is named, an unended save.
-        self.assertTrue((self.root / "copy" / f"2{aside}").is_dir())
+        self.assertTrue((self.root / "copy" / "2.damaged").is_dir())
         self.assertFalse((self.root / "copy" / "2").exists())
 
   @parameterized.parameters(truncate, empty, flip, delete)
   def test_without_a_step_before_it_is_an_error(self, change):
     for name in self.files("one"):
-      if change is delete and name.name == manifest_lib.NAME:
-        continue
       with self.subTest(str(name)):
         with self.assertRaisesRegex(errors.UserError, f"{name}"):
           self.restore("one", change, name)
@@ -270,18 +265,18 @@ class DamageTest(parameterized.TestCase):
     def change(path):
       path.write_text(path.read_text().replace("float32[4,5]", "float32[4,6]"))
 
-    _, _, step = self.restore("two", change, manifest_lib.NAME)
+    _, _, step = self.restore("two", change, folders.MANIFEST)
     self.assertEqual(step, 1)
 
   def test_only_quarantined_steps_are_an_error(self):
-    self.restore("two", flip, "_CHECKPOINT_METADATA")
+    self.restore("two", flip, "state/_METADATA")
     shutil.rmtree(self.root / "copy" / "1")
     with checkpoint.Checkpoints(self.root / "copy") as checkpoints:
       with self.assertRaisesRegex(errors.UserError, "2.damaged was set aside"):
         checkpoints.restore(make_state(0))
 
   def test_a_quarantined_step_is_saved_again(self):
-    self.restore("two", flip, "meta/metadata")
+    self.restore("two", flip, "state/_METADATA")
     with checkpoint.Checkpoints(self.root / "copy") as checkpoints:
       checkpoints.restore(make_state(0))
       checkpoints.save(2, make_state(2), {})
@@ -290,9 +285,9 @@ class DamageTest(parameterized.TestCase):
 
   def test_warning_names_the_file_and_the_step_used(self):
     with self.assertLogs(level="WARNING") as logs:
-      self.restore("two", flip, "meta/metadata")
+      self.restore("two", flip, "state/_METADATA")
     self.assertLen(logs.output, 1)
-    self.assertIn("copy/2/meta/metadata", logs.output[0])
+    self.assertIn("copy/2/state/_METADATA", logs.output[0])
     self.assertIn("using step 1", logs.output[0])
 
   def test_flipped_bits_never_change_weights(self):
@@ -311,12 +306,12 @@ class DamageTest(parameterized.TestCase):
       self.assertTrue(equal(state, make_state(step)))
 
   def test_load_changes_nothing_and_falls_back(self):
-    flip(self.root / "two" / "2" / "meta" / "metadata")
+    flip(self.root / "two" / "2" / "state" / "_METADATA")
     state, _, step = checkpoint.load(self.root / "two")
     self.assertEqual(step, 1)
     self.assertTrue(equal(state["params"], make_state(1).params))
     self.assertTrue((self.root / "two" / "2").exists())
-    with self.assertRaisesRegex(errors.UserError, "meta/metadata"):
+    with self.assertRaisesRegex(errors.UserError, "state/_METADATA"):
       checkpoint.load(self.root / "two", step=2)
 
 
@@ -379,6 +374,7 @@ CHILD = textwrap.dedent("""
     import os
     import sys
     sys.path[:0] = sys.argv[2:]
+    import faults
     import test_checkpoint
     from ctxseg_jax.training import checkpoint
 
@@ -386,8 +382,8 @@ CHILD = textwrap.dedent("""
       resumed = checkpoints.restore(test_checkpoint.make_state(0))
       first = resumed[2] + 1 if resumed else 1
       for step in range(first, int(os.environ["LAST"]) + 1):
-        if step == 3:
-          os.environ["CTXSEG_FAULT"] = os.environ["FAULT"]
+        if step == 3 and os.environ["FAULT"]:
+          faults.die_at(os.environ["FAULT"])
         state = test_checkpoint.make_state(step)
         checkpoints.save(step, state, {"step": step})
         for complete in checkpoints.wait():
@@ -400,6 +396,7 @@ class KillTest(parameterized.TestCase):
   @parameterized.parameters(
       ("after_commit", 2),
       ("before_manifest", 2),
+      ("after_manifest", 2),
       ("before_prune", 3),
       ("", 3),
   )
@@ -521,13 +518,13 @@ class ManifestTest(absltest.TestCase):
     directory = make_directory(self)
     write(directory, 1)
     step_dir = directory / "1"
-    manifest = json.loads((step_dir / manifest_lib.NAME).read_text())
+    manifest = json.loads((step_dir / folders.MANIFEST).read_text())
     files = {
         path.relative_to(step_dir).as_posix()
         for path in step_dir.rglob("*")
         if path.is_file()
     }
-    self.assertEqual(set(manifest["files"]), files - {manifest_lib.NAME})
+    self.assertEqual(set(manifest["files"]), files - {folders.MANIFEST})
     self.assertEqual(manifest["arrays"]["params/head/kernel"], "float32[4,5]")
 
 

@@ -13,7 +13,6 @@ import textwrap
 
 from absl.testing import absltest
 from absl.testing import parameterized
-import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import errors
@@ -115,7 +114,8 @@ class ConfigTest(WorkdirCase):
 
   def write(self, config, **kwargs):
     with workdir.Workdir(self.path) as work:
-      work.write_config(config, **kwargs)
+      work.check_config(config, **kwargs)
+      work.write_config(config)
 
   def test_is_read_as_written(self):
     self.write(CONFIG)
@@ -172,79 +172,30 @@ class ConfigTest(WorkdirCase):
       workdir.read_config(self.path)
 
 
-class MetricsTest(WorkdirCase):
+class EvaluationsTest(WorkdirCase):
 
   def setUp(self):
     super().setUp()
     self.work = self.enter_context(workdir.Workdir(self.path))
-    self.file = self.path / "metrics.jsonl"
 
-  def test_a_row_is_in_the_file_at_once(self):
-    self.work.metrics.write(10, {"loss/total": np.float32(0.5)})
-    self.assertEqual(self.file.read_text(), '{"step": 10, "loss/total": 0.5}\n')
-
-  def test_numbers_stay_json(self):
-    self.work.metrics.write(
-        1,
-        {
-            "nan": float("nan"),
-            "inf": np.inf,
-            "bfloat16": jnp.bfloat16(0.5),
-            "array": np.array([[1, 2]]),
-            "nans": jnp.array([jnp.nan, 1.0]),
-        },
-    )
-    # Python would read NaN; other programs do not.
-    row = json.loads(self.file.read_text(), parse_constant=self.fail)
-    self.assertEqual(
-        row,
-        {
-            "step": 1,
-            "nan": None,
-            "inf": None,
-            "bfloat16": 0.5,
-            "array": [[1, 2]],
-            "nans": [None, 1.0],
-        },
-    )
-
-  def test_resuming_leaves_no_duplicates(self):
-    for step in (10, 20, 30):
-      self.work.metrics.write(step, {"loss/total": 1.0})
-    with open(self.file, "ab") as f:
-      f.write('{"step": 40, "note": "é'.encode()[:-1])  # Cut by a kill.
-    self.work.metrics.truncate_after(20)
-    for step in (30, 40):
-      self.work.metrics.write(step, {"loss/total": 2.0})
-    rows = [json.loads(line) for line in self.file.read_text().splitlines()]
-    self.assertEqual([row["step"] for row in rows], [10, 20, 30, 40])
-    self.assertEqual(self.work.metrics.read(), rows)
-
-  def test_torn_line_alone_goes(self):
-    self.work.metrics.write(10, {})
-    with open(self.file, "a") as f:
-      f.write('{"step": 2')
-    self.work.metrics.truncate_after(100)
-    self.assertEqual(self.file.read_text(), '{"step": 10}\n')
-
-  def test_a_broken_line_before_the_last_is_an_error(self):
-    self.file.write_text('{"step": 1}\nhello\n{"step": 2}\n')
-    with self.assertRaisesRegex(errors.UserError, "metrics.jsonl: line 2"):
-      self.work.metrics.truncate_after(2)
-
-  def test_evaluations_are_read_by_step(self):
+  def test_are_read_by_step_with_nan_for_null(self):
     for step in (100, 20):
       path = self.work.write_evaluation(
-          step, {"miou": 0.5, "iou": np.array([np.nan, 1.0])}
+          step, {"miou": np.nan, "iou": np.array([np.nan, 1.0])}
       )
     self.assertEqual(path, self.path / "eval" / "20.json")
-    self.assertEqual(
-        self.work.read_evaluations(),
-        [
-            {"step": 20, "miou": 0.5, "iou": [None, 1.0]},
-            {"step": 100, "miou": 0.5, "iou": [None, 1.0]},
-        ],
-    )
+    reports = self.work.read_evaluations()
+    self.assertEqual([report["step"] for report in reports], [20, 100])
+    for report in reports:
+      np.testing.assert_equal(report["miou"], np.nan)
+      np.testing.assert_equal(report["iou"], [np.nan, 1.0])
+
+  @parameterized.parameters("", '{"miou": 0.', "[1]", "[" * 100_000)
+  def test_a_torn_one_is_named(self, text):
+    self.work.write_evaluation(20, {})
+    (self.path / "eval" / "20.json").write_text(text)
+    with self.assertRaisesRegex(errors.UserError, "eval/20.json"):
+      self.work.read_evaluations()
 
 
 class LogFileTest(WorkdirCase):

@@ -1,58 +1,220 @@
-"""Renames and deletes step directories so that a kill never misleads."""
+"""Step folders: written beside their name, verified, renamed, deleted.
 
+What is not under its final name is not a step, and only what has a manifest of
+ours is ever deleted.
+"""
+
+import hashlib
+import json
 import os
 import pathlib
+import re
 import shutil
+from typing import Any
 
 from absl import logging
 
-from ctxseg_jax.training.checkpoint import failures
-from ctxseg_jax.training.checkpoint import manifest
+from ctxseg_jax import errors
+from ctxseg_jax import files
+from ctxseg_jax.training.checkpoint import arrays as arrays_lib
 
-ORBAX_TMP = ".orbax-checkpoint-tmp"
+MANIFEST = "manifest.json"
+SAVING = ".saving"
+DAMAGED = ".damaged"
+_DELETING = ".deleting"
+_FORMAT = 1
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+  """Returns the steps under their final names, oldest first, intact or not."""
+  return sorted(
+      int(path.name)
+      for path in directory.glob("*")
+      if re.fullmatch("0|[1-9][0-9]{0,17}", path.name) and path.is_dir()
+  )
+
+
+def clear_leftovers(directory: pathlib.Path) -> None:
+  """Deletes what an interrupted save, or an interrupted deletion, left."""
+  for suffix in (SAVING, _DELETING):
+    for path in directory.glob(f"*{suffix}"):
+      logging.info("Removing %s, left by an interrupted run.", path)
+      _delete(path)
+
+
+def complete(
+    directory: pathlib.Path,
+    step: int,
+    arrays: dict[str, str],
+    entries: list[str],
+    meta: dict[str, Any],
+) -> None:
+  """Reads back what was saved, writes its manifest and gives it its name.
+
+  Args:
+    directory: Where the steps lie.
+    step: The step, which is in `<step>.saving`.
+    arrays: What has to be there, see `arrays.describe`.
+    entries: The entries of the state, also those without arrays.
+    meta: What else is kept.
+
+  Raises:
+    Exception: Of any kind, if it cannot be written or read back.
+  """
+  saved = directory / f"{step}{SAVING}"
+  if arrays_lib.listing(saved) != arrays:
+    raise OSError(None, "what was read back is not what was saved")
+  _write_manifest(
+      saved, {"step": step, "arrays": arrays, "entries": entries, "meta": meta}
+  )
+  final = directory / str(step)
+  replaced = None
+  if final.exists():  # Of a run that was set back before this step.
+    replaced = set_aside(final, _DELETING if _is_ours(final) else DAMAGED)
+  os.rename(saved, final)
+  _fsync(directory)
+  if replaced is not None and replaced.suffix == _DELETING:
+    _delete(replaced)
 
 
 def prune(directory: pathlib.Path, step: int, max_to_keep: int) -> None:
   """Deletes old steps, now that `step` is complete."""
   others = [
-      number for number in manifest.complete_steps(directory) if number != step
+      number
+      for number in steps(directory)
+      if number != step and _is_ours(directory / str(number))
   ]
-  surplus = others[: len(others) - max_to_keep + 1]
-  for number in surplus:
+  for number in others[: len(others) - max_to_keep + 1]:
     # Under its own name, a half deleted step would look damaged.
-    delete(set_aside(directory / str(number), ".deleting"))
-  for path in directory.glob("*.incomplete"):
-    delete(path)
+    _delete(set_aside(directory / str(number), _DELETING))
 
 
-def clear_leftovers(directory: pathlib.Path) -> None:
-  for path in sorted(directory.iterdir()):
-    if not path.is_dir():
-      continue
-    if ORBAX_TMP in path.name or path.suffix == ".deleting":
-      logging.info("Removing %s, left by an interrupted run.", path)
-      delete(path)
-    elif path.name.isdecimal() and not (path / manifest.NAME).exists():
-      aside = set_aside(path, ".incomplete")
-      logging.info("Moved an interrupted save aside: %s.", aside)
+def abandon(directory: pathlib.Path, step: int) -> None:
+  """Deletes a save that failed: it may be what fills the disk."""
+  shutil.rmtree(directory / f"{step}{SAVING}", ignore_errors=True)
 
 
 def set_aside(path: pathlib.Path, suffix: str) -> pathlib.Path:
-  """Renames `path`; what is damaged is kept, anything else replaced."""
+  """Renames a step to a name that is free, and returns that."""
   aside = path.with_name(path.name + suffix)
   count = 1
-  while suffix == ".damaged" and aside.exists():
+  while aside.exists():
     aside = path.with_name(f"{path.name}-{count}{suffix}")
     count += 1
-  if aside.exists():
-    delete(aside)
   os.rename(path, aside)
   return aside
 
 
-def delete(path: pathlib.Path) -> None:
+def find_damage(step_dir: pathlib.Path) -> str | None:
+  """Returns what differs from the manifest, naming the file; else None."""
+  try:
+    manifest = read_manifest(step_dir)
+    for name, expected in manifest["files"].items():
+      path = step_dir / name
+      with files.open_regular(path, remedy="") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != expected["size"]:
+          return f"{path} has {size} bytes, expected {expected['size']}"
+        if _sha256(file) != expected["sha256"]:
+          return f"{path} differs from its SHA-256 in {MANIFEST}"
+  except errors.UserError as e:
+    return str(e).rstrip(". ")
+  except (OSError, AttributeError, KeyError, TypeError, ValueError) as e:
+    return f"{step_dir} cannot be verified ({reason(e)})"
+  try:
+    arrays = arrays_lib.listing(step_dir)
+  except Exception as e:  # Orbax names no base class for what it raises.
+    return f"{step_dir} cannot be read ({reason(e)})"
+  if arrays != manifest["arrays"]:
+    return f"{step_dir} has other arrays than its {MANIFEST} lists"
+  return None
+
+
+def read_manifest(step_dir: pathlib.Path) -> dict[str, Any]:
+  """Returns the manifest of a step.
+
+  Raises:
+    UserError: It is missing, not readable, or of another step.
+  """
+  path = step_dir / MANIFEST
+  text = files.read_text(path, what="the manifest of a checkpoint", remedy="")
+  try:
+    manifest = json.loads(text)
+    if manifest.pop("sha256") != _checksum(manifest):
+      raise ValueError("its own checksum differs")
+    if manifest["format"] != _FORMAT:
+      raise ValueError(f"format {manifest['format']}, expected {_FORMAT}")
+    step = manifest["step"]
+  except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
+    raise errors.UserError(
+        f"{path} is not a manifest ({type(e).__name__}: {reason(e)})"
+    ) from e
+  if str(step) != step_dir.name:
+    raise errors.UserError(f"{step_dir} holds step {step}: it was renamed")
+  return manifest
+
+
+def reason(error: BaseException) -> str:
+  """Returns the cause of an error in one line."""
+  while error.__cause__ is not None:
+    error = error.__cause__
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  # TensorStore puts the number at the end of a long line of paths.
+  code = re.search(r"os_error_code='(\d+)'", str(error))
+  if code:
+    return os.strerror(int(code[1]))
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200]
+
+
+def _write_manifest(step_dir: pathlib.Path, manifest: dict[str, Any]) -> None:
+  """Writes the size and SHA-256 of each file, all of them on the disk."""
+  listed = {}
+  for path in sorted(step_dir.rglob("*")):
+    if path.is_file():
+      with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        listed[path.relative_to(step_dir).as_posix()] = {
+            "size": path.stat().st_size,
+            "sha256": _sha256(file),
+        }
+    else:
+      _fsync(path)
+  manifest = {"format": _FORMAT, **manifest, "files": listed}
+  manifest["sha256"] = _checksum(manifest)
+  files.write_atomically(step_dir / MANIFEST, json.dumps(manifest, indent=1))
+  _fsync(step_dir)
+
+
+def _is_ours(step_dir: pathlib.Path) -> bool:
+  try:
+    read_manifest(step_dir)
+  except errors.UserError:
+    return False
+  return True
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+  text = json.dumps(manifest, sort_keys=True)
+  return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _sha256(file) -> str:
+  return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(directory: pathlib.Path) -> None:
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _delete(path: pathlib.Path) -> None:
   try:
     shutil.rmtree(path)
   except OSError as e:
     # Costs space only; not worth the run.
-    logging.warning("Could not delete %s (%s).", path, failures.reason(e))
+    logging.warning("Could not delete %s (%s).", path, reason(e))

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping
 from concurrent import futures
+import contextlib
+import logging as std_logging
 import os
 import pathlib
-import shutil
 from typing import Any
 
 from absl import logging
 import jax
-from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
 from ctxseg_jax import errors
+from ctxseg_jax.training import processes
 from ctxseg_jax.training.checkpoint import arrays as arrays_lib
-from ctxseg_jax.training.checkpoint import failures
 from ctxseg_jax.training.checkpoint import folders
-from ctxseg_jax.training.checkpoint import manifest as manifest_lib
-from ctxseg_jax.training.checkpoint import reading
 
 
 class Checkpoints:
@@ -30,7 +28,7 @@ class Checkpoints:
   def __init__(
       self, directory: str | os.PathLike[str], *, max_to_keep: int = 2
   ):
-    """Opens the directory and clears what an interrupted run left there.
+    """Opens the directory and clears what an interrupted save left there.
 
     Args:
       directory: Where the steps lie; made if absent. The caller sees to it
@@ -44,36 +42,35 @@ class Checkpoints:
       raise ValueError(f"max_to_keep={max_to_keep}; expected at least 1.")
     self._directory = pathlib.Path(directory).absolute()
     self._max_to_keep = max_to_keep
-    self._primary = jax.process_index() == 0
-    if self._primary:
-      try:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        folders.clear_leftovers(self._directory)
-      except OSError as e:
-        raise errors.UserError(
-            f"{self._directory}: cannot keep checkpoints here"
-            f" ({failures.reason(e)}); choose another --workdir or mend its"
-            " permissions."
-        ) from e
-    _barrier("ctxseg_checkpoints_open")
-    # Orbax would delete old steps as soon as it committed a new one, before
-    # that has a manifest; so it keeps all and `prune` deletes.
-    self._manager = ocp.CheckpointManager(
-        self._directory,
-        options=ocp.CheckpointManagerOptions(max_to_keep=None),
-    )
-    self._executor = futures.ThreadPoolExecutor(1, "ctxseg_checkpoint")
-    self._saving = None  # (step, arrays) that orbax is writing.
-    self._completing = None  # (step, future) whose manifest is being written.
+    self._exits = contextlib.ExitStack()
+    self._saving = None  # (step, future of its completion).
     self._completed = []  # Complete steps not yet reported.
     self._last_step = None
     self._failed = False
+    processes.on_process_0(self._open)
+    self._path = self._exits.enter_context(
+        arrays_lib.plain_path(self._directory)
+    )
+    self._exits.enter_context(_quiet_orbax())
+    self._checkpointer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+    self._executor = futures.ThreadPoolExecutor(1, "ctxseg_checkpoint")
+
+  def _open(self) -> None:
+    try:
+      self._directory.mkdir(parents=True, exist_ok=True)
+      folders.clear_leftovers(self._directory)
+    except OSError as e:
+      raise errors.UserError(
+          f"{self._directory}: cannot keep checkpoints here"
+          f" ({folders.reason(e)}); choose another --workdir or mend its"
+          " permissions."
+      ) from e
 
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, kind, *_) -> None:
+    self.close(agree=kind is None)
 
   def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
     """Starts to save a step; returns when the arrays may be overwritten.
@@ -92,32 +89,37 @@ class Checkpoints:
     self._advance(block=True)
     if step == self._last_step:
       return
-    self._saving = (step, arrays_lib.describe(state))
+    folder = f"{step}{folders.SAVING}"
     try:
-      saved = self._manager.save(
-          step,
-          args=ocp.args.Composite(
-              state=ocp.args.StandardSave(state),
-              meta=ocp.args.JsonSave(dict(meta)),
-          ),
-          force=True,
+      processes.on_process_0((self._directory / folder).mkdir)
+      self._checkpointer.save(
+          self._path / folder / arrays_lib.FOLDER,
+          args=ocp.args.PyTreeSave(state),
       )
     except Exception as e:  # Orbax names no base class for what it raises.
       self._fail(step, e)
-    if not saved:
-      self._fail(step, OSError("orbax declined to save"))
+    arrays = arrays_lib.describe(state)
+    entries = jax.tree_util.tree_leaves_with_path(
+        state, is_leaf=lambda x: x is not state
+    )
+    names = [jax.tree_util.keystr(p, simple=True) for p, _ in entries]
+    self._saving = (
+        step,
+        self._executor.submit(self._complete, step, arrays, names, dict(meta)),
+    )
     self._last_step = step
 
   def poll(self) -> list[int]:
     """Returns the steps that became complete since the last call.
 
-    Cheap: meant to be called at every training step. Processes other than 0
-    report a step once orbax committed it.
+    Cheap: meant to be called at every training step. With several processes,
+    which have to agree, a step is not reported before `wait` or a `save`.
 
     Raises:
       UserError: If a save failed.
     """
-    self._advance(block=False)
+    if jax.process_count() == 1:
+      self._advance(block=False)
     completed, self._completed = self._completed, []
     return completed
 
@@ -128,34 +130,36 @@ class Checkpoints:
       UserError: If a save failed.
     """
     self._advance(block=True)
-    _barrier("ctxseg_checkpoints_wait")
     return self.poll()
 
-  def close(self) -> None:
+  def close(self, agree: bool = True) -> None:
     """Finishes the save in progress and stops the threads.
 
+    Args:
+      agree: Whether all processes close now; if not, as after an error that
+        one alone may have, none waits for another and nothing is raised.
+
     Raises:
-      UserError: If a save failed and no call before has said so.
+      UserError: If a save failed and no call before has reported it.
     """
     try:
-      if not self._failed:
+      if agree and not self._failed:
         self._advance(block=True)
     finally:
       self._executor.shutdown()
-      try:
-        self._manager.close()
-      except Exception as e:
-        # Orbax reports a failed save again, after we have.
-        if not self._failed:
-          raise
-        logging.info("Orbax on closing: %s", failures.reason(e))
+      if not agree and self._saving is not None:
+        step, future = self._saving
+        self._report(step, future.exception())
+      with contextlib.suppress(Exception):  # A failed save again.
+        self._checkpointer.close()
+      self._exits.close()
 
   def steps(self) -> list[int]:
-    """Returns the complete steps on disk, oldest first."""
-    return manifest_lib.complete_steps(self._directory)
+    """Returns the steps on disk, oldest first."""
+    return folders.steps(self._directory)
 
   def restore(self, target: Any) -> tuple[Any, dict[str, Any], int] | None:
-    """Restores the newest complete step that is undamaged.
+    """Restores the newest step that is undamaged.
 
     Damaged steps newer than it are renamed to `<step>.damaged`.
 
@@ -173,12 +177,14 @@ class Checkpoints:
         of another model.
     """
     self._advance(block=True)
-    step, damaged = reading.newest_intact(self._directory)
-    earlier = sorted(self._directory.glob("*.damaged"))
-    if step is None and not damaged and not earlier:
-      return None
+    step, damaged = _newest_intact(self._directory)
     if step is None:
-      problems = list(damaged.values()) or [f"{earlier[-1]} was set aside"]
+      problems = [problem for _, problem in damaged] or [
+          f"{path} was set aside"
+          for path in sorted(self._directory.glob(f"*{folders.DAMAGED}"))[-1:]
+      ]
+      if not problems:
+        return None
       raise errors.UserError(
           f"{self._directory}: no checkpoint is intact ({'; '.join(problems)});"
           " put an undamaged copy there, or choose another --workdir to start "
@@ -186,67 +192,53 @@ class Checkpoints:
       )
     # Another model is an error before anything is renamed.
     step_dir = self._directory / str(step)
-    arrays = manifest_lib.read(step_dir)["arrays"]
-    result = arrays_lib.restore(step_dir, target, arrays)
-    if damaged:
-      if self._primary:
-        for number in damaged:
-          folders.set_aside(self._directory / str(number), ".damaged")
-      _barrier("ctxseg_checkpoints_quarantine")
-      self._manager.reload()  # It keeps a list of the steps.
+    manifest = folders.read_manifest(step_dir)
+    state = arrays_lib.fill(step_dir, target, manifest["arrays"])
+    processes.on_process_0(lambda: self._set_aside(damaged))
     self._last_step = step
-    return (*result, step)
+    return state, manifest["meta"], step
+
+  def _set_aside(self, damaged: list[tuple[int, str]]) -> None:
+    for number, _ in damaged:
+      folders.set_aside(self._directory / str(number), folders.DAMAGED)
 
   def _advance(self, block: bool) -> None:
-    if self._saving is not None:
-      if not block and self._manager.is_saving_in_progress():
-        return
-      step, arrays = self._saving
-      try:
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
-      except Exception as e:  # See `save`.
-        self._fail(step, e)
-      self._saving = None
-      if self._primary:
-        future = self._executor.submit(self._complete, step, arrays)
-        self._completing = (step, future)
-      else:
-        self._completed.append(step)
-    if self._completing is not None:
-      step, future = self._completing
-      if not block and not future.done():
-        return
-      try:
-        future.result()
-      except OSError as e:
-        self._fail(step, e)
-      self._completing = None
-      self._completed.append(step)
+    if self._saving is None or not (block or self._saving[1].done()):
+      return
+    (step, future), self._saving = self._saving, None
+    try:
+      # Process 0 alone knows about the manifest, and all about Orbax.
+      processes.on_process_0(future.result)
+      future.result()
+    except Exception as e:  # See `save`.
+      self._fail(step, e)
+    self._completed.append(step)
+    self._report(step, None)
 
-  def _complete(self, step: int, arrays: dict[str, str]) -> None:
-    """Writes the manifest, then deletes old steps; off the main thread."""
-    failures.fault("after_commit")
-    manifest_lib.write(self._directory / str(step), arrays)
-    failures.fault("before_prune")
-    folders.prune(self._directory, step, self._max_to_keep)
+  def _report(self, step: int, error: BaseException | None) -> None:
+    if error is None:
+      logging.info("Saved step %d in %s.", step, self._directory.name)
+    else:
+      logging.warning(
+          "Step %d was not saved (%s).", step, folders.reason(error)
+      )
+
+  def _complete(self, step: int, *what: Any) -> None:
+    """Verifies and names a step, then deletes old ones; in the background."""
+    self._checkpointer.wait_until_finished()
+    if jax.process_index() == 0:
+      folders.complete(self._directory, step, *what)
+      folders.prune(self._directory, step, self._max_to_keep)
 
   def _fail(self, step: int, error: Exception) -> None:
     self._failed = True
-    self._saving = None
-    self._completing = None
-    if self._primary:
-      # What was half written may be what fills the disk.
-      for path in self._directory.glob(f"{step}{folders.ORBAX_TMP}*"):
-        shutil.rmtree(path, ignore_errors=True)
-      unfinished = self._directory / str(step)
-      if not (unfinished / manifest_lib.NAME).exists():
-        shutil.rmtree(unfinished, ignore_errors=True)
+    if jax.process_index() == 0:
+      folders.abandon(self._directory, step)
     kept = self.steps()
     remains = f"step {kept[-1]} is intact" if kept else "there is none before"
     raise errors.UserError(
         f"{self._directory}: the checkpoint of step {step} could not be"
-        f" written ({failures.reason(error)}); {remains}. Free space or mend"
+        f" written ({folders.reason(error)}); {remains}. Free space or mend"
         " the disk and run the same command again."
     ) from error
 
@@ -266,18 +258,102 @@ def save_best(
   Raises:
     UserError: If it could not be written; the one before is then intact.
   """
-  step = int(meta["step"])
-  directory = pathlib.Path(directory).absolute()
   with Checkpoints(directory, max_to_keep=1) as checkpoints:
-    if jax.process_index() == 0 and (directory / str(step)).exists():
-      # The same step again, of a run that was set back: write it afresh.
-      folders.set_aside(directory / str(step), ".incomplete")
-    _barrier("ctxseg_best_replace")
-    checkpoints._manager.reload()
-    checkpoints.save(step, state, meta)
-    checkpoints.wait()
+    checkpoints.save(int(meta["step"]), state, meta)
 
 
-def _barrier(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+def load(
+    directory: str | os.PathLike[str],
+    target: Any = None,
+    step: int | None = None,
+) -> tuple[Any, dict[str, Any], int]:
+  """Reads a checkpoint for evaluation or prediction; changes no file.
+
+  Args:
+    directory: A directory of steps: `<workdir>/checkpoints` or
+      `<workdir>/best`.
+    target: A pytree as for `Checkpoints.restore` that may leave out whole
+      top-level entries, such as `{"params": ..., "model_state": ...}`; what is
+      left out is not read. None reads everything into nested dicts of NumPy
+      arrays; an entry without arrays is an empty dict.
+    step: The step to read; None reads the newest that is intact.
+
+  Returns:
+    The state, the meta and the step.
+
+  Raises:
+    UserError: If there is no such intact checkpoint, or if it is of another
+      model.
+  """
+  directory = pathlib.Path(directory).absolute()
+  found, damaged = _newest_intact(directory, step)
+  if found is None:
+    problems = "; ".join(problem for _, problem in damaged)
+    if not problems:
+      problems = "none is there" if step is None else f"no step {step}"
+      problems += f", complete steps: {folders.steps(directory) or 'none'}"
+    raise errors.UserError(
+        f"{directory}: no checkpoint to read ({problems}); expected one written"
+        " by train.py: check --workdir and the step."
+    )
+  step_dir = directory / str(found)
+  manifest = folders.read_manifest(step_dir)
+  if target is None:
+    state = {name: {} for name in manifest["entries"]}
+    shardings = {name: None for name in manifest["arrays"]}
+    for name, array in arrays_lib.read(step_dir, shardings).items():
+      *parents, last = name.split("/")
+      node = state
+      for parent in parents:
+        node = node.setdefault(parent, {})
+      node[last] = array
+  else:
+    top = {name.split("/")[0] for name in arrays_lib.describe(target)}
+    wanted = {
+        name: array
+        for name, array in manifest["arrays"].items()
+        if name.split("/")[0] in top
+    }
+    state = arrays_lib.fill(step_dir, target, wanted)
+  return state, manifest["meta"], found
+
+
+def _newest_intact(
+    directory: pathlib.Path, only: int | None = None
+) -> tuple[int | None, list[tuple[int, str]]]:
+  """Returns the step to use, and of each newer one what is wrong with it."""
+
+  def find():
+    damaged = []
+    for number in reversed(folders.steps(directory)):
+      if only is not None and number != only:
+        continue
+      problem = folders.find_damage(directory / str(number))
+      if problem is None:
+        for _, newer in damaged:
+          logging.warning(
+              "Damaged checkpoint: %s; using step %d instead.", newer, number
+          )
+        return number, damaged
+      damaged.append((number, problem))
+    return None, damaged
+
+  return processes.on_process_0(find)
+
+
+@contextlib.contextmanager
+def _quiet_orbax():
+  """Keeps what Orbax logs to itself: its errors reach the caller anyway."""
+
+  def is_wanted(record):
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+  logger = logging.get_absl_logger()
+  logger.addFilter(is_wanted)
+  asyncio = std_logging.getLogger("asyncio")
+  disabled, asyncio.disabled = asyncio.disabled, True
+  try:
+    yield
+  finally:
+    logger.removeFilter(is_wanted)
+    asyncio.disabled = disabled

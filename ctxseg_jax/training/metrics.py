@@ -1,0 +1,160 @@
+"""The figures of a run by step: `metrics.jsonl` and TensorBoard's events."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import json
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+from tensorboardX import event_file_writer
+from tensorboardX.proto import event_pb2
+from tensorboardX.proto import summary_pb2
+
+from ctxseg_jax import errors
+from ctxseg_jax import files
+from ctxseg_jax.training import processes
+
+_EVALUATION = "eval/"  # What the keys of an evaluation's row start with.
+_WALL = "wall_seconds"
+
+
+class Metrics:
+  """Appends one JSON object per logged step and evaluation to a file.
+
+  `{"step": 10, "loss/total": 0.43, ..., "wall_seconds": 12.1}` and
+  `{"step": 100, "eval/miou": 0.71, ..., "wall_seconds": 130.2}`; wall time is
+  that since the start of the run, without the time between a stop and the
+  next start. TensorBoard gets the same figures, and its own clock.
+
+  SummaryWriter is not used: if its thread cannot write, it dies of it, and the
+  run waits for it forever.
+  """
+
+  def __init__(
+      self, folder: pathlib.Path, clock: Callable[[], float] = time.monotonic
+  ):
+    """Names the work dir; `start` opens the files."""
+    self._folder = folder
+    self._path = folder / "metrics.jsonl"
+    self._clock = clock
+    self._started = 0.0  # By the clock, less the wall time of earlier starts.
+    self._file = None
+    self._events = None
+
+  def start(self, step: int, evaluated: bool = False) -> None:
+    """Opens the files on process 0, for a run that is at a step.
+
+    Rows after the step go, since the run does them again, and so does a last
+    line that a kill cut short.
+
+    Args:
+      step: The step.
+      evaluated: Whether it has been evaluated; if not, its row of that goes.
+    """
+
+    def keep(row):
+      is_evaluation = any(key.startswith(_EVALUATION) for key in row)
+      return row["step"] < step or (
+          row["step"] == step and (evaluated or not is_evaluation)
+      )
+
+    def open_files():
+      rows = [row for row in self.read() if keep(row)]
+      text = "".join(f"{to_json(row)}\n" for row in rows)
+      files.write_atomically(self._path, text)
+      spent = [row.get(_WALL) for row in rows]
+      spent = [x for x in spent if isinstance(x, (int, float))]
+      self._started = self._clock() - max(spent, default=0.0)
+      self._file = open(self._path, "a", encoding="utf-8")
+      folder = self._folder / "tensorboard"
+      folder.mkdir(exist_ok=True)
+      self._events = event_file_writer.EventsWriter(
+          str(folder / "events"), f".{os.getpid()}.{step}"
+      )
+      # Takes back the later steps of an earlier start.
+      log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._add_event(step + 1, session_log=log)
+
+    processes.on_process_0(open_files)
+
+  def close(self) -> None:
+    for file in (self._events, self._file):
+      if file is not None:
+        file.close()
+    self._events = self._file = None
+
+  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Appends the scalars of a step; they are in the files on return.
+
+    Does nothing on processes other than 0.
+    """
+    if self._file is None:
+      return
+    wall = {_WALL: round(self._clock() - self._started, 3)}
+    self._file.write(to_json({"step": int(step), **scalars, **wall}) + "\n")
+    self._file.flush()
+    values = [
+        summary_pb2.Summary.Value(tag=name, simple_value=value)
+        for name, value in _jsonable(scalars).items()
+        if isinstance(value, (int, float))
+    ]
+    self._add_event(step, summary=summary_pb2.Summary(value=values))
+
+  def write_evaluation(self, step: int, scores: Mapping[str, Any]) -> None:
+    """Appends the scores of an evaluation, as `write` does."""
+    self.write(step, {f"{_EVALUATION}{k}": v for k, v in scores.items()})
+
+  def _add_event(self, step: int, **content: Any) -> None:
+    event = event_pb2.Event(wall_time=time.time(), step=step, **content)
+    self._events.write_event(event)
+    self._events.flush()
+
+  def read(self) -> list[dict[str, Any]]:
+    """Returns the objects of the file, without a torn last line.
+
+    Raises:
+      UserError: If a line before the last is not an object with a step.
+    """
+    if not self._path.exists():
+      return []
+    rows = []
+    # Bytes: a kill may cut a character in two.
+    lines = files.read_bytes(self._path).split(b"\n")
+    for number, line in enumerate(lines, start=1):
+      try:
+        row = json.loads(line)
+        rows.append({"step": int(row["step"])} | row)
+      except (ValueError, KeyError, TypeError, RecursionError) as e:
+        if number < len(lines) and line.strip():
+          raise errors.UserError(
+              f"{self._path}: line {number} is not a JSON object with a step "
+              f"({line[:40]!r}); remove the line or move the file away."
+          ) from e
+    return rows
+
+
+def to_json(value: Any, **kwargs) -> str:
+  """Returns JSON of arrays, paths and containers; NaN and infinity are null."""
+  return json.dumps(_jsonable(value), allow_nan=False, **kwargs)
+
+
+def _jsonable(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {str(key): _jsonable(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_jsonable(item) for item in value]
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
+  if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars.
+    # Through NumPy: bfloat16 arrays have no Python numbers of their own.
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufOUS":
+      array = array.astype(np.float32)
+    return _jsonable(array.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value

@@ -1,0 +1,161 @@
+"""Tests for ctxseg_jax.training.metrics."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX.proto import event_pb2
+
+from ctxseg_jax import errors
+from ctxseg_jax.training import metrics
+
+
+class Clock:
+  """Seconds that pass only when told to."""
+
+  def __init__(self):
+    self.now = 1000.0
+
+  def __call__(self):
+    return self.now
+
+
+class MetricsTest(absltest.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.path = pathlib.Path(folder.name)
+    self.file = self.path / "metrics.jsonl"
+    self.clock = Clock()
+    self.metrics = self.start(0)
+
+  def start(self, step, evaluated=False):
+    """Returns the metrics of a run that starts at a step."""
+    started = metrics.Metrics(self.path, self.clock)
+    self.addCleanup(started.close)
+    started.start(step, evaluated)
+    return started
+
+  def rows(self):
+    """Returns the rows of the file, without wall time."""
+    rows = [json.loads(line) for line in self.file.read_text().splitlines()]
+    return [
+        {k: v for k, v in row.items() if k != "wall_seconds"} for row in rows
+    ]
+
+  def test_a_row_is_in_the_file_at_once(self):
+    self.metrics.write(10, {"loss/total": np.float32(0.5)})
+    self.assertEqual(
+        self.file.read_text(),
+        '{"step": 10, "loss/total": 0.5, "wall_seconds": 0.0}\n',
+    )
+
+  def test_numbers_stay_json(self):
+    self.metrics.write(
+        1,
+        {
+            "nan": float("nan"),
+            "inf": np.inf,
+            "bfloat16": jnp.bfloat16(0.5),
+            "array": np.array([[1, 2]]),
+            "nans": jnp.array([jnp.nan, 1.0]),
+        },
+    )
+    # Python would read NaN; other programs do not.
+    row = json.loads(self.file.read_text(), parse_constant=self.fail)
+    self.assertEqual(
+        row,
+        {
+            "step": 1,
+            "nan": None,
+            "inf": None,
+            "bfloat16": 0.5,
+            "array": [[1, 2]],
+            "nans": [None, 1.0],
+            "wall_seconds": 0.0,
+        },
+    )
+
+  def test_resuming_leaves_no_duplicates(self):
+    for step in (10, 20, 30):
+      self.metrics.write(step, {"loss/total": 1.0})
+    with open(self.file, "ab") as f:
+      f.write('{"step": 40, "note": "é'.encode()[:-1])  # Cut by a kill.
+    self.metrics = self.start(20)
+    for step in (30, 40):
+      self.metrics.write(step, {"loss/total": 2.0})
+    self.assertEqual([r["step"] for r in self.rows()], [10, 20, 30, 40])
+    self.assertLen(self.metrics.read(), 4)
+
+  def test_torn_line_alone_goes(self):
+    self.metrics.write(10, {})
+    with open(self.file, "a") as f:
+      f.write('{"step": 2')
+    self.metrics = self.start(100)
+    self.assertEqual(self.rows(), [{"step": 10}])
+
+  def test_a_broken_line_before_the_last_is_an_error(self):
+    self.file.write_text('{"step": 1}\nhello\n{"step": 2}\n')
+    with self.assertRaisesRegex(errors.UserError, "metrics.jsonl: line 2"):
+      self.metrics = self.start(2)
+
+  def test_evaluations_have_rows_without_duplicates(self):
+    self.metrics.write(20, {"loss/total": 1.0})
+    self.metrics.write_evaluation(20, {"miou": 0.5, "pixel_accuracy": np.nan})
+    row = {"step": 20, "eval/miou": 0.5, "eval/pixel_accuracy": None}
+    self.assertEqual(self.rows()[1:], [row])
+    self.start(20, evaluated=True)
+    self.assertEqual(self.rows()[1:], [row])
+    # Stopped before the report was written: it is evaluated once more.
+    again = self.start(20, evaluated=False)
+    self.assertEqual(self.rows(), [{"step": 20, "loss/total": 1.0}])
+    again.write_evaluation(20, {"miou": 0.5, "pixel_accuracy": np.nan})
+    self.assertEqual(self.rows()[1:], [row])
+
+  def test_wall_time_goes_on_where_the_run_stopped(self):
+    self.clock.now += 7.0
+    self.metrics.write(10, {})
+    self.clock.now += 3.0
+    self.metrics.write(20, {})
+    self.clock.now += 1e6
+    resumed = self.start(10)
+    self.clock.now += 2.0
+    resumed.write(20, {})
+    self.assertEqual([r["wall_seconds"] for r in resumed.read()], [7.0, 9.0])
+
+  def test_tensorboard_gets_the_same_figures(self):
+    self.metrics.write(10, {"loss/total": 0.5, "eta_seconds": float("nan")})
+    self.metrics.write_evaluation(10, {"miou": 0.25})
+    self.start(10, evaluated=True)
+    events = [
+        event
+        for path in sorted((self.path / "tensorboard").iterdir())
+        for event in read_events(path)
+    ]
+    figures = [
+        (event.step, value.tag, value.simple_value)
+        for event in events
+        for value in event.summary.value
+    ]
+    self.assertEqual(
+        figures, [(10, "loss/total", 0.5), (10, "eval/miou", 0.25)]
+    )
+    starts = [e.step for e in events if e.HasField("session_log")]
+    self.assertEqual(starts, [1, 11])  # From there on, the later one counts.
+
+
+def read_events(path):
+  data = path.read_bytes()
+  while data:
+    size = int.from_bytes(data[:8], "little")
+    yield event_pb2.Event.FromString(data[12 : 12 + size])
+    data = data[16 + size :]
+
+
+if __name__ == "__main__":
+  absltest.main()
