@@ -50,8 +50,8 @@ class ClassesTest(FolderCase):
     return classes.read(path)
 
   def test_names_alone_get_the_palette_of_voc(self):
-    found = self.read("\ufeffsky\r\n\r\n  street  lamp \r\nroute 66\n")
-    self.assertEqual(found.names, ("sky", "street lamp", "route 66"))
+    found = self.read("\ufeffsky\r\n\r\n  street  lamp \r\n# no\nroute_66\n")
+    self.assertEqual(found.names, ("sky", "street lamp", "route_66"))
     self.assertEqual(
         found.palette, datasets.DATASETS["voc2012"].palette[: len(found.names)]
     )
@@ -65,14 +65,13 @@ class ClassesTest(FolderCase):
         found.colors, {(0, 0, 0): 255, (1, 2, 3): 0, (4, 5, 255): 1}
     )
 
-  def test_labelme_list_without_colours(self):
-    found = self.read("__ignore__\n_background_\nperson\n")
-    self.assertEqual(found.names, ("_background_", "person"))
-
   @parameterized.parameters(
       ("", r"classes.txt: found 0 classes; expected 2 to 255"),
       ("road\n", r"classes.txt: found 1 classes; .*background"),
-      ("\n".join(map(str, range(256))), r"found 256 classes; expected 2 to"),
+      (
+          "\n".join(f"c{i}" for i in range(256)),
+          r"found 256 classes; expected 2 to",
+      ),
       ("a\nb\na\n", r"classes.txt:3: class a occurs twice, first in .*txt:1"),
       ("a 1 1 1\nb 1 1 1\n", r":2: colour \(1, 1, 1\) occurs twice"),
       ("a 1 1 1\nb\n", r":2: no colour, though other lines have one"),
@@ -80,7 +79,17 @@ class ClassesTest(FolderCase):
       ("a 1 1 1\nb 1 -1 2\n", r":2: found 'b 1 -1 2'; expected a class per"),
       ("a\n1 2 3\n", r":2: found '1 2 3'; expected a class per line"),
       ("a\nb\0c\n", r":2: found 'b\\x00c'; expected a class per line"),
-      (b"\xff\xfea\x00", r"classes.txt: cannot be read as a text file"),
+      ("a\n0 road\n", r":2: found '0 road'; .*ids are not written"),
+      ("a\nroad 128\n", r":2: found 'road 128'; .*Complete the colour"),
+      ("a\nroad 128 64.0 128\n", r":2: found 'road 128 64.0 128'"),
+      ("a\nroad, 128\n", r":2: found 'road, 128'; .*Complete the colour"),
+      ("a\n1\n", r":2: found '1'; expected a class per line"),
+      ("a\nb  # no\n", r":2: found 'b  # no'; expected comments on lines of"),
+      ("__ignore__\na\nb\n", r":1: found '__ignore__'; .*255 is ignored wi"),
+      ("__ignore__ 0\na\nb\n", r":1: found '__ignore__ 0'; expected a class"),
+      ("a 1 1 1\n" + "b 1 1 " + "9" * 5000, r":2: found 'b 1 1 9{54}'\.\.\.;"),
+      (b"a\n" * (1 << 20), r"classes.txt: 2,097,152 bytes; expected a text fi"),
+      (b"\xff\xfea\x00", r"classes.txt: not UTF-8 text \(byte 0xff"),
   )
   def test_odd_files_are_refused(self, content, words):
     with self.assertRaisesRegex(errors.UserError, words) as raised:

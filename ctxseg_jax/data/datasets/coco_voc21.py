@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax.data import images
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import polygons
@@ -107,7 +108,7 @@ def read(
   """Reads an image and draws its objects, or reads their map."""
   if isinstance(item, pairs.Pair):
     return pairs.read(_stuff_spec(item), item)
-  data = images.read_bytes(item.image)
+  data = files.read_bytes(item.image, what="an image of COCO")
   size = images.verify_image(data, str(item.image))
   if size != item.size:
     raise errors.UserError(
