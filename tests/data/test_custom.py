@@ -1,6 +1,7 @@
 """Tests for ctxseg_jax.data.custom and ctxseg_jax.data.classes."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import pathlib
 import pickle
 import shutil
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -23,6 +25,7 @@ from ctxseg_jax import experiment
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import prepare
 from ctxseg_jax.evaluation import evaluate
@@ -233,7 +236,7 @@ class LayoutTest(FolderCase):
       ("a\0b c", r"train.txt:1: found 'a\\x00b c'; expected an image and"),
       ("a\x1b[31m", r"train.txt:1: found 'a\\x1b\[31m'; expected"),
       ("\n \n", r"train.txt: no lines; expected an image and its label"),
-      ("\udcff", r"train.txt: cannot be read as a text file"),
+      ("\udcff", r"train.txt: not UTF-8 text"),
       ("nowhere", r"train.txt:1: image of nowhere is missing"),
   )
   def test_odd_lines_are_refused(self, lines, words):
@@ -268,15 +271,43 @@ class LayoutTest(FolderCase):
     ):
       self.found()
 
-  def test_same_file_in_two_splits(self):
-    for kind, end in (("images", "jpg"), ("labels", "png")):
-      shutil.copy(
-          self.root / f"{kind}/train/train3.{end}", self.root / f"{kind}/val"
+  @parameterized.parameters("{0}\n", "images/{0}.jpg labels/{0}.png\n")
+  def test_a_list_takes_as_long_as_it_has_lines(self, line):
+    self.flatten()
+
+    class Counted(dict):
+      num_copies = 0
+
+      def keys(self):
+        Counted.num_copies += 1
+        return super().keys()
+
+      def __iter__(self):
+        Counted.num_copies += 1
+        return super().__iter__()
+
+    list_folder = finding.list_folder
+    calls = []
+
+    def count(folder, **kwargs):
+      listed = list_folder(folder, **kwargs)
+      return dataclasses.replace(listed, files=Counted(listed.files))
+
+    for split, count_of in (("train", 3), ("train", 9)):
+      self.write_list(
+          "".join(line.format(f"train{i}") for i in range(count_of))
       )
-    with self.assertRaisesRegex(
-        errors.UserError, "val/train3.jpg: the same file is in train and in val"
-    ):
-      self.found()
+      Counted.num_copies = 0
+      with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(finding, "list_folder", count))
+        listings = [
+            stack.enter_context(mock.patch.object(o, n, wraps=getattr(o, n)))
+            for o, n in ((os, "listdir"), (os, "scandir"))
+        ]
+        found = custom.find(self.root)
+      self.assertLen(found.pairs[split], count_of)
+      calls.append((Counted.num_copies, *(m.call_count for m in listings)))
+    self.assertEqual(*calls)
 
 
 class SpecTest(FolderCase):
