@@ -33,21 +33,64 @@ flags.mark_flags_as_required(["workdir"])
 
 def main(argv):
   del argv
-  from ctxseg_jax import errors
   from ctxseg_jax import experiment
   from ctxseg_jax.data import pipeline
   from ctxseg_jax.evaluation import evaluate
+  from ctxseg_jax.evaluation import progress
   from ctxseg_jax.training import workdir
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
-  config = trained.config
-  changes = {"mode": _MODE.value, "flip": _FLIP.value}
-  changes["scales"] = _numbers("scales", _SCALES.value, float)
-  changes["crop_size"] = _numbers("crop_size", _CROP_SIZE.value, int, 2)
-  changes["stride"] = _numbers("stride", _STRIDE.value, int, 2)
-  changes = {k: v for k, v in changes.items() if v is not None}
-  known = {field.name for field in dataclasses.fields(trained.task.settings)}
-  meaningless = sorted(set(changes) - known)
+  data = trained.config["data"]
+  usual = experiment.inference_settings(trained.config)
+  settings = _change(trained, usual, data["crop_size"])
+  usual_protocol = experiment.protocol(trained.config)
+  protocol = _PROTOCOL.value or usual_protocol
+  split = _SPLIT.value or data["eval_split"]
+  data_dir = _DATA_DIR.value or data["data_dir"]
+  with progress.shown("evaluating") as report_progress:
+    report, _ = evaluate.evaluate(
+        trained.predictor(settings),
+        trained.variables,
+        pipeline.open_source(trained.spec, split, data_dir),
+        trained.spec,
+        split=split,
+        protocol=protocol,
+        report_progress=report_progress,
+    )
+  report["step"] = trained.step
+  print(evaluate.describe(report))
+  name = evaluate.report_name(
+      trained.step,
+      dataclasses.asdict(usual)
+      | dict(
+          split=data["eval_split"],
+          protocol=usual_protocol,
+          data_dir=os.path.abspath(data["data_dir"]),
+      ),
+      dataclasses.asdict(settings)
+      | dict(
+          split=split, protocol=protocol, data_dir=os.path.abspath(data_dir)
+      ),
+  )
+  path = workdir.Workdir(_WORKDIR.value).write_evaluation(name, report)
+  print(f"written: {os.path.relpath(path)}")
+
+
+def _change(trained, usual, crop_size):
+  """Returns settings with what flags change; refuses flags of other tasks."""
+  from ctxseg_jax import errors
+
+  changes = {
+      "mode": _MODE.value,
+      "flip": _FLIP.value,
+      "scales": _numbers(_SCALES, float),
+      "crop_size": _numbers(_CROP_SIZE, int),
+      "stride": _numbers(_STRIDE, int),
+  }
+  changes = {
+      name: value for name, value in changes.items() if value is not None
+  }
+  meaningless = [name for name in changes if not hasattr(usual, name)]
   if _PROTOCOL.value and not trained.task.protocols:
     meaningless.append("protocol")
   if meaningless:
@@ -55,56 +98,30 @@ def main(argv):
         f"--{meaningless[0]}: has no meaning for the {trained.spec.task} of"
         f" {trained.spec.name}; leave it out"
     )
-  protocol = _PROTOCOL.value or experiment.protocol(config)
-  if _PROTOCOL.value and protocol not in trained.task.protocols:
+  if _PROTOCOL.value and _PROTOCOL.value not in trained.task.protocols:
     raise errors.UserError(
-        f"--protocol: unknown {protocol!r}; known:"
+        f"--protocol: unknown {_PROTOCOL.value!r}; known:"
         f" {', '.join(sorted(trained.task.protocols))}"
     )
-  if changes.get("mode") == "slide" and "crop_size" not in changes:
-    changes["crop_size"] = tuple(config["data"]["crop_size"])
-  how = experiment.inference_settings(config, **changes)
-
-  split = _SPLIT.value or config["data"]["eval_split"]
-  source = pipeline.open_source(
-      trained.spec, split, _DATA_DIR.value or config["data"]["data_dir"]
-  )
-  report, _ = evaluate.evaluate(
-      trained.predictor(how),
-      trained.variables,
-      source,
-      trained.spec,
-      split=split,
-      protocol=protocol,
-  )
-  report["step"] = trained.step
-  print(evaluate.describe(report))
-  # The plain name is the protocol of the training; others are told apart.
-  name = str(trained.step)
-  same = how == experiment.inference_settings(config)
-  if split != config["data"]["eval_split"] or not same or _PROTOCOL.value:
-    words = f"{split} {how.describe()} {protocol or ''}"
-    name += "_" + "_".join(words.replace(",", " ").split())
-  path = workdir.Workdir(_WORKDIR.value).write_evaluation(name, report)
-  print(f"written: {os.path.relpath(path)}")
+  if changes.get("mode") == "slide" and usual.crop_size is None:
+    changes.setdefault("crop_size", tuple(crop_size))
+  try:
+    return dataclasses.replace(usual, **changes)
+  except ValueError as e:
+    raise errors.UserError(f"--{e}") from e
 
 
-def _numbers(name, values, kind, count=None):
-  """Parses a list flag, or says what is wrong with it."""
+def _numbers(flag, kind):
+  """Returns the numbers of a list flag, or None if it is not given."""
   from ctxseg_jax import errors
 
-  if values is None:
-    return None
   try:
-    numbers = tuple(kind(v) for v in values)
-  except ValueError:
-    numbers = ()
-  if not numbers or min(numbers) <= 0 or (count and len(numbers) != count):
+    return flag.value and tuple(map(kind, flag.value))
+  except ValueError as e:
     raise errors.UserError(
-        f"--{name}: expected {count or 'positive'} numbers separated by"
-        f" commas, got {','.join(values)!r}"
-    )
-  return numbers
+        f"--{flag.name}: expected numbers separated by commas, got"
+        f" {','.join(flag.value)!r}"
+    ) from e
 
 
 if __name__ == "__main__":

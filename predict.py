@@ -8,8 +8,6 @@ classifies whole images writes predictions.csv: class and probability of each,
 with --probabilities those of all classes.
 """
 
-import pathlib
-
 from absl import flags
 
 from ctxseg_jax import commands
@@ -39,23 +37,25 @@ flags.mark_flags_as_required(["workdir", "images", "output"])
 def main(argv):
   del argv
   from ctxseg_jax import experiment
+  from ctxseg_jax import files
   from ctxseg_jax.evaluation import predictions
 
   paths = predictions.list_images(_IMAGES.value)
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   predictor = trained.predictor(experiment.inference_settings(trained.config))
-  output = pathlib.Path(_OUTPUT.value)
   count = trained.task.write(
       predictor,
       trained.variables,
       paths,
-      output,
+      _OUTPUT.value,
       trained.spec,
       opacity=_OPACITY.value,
       probabilities=_PROBABILITIES.value,
       submission=_SUBMISSION.value,
   )
-  print(f"{count} images predicted, written to {output}")
+  print(
+      f"{count} images predicted, written to {files.printable(_OUTPUT.value)}"
+  )
 
 
 if __name__ == "__main__":

@@ -43,40 +43,26 @@ def measure(trained: Any, num_images: int) -> tuple[dict[str, Any], list]:
     the network sees), and `unchanged`, pixels predicted alike under all four
     scenes; and for some indices the list of four (scene, prediction).
   """
-  import jax
-  from jax.sharding import NamedSharding
-  from jax.sharding import PartitionSpec as P
-
   from ctxseg_jax.data.datasets import context_scenes
-  from ctxseg_jax.evaluation import inference
+  from ctxseg_jax.evaluation import segmentation
 
-  mesh = trained.mesh
-  how = inference.Settings(batch_size_per_device=4)
-  predictor = trained.predictor(how)
-  sharding = NamedSharding(mesh, P(mesh.axis_names[0]))
+  settings = segmentation.Settings(batch_size_per_device=4)
+  predictor = trained.predictor(settings)
   right = np.zeros(4)
   far = np.zeros((2, 13))  # Right and all object pixels, by distance / 10.
   unchanged = 0
   pixels = 0
   shown = []
-  per_call = 4 * mesh.size
-  for first in range(0, num_images, mesh.size):
-    indices = range(first, min(first + mesh.size, num_images))
+  per_call = trained.mesh.size
+  for first in range(0, num_images, per_call):
+    indices = range(first, min(first + per_call, num_images))
     scenes = [
         s
         for i in indices
         for s in context_scenes.cue_swap(context_scenes.VAL_SEED, i)
     ]
-    images = [s.image for s in scenes]
-    images += [images[0]] * (per_call - len(images))
-    [(key, _)] = predictor.plan(np.array([images[0].shape[:2]]))
-    predictions = np.asarray(
-        predictor.predict(
-            trained.variables,
-            images,
-            key,
-            lambda x: jax.device_put(x, sharding),
-        )
+    predictions = np.stack(
+        predictor.predict(trained.variables, [s.image for s in scenes])
     )
     for n, index in enumerate(indices):
       four = scenes[4 * n : 4 * n + 4]
@@ -119,12 +105,12 @@ def distance(scene: Any) -> np.ndarray:
 
 def draw(shown: list, palette: np.ndarray) -> np.ndarray:
   """Draws for each index its four images above its four predictions."""
-  from ctxseg_jax.evaluation import visualize
+  from ctxseg_jax.evaluation import pictures
 
   rows = []
   for four in shown:
     rows.append(np.hstack([scene.image for scene, _ in four]))
-    rows.append(np.hstack([visualize.colorize(p, palette) for _, p in four]))
+    rows.append(np.hstack([pictures.colorize(p, palette) for _, p in four]))
   return np.repeat(np.repeat(np.vstack(rows), 2, axis=0), 2, axis=1)
 
 
@@ -132,7 +118,7 @@ def main(argv):
   del argv
   from ctxseg_jax import errors
   from ctxseg_jax import experiment
-  from ctxseg_jax.evaluation import visualize
+  from ctxseg_jax.evaluation import pictures
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   if trained.spec.name != "context_scenes":
@@ -144,7 +130,7 @@ def main(argv):
   folder = pathlib.Path(_WORKDIR.value)
   (folder / "cue_swap.json").write_text(json.dumps(result, indent=2) + "\n")
   palette = np.array(trained.spec.palette, np.uint8)
-  visualize.save_png(folder / "cue_swap.png", draw(shown, palette))
+  pictures.save_png(folder / "cue_swap.png", draw(shown, palette))
   print(
       f"cue swap, {result['num_images']} images x 4 scenes:"
       f" {100 * result['right']:.2f} % of object pixels right (by scene"

@@ -17,10 +17,8 @@ from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
-from ctxseg_jax.evaluation import classify
-from ctxseg_jax.evaluation import inference
-from ctxseg_jax.evaluation.tasks import task as task_lib
-from ctxseg_jax.evaluation.tasks import TASKS
+from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import tasks
 from ctxseg_jax.models import network
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import step as step_lib
@@ -65,7 +63,7 @@ def check(config: Mapping[str, Any]) -> None:
   own = _OWN_DATA_KEYS if config["data"]["name"] == custom.NAME else ()
   settings.check_keys(
       config["data"],
-      (*chosen.data_keys, *own, "num_workers"),
+      (*_data_keys(chosen), *own, "num_workers"),
       "data",
       required=_DATA_KEYS,
   )
@@ -115,14 +113,23 @@ def _numbers(config):
   return numbers
 
 
+def _data_keys(chosen: tasks.Task) -> list[str]:
+  """Returns the keys of the section `data` that the augmentation has."""
+  return [
+      field.name
+      for field in dataclasses.fields(chosen.augmentation)
+      if field.name not in ("pad_color", "ignore_label")
+  ]
+
+
 def dataset(config: Mapping[str, Any]) -> spec_lib.DatasetSpec:
   """Returns the specification of the config's data set."""
   return datasets.from_config(config["data"])
 
 
-def task(config: Mapping[str, Any]) -> task_lib.Task:
+def task(config: Mapping[str, Any]) -> tasks.Task:
   """Returns the task of the config's data set."""
-  return TASKS[dataset(config).task]
+  return tasks.TASKS[dataset(config).task]
 
 
 def protocol(config: Mapping[str, Any]) -> str | None:
@@ -141,10 +148,10 @@ def augmentation(
 ) -> transforms.Augmentation | transforms.PaddedCrop:
   """Returns what is done to each training example."""
   data = config["data"]
-  chosen = TASKS[spec.task]
+  chosen = tasks.TASKS[spec.task]
   return settings.build(
       chosen.augmentation,
-      {key: data[key] for key in chosen.data_keys if key in data},
+      {key: data[key] for key in _data_keys(chosen) if key in data},
       "data",
       pad_color=tuple(data["mean"]),
       ignore_label=spec.ignore_label,
@@ -167,7 +174,7 @@ def make_mesh() -> jax.sharding.Mesh:
 
 def inference_settings(
     config: Mapping[str, Any], **changes: Any
-) -> inference.Settings | classify.Settings:
+) -> tasks.Settings:
   """Returns how the config wants predictions to be made.
 
   Args:
@@ -188,10 +195,18 @@ def build_predictor(
     config: Mapping[str, Any],
     model: network.SegmentationModel,
     mesh: jax.sharding.Mesh,
-    how: inference.Settings | classify.Settings,
-) -> inference.Predictor | classify.Predictor:
+    how: tasks.Settings,
+) -> batching.Predictor:
   """Returns the predictor of a model with the config's normalisation."""
-  return task(config).make_predictor(config, model, mesh, how)
+  data = config["data"]
+  return task(config).make_predictor(
+      model,
+      mesh,
+      mean=data["mean"],
+      std=data["std"],
+      settings=how,
+      crop_size=data["crop_size"],
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,12 +230,10 @@ class Trained:
   step: int
 
   @property
-  def task(self) -> task_lib.Task:
-    return TASKS[self.spec.task]
+  def task(self) -> tasks.Task:
+    return tasks.TASKS[self.spec.task]
 
-  def predictor(
-      self, how: inference.Settings | classify.Settings
-  ) -> inference.Predictor | classify.Predictor:
+  def predictor(self, how: tasks.Settings) -> batching.Predictor:
     """Returns a predictor of the network."""
     return build_predictor(self.config, self.model, self.mesh, how)
 

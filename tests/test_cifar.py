@@ -34,7 +34,7 @@ from ctxseg_jax.data import transforms
 from ctxseg_jax.data.datasets import cifar10
 from ctxseg_jax.data.datasets import cifar10_stand_in
 from ctxseg_jax.data.datasets import DATASETS
-from ctxseg_jax.evaluation import classify
+from ctxseg_jax.evaluation import classification
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import metrics
 from ctxseg_jax.evaluation import predictions
@@ -793,13 +793,13 @@ def make_predictor(num_devices, batch_size_per_device=3):
   x = (ListSource().images.astype(np.float32) - 127) / 60
   logits = jax.jit(model.apply)(variables, x)["logits"]
   variables["params"]["head"]["classifier"]["bias"] -= logits.mean(axis=0)
-  predictor = classify.Predictor(
+  predictor = classification.Predictor(
       model,
       mesh,
       mean=(127.0,) * 3,
       std=(60.0,) * 3,
-      settings=classify.Settings(batch_size_per_device),
-      image_size=(16, 16),
+      settings=classification.Settings(batch_size_per_device),
+      crop_size=(16, 16),
   )
   return predictor, jax.device_put(variables, NamedSharding(mesh, P()))
 

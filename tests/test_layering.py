@@ -12,7 +12,7 @@ import ctxseg_jax
 # From the ground up; what is no folder is a file beside them.
 FLOORS = [
     {"bounds", "errors"},
-    {"files", "pickles", "settings"},
+    {"files", "memory", "pickles", "settings"},
     {"models", "losses", "data"},
     {"evaluation", "pretrained"},
     {"training"},

@@ -26,7 +26,7 @@ from ctxseg_jax.data import datasets
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
-from ctxseg_jax.evaluation import visualize
+from ctxseg_jax.evaluation import pictures
 
 _PER_PAGE = 12
 # Of the usual recipes.
@@ -104,11 +104,11 @@ def _write(
   pages = []
   for start in range(0, len(samples), _PER_PAGE):
     pages.append(output / f"page_{start // _PER_PAGE + 1:03}.png")
-    picture = visualize.grid(
+    picture = pictures.grid(
         samples[start : start + _PER_PAGE], spec.class_names, spec.palette
     )
     try:
-      visualize.save_png(pages[-1], picture)
+      pictures.save_png(pages[-1], picture)
     except OSError as error:
       raise errors.UserError(
           f"{pages[-1]}: cannot be written ({error.strerror}); expected a "

@@ -83,11 +83,9 @@ class DatasetSpec:
     variant_sizes: Sizes of splits in a second edition in use, where there is
       one; they count as complete, too.
     remedy: What to do about a label of other values.
-    references: Known figures to print beside a result, by their description.
+    references: Known figures to print beside a result, by the split that they
+      are of and their description.
     ignore_label: The label of pixels that are neither trained nor scored.
-    is_own: Whether it is a user's own, of which nothing was published, so that
-      its labels are held against `data.rules` before they are trained on.
-    colors: Of a user's own, ids by the RGB colours that labels may have.
   """
 
   name: str
@@ -107,12 +105,10 @@ class DatasetSpec:
   optional_splits: tuple[str, ...] = ()
   variant_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
   remedy: str = "Use the labels as published, not remapped ones."
-  references: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  ignore_label: int = 255
-  is_own: bool = False
-  colors: Mapping[tuple[int, int, int], int] = dataclasses.field(
+  references: Mapping[str, Mapping[str, float]] = dataclasses.field(
       default_factory=dict
   )
+  ignore_label: int = 255
 
   def __post_init__(self):
     if len(set(self.class_names)) != len(self.class_names):

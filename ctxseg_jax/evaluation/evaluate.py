@@ -1,34 +1,52 @@
 """Runs a split through inference and counts one exact confusion matrix."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import re
 import time
 from typing import Any
+from typing import Protocol
 
 from absl import logging
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.evaluation import classify
-from ctxseg_jax.evaluation import inference
+from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import metrics
+from ctxseg_jax.evaluation import progress
+from ctxseg_jax.evaluation import tables
 from ctxseg_jax.evaluation.tasks import TASKS
 
 
+class Source(Protocol):
+  """The examples of a split; read on threads."""
+
+  def __len__(self) -> int:
+    ...
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """Returns `"image"` uint8 [H, W, 3], `"label"` [H, W] or [], `"name"`."""
+
+  def sizes(self) -> np.ndarray:
+    """Returns (H, W) of every image, [N, 2]."""
+
+
 def evaluate(
-    predictor: inference.Predictor | classify.Predictor,
+    predictor: batching.Predictor,
     variables: Any,
-    source: Any,
-    spec: Any,
+    source: Source,
+    spec: spec_lib.DatasetSpec,
     *,
     split: str,
     protocol: str | None = None,
     keep: tuple[int, ...] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    report_progress: progress.Report | None = None,
 ) -> tuple[dict[str, Any], dict[int, tuple]] | None:
   """Evaluates a network on every image of a split, each exactly once.
 
@@ -38,80 +56,138 @@ def evaluate(
 
   Args:
     predictor: Makes class maps, or classes.
-    variables: Variables of the model, replicated over the predictor's mesh.
-    source: Examples by index: `image`, `label`, `name`; and `sizes()`.
+    variables: Variables of the model.
+    source: The examples of the split.
     spec: The data set's `DatasetSpec`.
     split: Name of the split, for the report.
     protocol: One of the task's `protocols`; None is the default.
     keep: Indices of images to return with labels and predictions.
     should_stop: Asked between batches; True abandons the evaluation.
+    report_progress: Called after each batch; None logs now and then.
 
   Returns:
-    The report (see `_report`) and, by index, (image, label, prediction,
+    The report (see `_scores`) and, by index, (image, label, prediction,
     name) of the images to keep that this process has seen; None if it was
     abandoned.
 
   Raises:
     UserError: The split has no labelled pixel, or a label is no class.
   """
+  report_progress = report_progress or progress.log_lines("evaluating")
   start = time.perf_counter()
-  count = _make_count(predictor.mesh, spec.num_classes, spec.ignore_label)
-  total = np.zeros((spec.num_classes, spec.num_classes), np.int64)
-  labelled = 0
-  num_images = 0
+
+  def load(i):
+    example = source[i]
+    spec.check_label(example["label"], str(example["name"]))
+    return example
+
+  counts = _Counts(predictor, spec)
   kept = {}
-  pending = None
-  for batch in _batches(predictor, source, spec):
-    if should_stop():
-      return None
-    predictions = predictor.predict(
-        variables, batch["images"], batch["key"], batch["put"]
-    )
-    counted = count(predictions, batch["put"](batch["labels"]))
-    if pending is not None:
-      # One batch late, so that reading images overlaps with the device.
-      total += np.asarray(pending[0], np.int64)
-      labelled += int(pending[1])
-    pending = counted
-    num_images += batch["num_images"]
-    wanted = [i for i, n in enumerate(batch["local"]) if n in keep]
-    if wanted:
-      local = _local_rows(predictions)
-      for i in wanted:
-        example = batch["examples"][i]
-        kept[int(batch["local"][i])] = (
-            example["image"],
-            example["label"],
-            local[(i, *map(slice, example["label"].shape))],
-            str(example["name"]),
-        )
-  if pending is not None:
-    total += np.asarray(pending[0], np.int64)
-    labelled += int(pending[1])
-  if num_images != len(source) or labelled != total.sum():
-    raise AssertionError(
-        f"{num_images} of {len(source)} images and {total.sum()} of"
-        f" {labelled} labelled pixels were counted."
-    )
-  if not labelled:
+  with contextlib.closing(
+      predictor.batches(variables, source.sizes(), load)
+  ) as batches:
+    for batch in batches:
+      if should_stop():
+        return None
+      counts.add(batch)
+      kept |= _kept(batch, keep)
+      report_progress(counts.num_images, len(source))
+  total = counts.finish(len(source))
+  if not total.any():
     raise errors.UserError(
         f"{spec.name}, split {split!r}: no labelled pixels in"
-        f" {num_images} images; every label is {spec.ignore_label} (ignored)"
+        f" {len(source)} images; every label is {spec.ignore_label} (ignored)"
     )
   seconds = time.perf_counter() - start
-  report = _report(total, protocol, spec)
-  report |= {
-      "num_images": num_images,
-      "split": split,
-      "procedure": predictor.settings.describe(),
-      "padded_to_multiples_of": predictor.multiple,
-      "compilations": predictor.compilations(),
-      "images_per_second": num_images / seconds,
+  logging.info(
+      "Evaluated %d images of %s in %.1f s; compiled for %d padded shapes.",
+      len(source),
+      spec.name,
+      seconds,
+      predictor.compilations(),
+  )
+  return (
+      _scores(total, protocol, spec)
+      | {
+          "references": dict(spec.references.get(split.split("[")[0], {})),
+          "num_images": len(source),
+          "split": split,
+          "procedure": predictor.settings.describe(),
+          "padded_to_multiples_of": predictor.multiple,
+          "compilations": predictor.compilations(),
+          "images_per_second": len(source) / seconds,
+      },
+      kept,
+  )
+
+
+class _Counts:
+  """Sums the confusion matrices of batches.
+
+  Attributes:
+    num_images: Images of the batches so far.
+  """
+
+  def __init__(self, predictor, spec):
+    self.num_images = 0
+    self._predictor = predictor
+    self._spec = spec
+    self._count = _make_count(
+        predictor.mesh, spec.num_classes, spec.ignore_label
+    )
+    self._total = np.zeros((spec.num_classes, spec.num_classes), np.int64)
+    self._labelled = 0
+    self._pending = None
+
+  def add(self, batch):
+    # Labels are padded as the predictions are.
+    put = self._predictor.put
+    shape = self._spec.label_shape(batch.canvas)
+    labels = np.full((batch.share, *shape), self._spec.ignore_label, np.uint8)
+    for row, example in enumerate(batch.examples):
+      label = example["label"]
+      labels[(row, *map(slice, label.shape))] = label
+    counted = self._count(batch.outputs, put(labels))
+    self._read()
+    self._pending = counted
+    self.num_images += batch.num_images
+
+  def _read(self):
+    """Adds the batch before, so that the host works ahead of the devices."""
+    if self._pending is not None:
+      self._total += np.asarray(self._pending[0], np.int64)
+      self._labelled += int(self._pending[1])
+
+  def finish(self, num_images):
+    """Returns the sum, int64 [C, C], of all images of the split."""
+    self._read()
+    if self.num_images != num_images or self._labelled != self._total.sum():
+      raise AssertionError(
+          f"{self.num_images} of {num_images} images and {self._total.sum()} of"
+          f" {self._labelled} labelled pixels were counted."
+      )
+    return self._total
+
+
+def _kept(batch, keep):
+  """Returns (image, label, prediction, name) of wanted images, by index."""
+  if not set(keep) & set(batch.indices.tolist()):
+    return {}
+  return {
+      int(i): (
+          example["image"],
+          example["label"],
+          result,
+          str(example["name"]),
+      )
+      for i, example, result in zip(
+          batch.indices, batch.examples, batch.results(), strict=True
+      )
+      if i in keep
   }
-  return report, kept
 
 
-def _report(total, protocol, spec):
+def _scores(total, protocol, spec):
   """Returns the scores with the matrix and the names they belong to."""
   task = TASKS[spec.task]
   if protocol is None and task.protocols:
@@ -125,11 +201,10 @@ def _report(total, protocol, spec):
       "dataset": spec.name,
       "task": spec.task,
       "class_names": list(spec.class_names),
-      "references": dict(spec.references),
   }
 
 
-def summary(report: dict[str, Any]) -> str:
+def summary(report: Mapping[str, Any]) -> str:
   """Returns one line: the score and what belongs beside it."""
   how = report["procedure"]
   if "protocol" in report:
@@ -137,72 +212,43 @@ def summary(report: dict[str, Any]) -> str:
         f"; protocol {report['protocol']}, {report['num_classes_averaged']}"
         " classes averaged"
     )
-  text = (
-      f"{_task(report).headline(report)} on {report['num_images']} images of"
-      f" {report['dataset']} {report['split']} ({how})"
+  text = TASKS[report["task"]].headline(report)
+  text += (
+      f" on {report['num_images']} images of {report['dataset']}"
+      f" {report['split']} ({how})"
   )
   for name, value in report["references"].items():
-    text += f"; {name}: {100 * value:.2f}"
+    text += f"; {name}: {tables.percent(value)}"
   return text
 
 
-def describe(report: dict[str, Any]) -> str:
+def describe(report: Mapping[str, Any]) -> str:
   """Returns the table of classes with the summary below it."""
-  table = _task(report).table(report)
+  table = TASKS[report["task"]].table(report)
   return f"{table}\nstep {report['step']}: {summary(report)}"
 
 
-def _task(report):
-  # Reports of earlier versions name none.
-  return TASKS[report.get("task", "segmentation")]
+def report_name(
+    step: int, usual: Mapping[str, Any], used: Mapping[str, Any]
+) -> str:
+  """Returns a file name that tells reports of one step apart.
 
+  Args:
+    step: The step that was evaluated.
+    usual: What the evaluations of the training depend on, by name.
+    used: The same for this one.
 
-def _batches(predictor, source, spec) -> Iterator[dict[str, Any]]:
-  """Yields this process's share of every batch, padded to one size."""
-  mesh = predictor.mesh
-  sharding = NamedSharding(mesh, P(mesh.axis_names[0]))
-  processes = jax.process_count()
-  batch_size = predictor.settings.batch_size_per_device * mesh.size
-  share = batch_size // processes
-  first = jax.process_index() * share
-
-  def put(array):
-    return jax.make_array_from_process_local_data(
-        sharding, np.ascontiguousarray(array)
-    )
-
-  groups = predictor.plan(source.sizes())
-  logging.info(
-      "Evaluating %d images of %s on %d padded shapes.",
-      len(source),
-      spec.name,
-      len(groups),
-  )
-  for key, members in groups:
-    shape = spec.label_shape(key[0])
-    for at in range(0, len(members), batch_size):
-      batch = members[at : at + batch_size]
-      local = batch[first : first + share]
-      examples = [source[int(i)] for i in local]
-      labels = np.full((share, *shape), spec.ignore_label, np.uint8)
-      images = []
-      for row, example in enumerate(examples):
-        label = example["label"]
-        spec.check_label(label, example["name"])
-        labels[(row, *map(slice, label.shape))] = label
-        images.append(example["image"])
-      while len(images) < share:
-        # Any image will do: its label is all ignored.
-        images.append(np.zeros((1, 1, 3), np.uint8))
-      yield {
-          "key": key,
-          "put": put,
-          "images": images,
-          "labels": labels,
-          "examples": examples,
-          "local": local,
-          "num_images": len(batch),
-      }
+  Returns:
+    The step alone for an evaluation like the training's; else with all that
+    differs, such as `600_flip-True_split-test`.
+  """
+  words = [str(step)]
+  for name, value in sorted(used.items()):
+    if value != usual[name]:
+      values = value if isinstance(value, (tuple, list)) else [value]
+      text = f"{name}-{','.join(map(str, values))}"
+      words.append(re.sub(r"[^\w.,%-]+", "+", text))
+  return "_".join(words)
 
 
 def _make_count(mesh, num_classes, ignore_label):
@@ -223,9 +269,3 @@ def _make_count(mesh, num_classes, ignore_label):
           out_specs=(P(), P()),
       )
   )
-
-
-def _local_rows(array: jax.Array) -> np.ndarray:
-  """Returns the rows of a sharded array that this process holds, in order."""
-  shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
-  return np.concatenate([np.asarray(s.data) for s in shards])

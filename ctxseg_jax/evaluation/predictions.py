@@ -2,26 +2,28 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import csv
+import io
+import os
 import pathlib
 from typing import Any
 
-from absl import logging
-import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax.data import images as images_lib
-from ctxseg_jax.evaluation import classify
-from ctxseg_jax.evaluation import inference
-from ctxseg_jax.evaluation import visualize
+from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import outputs
+from ctxseg_jax.evaluation import pictures
+from ctxseg_jax.evaluation import progress
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-def list_images(path: str) -> list[pathlib.Path]:
+def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   """Returns the images that a path stands for, sorted by name.
 
   Args:
@@ -32,40 +34,46 @@ def list_images(path: str) -> list[pathlib.Path]:
     UserError: There is nothing there, or a listed file is missing.
   """
   found = pathlib.Path(path)
+  shown = files.printable(found)
   if found.is_dir():
-    paths = sorted(p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES)
+    try:
+      paths = sorted(
+          p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES
+      )
+    except OSError as e:
+      raise errors.UserError(
+          f"--images: {shown}: cannot be read ({e.strerror}); mend its"
+          " permissions"
+      ) from e
     if not paths:
       raise errors.UserError(
-          f"--images: no {', '.join(_SUFFIXES)} files in {found}"
+          f"--images: no {', '.join(_SUFFIXES)} files in {shown}"
       )
     return paths
-  if not found.is_file():
-    raise errors.UserError(
-        f"--images: {found} is not there; expected an image, a folder or a"
-        " .txt list"
-    )
   if found.suffix.lower() != ".txt":
     return [found]
   paths = []
-  lines = found.read_text("utf-8-sig").splitlines()
+  lines = files.read_text(found, what="a list of images").splitlines()
   for number, line in enumerate(lines, start=1):
     if not line.strip():
       continue
     listed = found.parent / line.strip()
     if not listed.is_file():
-      raise errors.UserError(f"{found}, line {number}: no file {listed}")
+      raise errors.UserError(
+          f"{shown}, line {number}: no file {files.printable(listed)}"
+      )
     paths.append(listed)
   if not paths:
-    raise errors.UserError(f"--images: the list {found} is empty")
+    raise errors.UserError(f"--images: the list {shown} is empty")
   return paths
 
 
 def write_maps(
-    predictor: inference.Predictor,
+    predictor: batching.Predictor,
     variables: Any,
     paths: Sequence[pathlib.Path],
-    output: pathlib.Path,
-    spec: Any,
+    output: str | os.PathLike[str],
+    spec: spec_lib.DatasetSpec,
     *,
     opacity: float | None = None,
     probabilities: bool = False,
@@ -75,7 +83,7 @@ def write_maps(
 
   Args:
     predictor: Makes class maps.
-    variables: Variables of the model, replicated.
+    variables: Variables of the model.
     paths: Image files.
     output: Folder to write to; made if it is not there.
     spec: The data set's `DatasetSpec`: its palette.
@@ -88,54 +96,52 @@ def write_maps(
     The number of images.
 
   Raises:
-    UserError: An image cannot be read, two have the same stem, or there is no
-      server.
+    UserError: An image cannot be read, a file is in the way (see
+      `outputs.OutputFolder`), or there is no server.
   """
   if submission and not spec.submission_ids:
     raise errors.UserError(
         f"--submission: {spec.name} has no server that takes predictions; leave"
         " it out"
     )
-  stems = {}
-  for path in paths:
-    if path.stem in stems:
-      raise errors.UserError(
-          f"{path} and {stems[path.stem]}: both would be written to"
-          f" {path.stem}.png; rename one or predict them apart"
-      )
-    stems[path.stem] = path
-  output.mkdir(parents=True, exist_ok=True)
-  if submission:
-    (output / "submission").mkdir(exist_ok=True)
-    ids = np.array(spec.submission_ids, np.uint8)
   opacity = 0.5 if opacity is None else opacity
-  palette = np.array(spec.palette, np.uint8)
+  if not 0 <= opacity <= 1:
+    raise errors.UserError(f"--opacity: expected 0 to 1, got {opacity}")
+  names = ["{}.png", "{}_overlay.png"]
+  names += ["{}.npy"] if probabilities else []
+  names += ["submission/{}.png"] if submission else []
+  sizes = _read_sizes(paths)
+  folder = outputs.OutputFolder(
+      output, [(name.format(p.stem), p) for p in paths for name in names]
+  )
+  ids = np.array(spec.submission_ids, np.uint8)
   for path, image, values in _predict(
-      predictor, variables, paths, probabilities
+      predictor, variables, paths, sizes, probabilities
   ):
-    h, w = image.shape[:2]
-    values = values[:h, :w]
+    encoded = {}
     if probabilities:
-      np.save(output / f"{path.stem}.npy", values.astype(np.float16))
+      array = io.BytesIO()
+      np.save(array, values.astype(np.float16))
+      encoded["{}.npy"] = array.getvalue()
       values = values.argmax(axis=-1)
     labels = values.astype(np.uint8)
-    visualize.save_palette_png(output / f"{path.stem}.png", labels, palette)
-    visualize.save_png(
-        output / f"{path.stem}_overlay.png",
-        visualize.overlay(image, labels, palette, opacity),
+    encoded["{}.png"] = pictures.encode_palette_png(labels, spec.palette)
+    encoded["{}_overlay.png"] = images_lib.encode_png(
+        pictures.overlay(image, labels, spec.palette, opacity)
     )
     if submission:
-      path = output / "submission" / f"{path.stem}.png"
-      path.write_bytes(images_lib.encode_png(ids[labels]))
+      encoded["submission/{}.png"] = images_lib.encode_png(ids[labels])
+    for name, data in encoded.items():
+      folder.write(name.format(path.stem), data)
   return len(paths)
 
 
 def write_classes(
-    predictor: classify.Predictor,
+    predictor: batching.Predictor,
     variables: Any,
     paths: Sequence[pathlib.Path],
-    output: pathlib.Path,
-    spec: Any,
+    output: str | os.PathLike[str],
+    spec: spec_lib.DatasetSpec,
     *,
     opacity: float | None = None,
     probabilities: bool = False,
@@ -145,7 +151,7 @@ def write_classes(
 
   Args:
     predictor: Makes classes.
-    variables: Variables of the model, replicated.
+    variables: Variables of the model.
     paths: Image files.
     output: Folder to write to; made if it is not there.
     spec: The data set's `DatasetSpec`: its class names.
@@ -157,7 +163,8 @@ def write_classes(
     The number of images.
 
   Raises:
-    UserError: An image cannot be read, or what is for maps is asked for.
+    UserError: An image cannot be read, a file is in the way (see
+      `outputs.OutputFolder`), or what is for maps is asked for.
   """
   for flag, is_set, reason in (
       ("--opacity", opacity is not None, "no overlays"),
@@ -171,44 +178,54 @@ def write_classes(
   header = ["image", "class", "probability"]
   if probabilities:
     header += spec.class_names
-  rows = []
-  for path, _, values in _predict(predictor, variables, paths, True):
+  sizes = _read_sizes(paths)
+  folder = outputs.OutputFolder(output, [("predictions.csv", None)])
+  text = io.StringIO(newline="")
+  writer = csv.writer(text)
+  writer.writerow(header)
+  for path, _, values in _predict(predictor, variables, paths, sizes, True):
     best = int(values.argmax())
-    rows.append([path, spec.class_names[best], f"{values[best]:.6f}"])
+    row = [path, spec.class_names[best], f"{values[best]:.6f}"]
     if probabilities:
-      rows[-1] += [f"{value:.6f}" for value in values]
-  output.mkdir(parents=True, exist_ok=True)
-  with open(output / "predictions.csv", "w", encoding="utf-8", newline="") as f:
-    csv.writer(f).writerows([header, *rows])
+      row += [f"{value:.6f}" for value in values]
+    writer.writerow(row)
+  # A name that is no UTF-8 keeps its bytes.
+  data = text.getvalue().encode("utf-8", "surrogateescape")
+  folder.write("predictions.csv", data)
   return len(paths)
 
 
+def _read_sizes(paths: Sequence[pathlib.Path]) -> np.ndarray:
+  """Returns (H, W) of image files from their headers, [N, 2]."""
+  return np.array(
+      [
+          images_lib.image_size(images_lib.read_bytes(p), files.printable(p))
+          for p in paths
+      ]
+  )
+
+
 def _predict(
-    predictor: inference.Predictor | classify.Predictor,
+    predictor: batching.Predictor,
     variables: Any,
     paths: Sequence[pathlib.Path],
+    sizes: np.ndarray,
     probabilities: bool,
 ) -> Iterator[tuple[pathlib.Path, np.ndarray, np.ndarray]]:
-  """Yields path, image and what is predicted, padded, for each image."""
-  sizes = np.array(
-      [images_lib.image_size(path.read_bytes(), str(path)) for path in paths]
-  )
-  sharding = NamedSharding(predictor.mesh, P(predictor.mesh.axis_names[0]))
-  batch_size = predictor.settings.batch_size_per_device * predictor.mesh.size
+  """Yields path, image and what is predicted for each image."""
 
-  def put(array):
-    return jax.device_put(np.ascontiguousarray(array), sharding)
+  def load(i):
+    return {"path": paths[i], "image": images_lib.decode_image(paths[i])}
 
-  done = 0
-  for key, members in predictor.plan(sizes):
-    for at in range(0, len(members), batch_size):
-      batch = [paths[int(i)] for i in members[at : at + batch_size]]
-      images = [images_lib.decode_image(p.read_bytes(), str(p)) for p in batch]
-      padding = [np.zeros((1, 1, 3), np.uint8)] * (batch_size - len(images))
-      out = predictor.predict(
-          variables, images + padding, key, put, probabilities=probabilities
-      )
-      for item in zip(batch, images, np.asarray(out), strict=False):
-        yield item
-        done += 1
-        logging.info("%d/%d %s", done, len(paths), item[0])
+  with (
+      contextlib.closing(
+          predictor.batches(variables, sizes, load, probabilities=probabilities)
+      ) as batches,
+      progress.shown("predicting") as report,
+  ):
+    done = 0
+    for batch in batches:
+      for example, result in zip(batch.examples, batch.results(), strict=True):
+        yield example["path"], example["image"], result
+      done += batch.num_images
+      report(done, len(paths))

@@ -11,10 +11,10 @@ import numpy as np
 from ctxseg_jax import errors
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import spec as spec_lib
-from ctxseg_jax.evaluation import classify
+from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import curves
 from ctxseg_jax.evaluation import evaluate
-from ctxseg_jax.evaluation import inference
-from ctxseg_jax.evaluation import visualize
+from ctxseg_jax.evaluation import pictures
 from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import preemption
@@ -32,7 +32,7 @@ class Reports:
   def __init__(
       self,
       spec: spec_lib.DatasetSpec,
-      predictor: inference.Predictor | classify.Predictor,
+      predictor: batching.Predictor,
       source: pipeline.Source,
       folder: workdir.Workdir,
       checkpoints: checkpoint.Checkpoints,
@@ -148,7 +148,7 @@ class Reports:
     for index, (image, label, prediction, name) in kept.items():
       picture = self._task.picture(image, label, prediction, self._spec)
       stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
-      visualize.save_png(self._folder.predictions / stem, picture)
+      pictures.save_png(self._folder.predictions / stem, picture)
 
   def _is_best(self, report) -> bool:
     earlier = map(self._score, self._reports.values())
@@ -162,7 +162,7 @@ class Reports:
   def _write(self, step, report) -> None:
     # In this order: a row without a report goes when the run is resumed.
     self._folder.metrics.write_evaluation(
-        step, {name: report[name] for name in self._task.logged}
+        step, {name: report[name] for name in self._task.figures}
     )
     self._folder.write_evaluation(step, report)
     self._reports[step] = report
@@ -173,11 +173,11 @@ class Reports:
       return
     step = max(self._reports)
     report = self._reports[step]
-    visualize.plot_curves(
+    curves.plot_curves(
         self._folder.metrics.read(),
         [self._reports[s] for s in sorted(self._reports)],
         self._folder.path / "curves.png",
-        self._spec.references,
+        report["references"],
         score=self._task.score,
         title=self._task.score_title,
     )

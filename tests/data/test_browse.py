@@ -17,7 +17,7 @@ from ctxseg_jax import experiment
 from ctxseg_jax.data import browse
 from ctxseg_jax.data import datasets
 from ctxseg_jax.data import pipeline
-from ctxseg_jax.evaluation import visualize
+from ctxseg_jax.evaluation import pictures
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -74,7 +74,7 @@ class BrowseTest(parameterized.TestCase):
     labels = [np.full((32, 48), i, np.uint8) for i in (0, 2)]
     image = np.full((32, 48, 3), 128, np.uint8)
     palette = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
-    picture = visualize.grid(
+    picture = pictures.grid(
         [("a" * 200, image, labels[0]), ("b", image, labels[1])],
         ("one", "two", "three"),
         palette,
@@ -86,7 +86,7 @@ class BrowseTest(parameterized.TestCase):
   @parameterized.parameters((2000, 100), (1, 1), (7, 900), (480, 480))
   def test_samples_of_any_size(self, height, width):
     image = np.zeros((height, width, 3), np.uint8)
-    picture = visualize.grid(
+    picture = pictures.grid(
         [("name", image, image[..., 0])] * 5, ("one", "two"), ((9, 9, 9),) * 2
     )
     self.assertLess(max(picture.shape), 2500)

@@ -11,7 +11,7 @@ import numpy as np
 from ctxseg_jax import errors
 from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import evaluate
-from ctxseg_jax.evaluation import inference
+from ctxseg_jax.evaluation import segmentation
 from ctxseg_jax.models import network
 
 NUM_CLASSES = 17
@@ -52,12 +52,12 @@ def make_predictor(num_devices, **fields):
   variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
   variables.pop("diagnostics")
   variables = jax.device_put(variables, NamedSharding(mesh, P()))
-  predictor = inference.Predictor(
+  predictor = segmentation.Predictor(
       model,
       mesh,
       mean=(127.0,) * 3,
       std=(60.0,) * 3,
-      settings=inference.Settings(**fields),
+      settings=segmentation.Settings(**fields),
   )
   return predictor, variables
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import test_inference
+import test_segmentation
 import test_step
 
 from ctxseg_jax import errors
@@ -223,9 +223,9 @@ class InferenceTest(parameterized.TestCase):
     variables = jax.jit(model.init)(
         jax.random.key(0), jnp.zeros((1, 16, 16, 3))
     )
-    predictor, _ = test_inference.make_predictor(model, variables, **fields)
-    images = test_inference.make_images(*sizes)
-    return test_inference.predict(predictor, variables, images)
+    predictor, _ = test_segmentation.make_predictor(model, variables, **fields)
+    images = test_segmentation.make_images(*sizes)
+    return test_segmentation.predict(predictor, variables, images)
 
   def test_windows_of_the_crop_serve_images_of_any_size(self):
     sizes = [(16, 16), (20, 23), (9, 40)]

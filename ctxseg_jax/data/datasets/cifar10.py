@@ -166,7 +166,7 @@ SPEC = spec_lib.DatasetSpec(
     task="classification",
     description=__doc__,
     layouts=_LAYOUTS,
-    references={"test accuracy of a guess": 0.1},
+    references={"test": {"accuracy of a guess": 0.1}},
 )
 
 

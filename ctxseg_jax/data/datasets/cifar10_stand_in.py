@@ -79,5 +79,5 @@ SPEC = spec_lib.DatasetSpec(
     needs_source=False,
     task="classification",
     description=__doc__,
-    references={"test accuracy of a guess": 0.1},
+    references={"test": {"accuracy of a guess": 0.1}},
 )

@@ -19,7 +19,6 @@ import pathlib
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
@@ -111,7 +110,7 @@ _LAYOUTS = (
 
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[finding.Pair]]:
+) -> dict[str, list[pairs.Pair]]:
   """Finds the pairs of both splits, without opening an image.
 
   Args:
@@ -124,7 +123,7 @@ def find(
   Raises:
     UserError: The layout is unknown, a file is missing or an id occurs twice.
   """
-  root = finding.find_root(
+  root = pairs.find_root(
       source,
       ("", "VOC2010", "VOCdevkit/VOC2010"),
       (_CONVERTED_DIR, _RAW_DIR),
@@ -136,16 +135,15 @@ def find(
   lists = root / "ImageSets" / "SegmentationContext"
   if not lists.is_dir():
     lists = root / "ImageSets" / "Main"
-  return finding.find_splits(
-      {
-          split: finding.Split(
-              root / "JPEGImages", label_dir, lists / f"{split}.txt"
-          )
-          for split in ("train", "val")
-      },
-      _LAYOUTS,
-      any_size=any_size,
-  )
+  found = {}
+  for split in ("train", "val"):
+    list_file = lists / f"{split}.txt"
+    if list_file.is_file() or not any_size:
+      found[split] = pairs.match(
+          root / "JPEGImages", label_dir, layouts=_LAYOUTS, list_file=list_file
+      )
+  pairs.check_disjoint(found)
+  return found
 
 
 def decode(path: pathlib.Path) -> np.ndarray:

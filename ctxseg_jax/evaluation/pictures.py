@@ -1,17 +1,18 @@
-"""Pictures of labels and of training, and the table of scores."""
+"""Pictures of images with their labels and predictions."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence
+import io
 import math
 import os
 import pathlib
-from typing import Any
 
-from matplotlib import figure
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
+
+from ctxseg_jax import files
+from ctxseg_jax.data import images
 
 _IGNORED = (48, 48, 48)
 _IGNORED_STRIPE = (112, 112, 112)
@@ -216,17 +217,15 @@ def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
   """Writes uint8 [H, W, 3] as an RGB or [H, W] as a gray PNG."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(np.ascontiguousarray(array, np.uint8)).save(path, "PNG")
+  data = images.encode_png(np.ascontiguousarray(array, np.uint8))
+  files.write_atomically(path, data)
 
 
-def save_palette_png(
-    path: str | os.PathLike[str], labels: np.ndarray, palette: Palette
-) -> None:
-  """Writes a label map as a palette PNG: pixels are classes, shown in colour.
+def encode_palette_png(labels: np.ndarray, palette: Palette) -> bytes:
+  """Encodes a label map so that pixels are classes and are shown in colour.
 
   Args:
-    path: The file.
-    labels: Classes, uint8 [H, W].
+    labels: Classes, [H, W].
     palette: RGB colours by class; values beyond are shown dark gray.
   """
   labels = np.asarray(labels)
@@ -238,219 +237,9 @@ def save_palette_png(
   colors[: len(palette)] = np.asarray(palette, np.uint8)
   picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8), "L")
   picture.putpalette(colors.tobytes())  # Makes it mode P.
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  picture.save(path, "PNG")
-
-
-def plot_curves(
-    metrics: Sequence[Mapping[str, Any]],
-    evaluations: Sequence[Mapping[str, Any]],
-    path: str | os.PathLike[str],
-    references: Mapping[str, float] | None = None,
-    *,
-    score: str = "miou",
-    title: str = "mIoU, %",
-) -> None:
-  """Draws loss, learning rate and a score over the steps.
-
-  Args:
-    metrics: Rows of `metrics.jsonl`: `"step"`, `"learning_rate"` and the loss
-      terms `"loss/..."`; other entries and null are left out.
-    evaluations: `"step"` and the score (a fraction) each.
-    path: The PNG to write.
-    references: Known scores (fractions) by name, drawn as dashed lines.
-    score: Name of the score.
-    title: What to call it.
-  """
-  fig = figure.Figure(figsize=(11, 5.2), dpi=120, layout="constrained")
-  grid = fig.add_gridspec(2, 2, height_ratios=(3, 1))
-  loss_axes = fig.add_subplot(grid[0, 0])
-  rate_axes = fig.add_subplot(grid[1, 0], sharex=loss_axes)
-  score_axes = fig.add_subplot(grid[:, 1])
-
-  names = {name for row in metrics for name in row if name.startswith("loss/")}
-  # The total first and in black; alone it is the only term there is.
-  for name in sorted(names, key=lambda n: (n != "loss/total", n)):
-    total = name == "loss/total"
-    steps, values = _series(metrics, name)
-    loss_axes.plot(
-        steps,
-        values,
-        label=name.removeprefix("loss/"),
-        # A line needs two points to be seen.
-        marker="." if len(steps) < 2 else None,
-        color="black" if total else None,
-        linewidth=1.6 if total else 1.1,
-        zorder=3 if total else 2,
-    )
-  loss_axes.set_title("training loss", loc="left")
-  loss_axes.set_ylim(bottom=0.0)
-  loss_axes.tick_params(labelbottom=False)
-  if names:
-    loss_axes.legend(frameon=False)
-
-  steps, values = _series(metrics, "learning_rate")
-  rate_axes.plot(steps, values, color="tab:gray")
-  rate_axes.set_title("learning rate", loc="left")
-  rate_axes.set_ylim(bottom=0.0)
-  rate_axes.set_xlabel("step")
-
-  steps, values = _series(evaluations, score)
-  values = [100 * value for value in values]
-  score_axes.plot(steps, values, marker="o", markersize=4, color="tab:blue")
-  if values:
-    best = max(range(len(values)), key=values.__getitem__)
-    score_axes.annotate(
-        f"{values[best]:.2f}",
-        (steps[best], values[best]),
-        textcoords="offset points",
-        xytext=(0, 7),
-        ha="center",
-        color="tab:blue",
-        fontweight="bold",
-    )
-  for i, (name, value) in enumerate((references or {}).items()):
-    score_axes.axhline(
-        100 * value,
-        label=f"{name} {100 * value:.2f}",
-        color=f"C{1 + i % 9}",
-        linestyle="--",
-        linewidth=1.2,
-    )
-  if references:
-    # Where a rising curve leaves room.
-    # On white: reference lines may run behind it.
-    score_axes.legend(edgecolor="none", framealpha=0.9, loc="lower right")
-  heights = values + [100 * v for v in (references or {}).values()]
-  score_axes.set_ylim(0.0, min(105.0, 1.15 * max(heights, default=100.0) + 1.0))
-  score_axes.set_title(title, loc="left")
-  score_axes.set_xlabel("step")
-
-  last = max((row["step"] for row in (*metrics, *evaluations)), default=1)
-  for axes in (loss_axes, rate_axes, score_axes):
-    axes.set_xlim(0, 1.03 * max(last, 1))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  fig.savefig(path, format="png")
-
-
-def iou_table(
-    class_names: Sequence[str],
-    scores: Mapping[str, Any],
-    confusion: np.ndarray,
-) -> str:
-  """Formats the scores per class and over all classes as plain text.
-
-  Args:
-    class_names: Names by class.
-    scores: `miou`, `pixel_accuracy`, `mean_accuracy` and `fwiou` (fractions),
-      `iou` and `accuracy` (by class; NaN or None where undefined) and
-      `num_classes_averaged`.
-    confusion: Counts [C, C]; rows are labels, columns predictions.
-
-  Returns:
-    Lines without a line break at the end.
-  """
-  confusion = np.asarray(confusion)
-  labelled = confusion.sum(axis=1)
-  predicted = confusion.sum(axis=0)
-  rows = [("Class", "IoU", "Acc", "labelled pixels", "predicted pixels", "")]
-  for i, name in enumerate(class_names):
-    if not labelled[i] and not predicted[i]:
-      note = "absent from labels and predictions"
-    elif not labelled[i]:
-      note = "absent from labels"
-    elif not predicted[i]:
-      note = "never predicted"
-    else:
-      note = ""
-    rows.append(
-        (
-            name,
-            _percent(scores["iou"][i]),
-            _percent(scores["accuracy"][i]),
-            f"{int(labelled[i]):,}",
-            f"{int(predicted[i]):,}",
-            note,
-        )
-    )
-  widths = [max(len(row[i]) for row in rows) for i in range(5)]
-  lines = []
-  for row in rows:
-    cells = [row[0].ljust(widths[0])]
-    cells += [row[i].rjust(widths[i]) for i in range(1, 5)]
-    lines.append("  ".join([*cells, row[5]]).rstrip())
-  rule = "-" * (sum(widths) + 8)
-  lines.insert(1, rule)
-  lines.append(rule)
-  averaged = scores["num_classes_averaged"]
-  summary = (
-      (
-          "mIoU",
-          scores["miou"],
-          f"over {averaged} of {len(class_names)} classes",
-      ),
-      (
-          "pixel accuracy",
-          scores["pixel_accuracy"],
-          f"of {int(labelled.sum()):,} labelled pixels",
-      ),
-      (
-          "mean accuracy",
-          scores["mean_accuracy"],
-          f"over {np.count_nonzero(labelled)} labelled classes",
-      ),
-      ("fwIoU", scores["fwiou"], ""),
-  )
-  width = max(widths[0], *(len(name) for name, _, _ in summary))
-  for name, value, note in summary:
-    lines.append(
-        f"{name.ljust(width)}  {_percent(value).rjust(6)}  {note}".rstrip()
-    )
-  return "\n".join(lines)
-
-
-def accuracy_table(class_names: Sequence[str], confusion: np.ndarray) -> str:
-  """Formats the accuracy per class as plain text.
-
-  Args:
-    class_names: Names by class.
-    confusion: Counts [C, C] of images; rows are labels, columns predictions.
-
-  Returns:
-    Lines without a line break at the end.
-  """
-  confusion = np.asarray(confusion)
-  rows = [("Class", "Acc", "images", "most often taken for")]
-  for i, name in enumerate(class_names):
-    total = int(confusion[i].sum())
-    wrong = np.where(np.arange(len(class_names)) == i, 0, confusion[i])
-    most = int(wrong.argmax())
-    rows.append(
-        (
-            name,
-            _percent(confusion[i, i] / total if total else None),
-            f"{total:,}",
-            f"{class_names[most]} ({wrong[most]})" if wrong[most] else "",
-        )
-    )
-  widths = [max(len(row[i]) for row in rows) for i in range(3)]
-  lines = [
-      "  ".join(
-          (
-              row[0].ljust(widths[0]),
-              row[1].rjust(widths[1]),
-              row[2].rjust(widths[2]),
-              row[3],
-          )
-      ).rstrip()
-      for row in rows
-  ]
-  lines.insert(1, "-" * (sum(widths) + 4))
-  return "\n".join(lines)
+  data = io.BytesIO()
+  picture.save(data, "PNG")
+  return data.getvalue()
 
 
 def _enlarge(array: np.ndarray, factor: int) -> np.ndarray:
@@ -504,20 +293,3 @@ def _legend(
 
 def _swatch(label: int, palette: Palette, size: int) -> np.ndarray:
   return colorize(np.full((size, size), int(label)), palette)
-
-
-def _series(
-    rows: Sequence[Mapping[str, Any]], name: str
-) -> tuple[list[int], list[float]]:
-  found = [
-      (row["step"], row[name])
-      for row in rows
-      if row.get(name) is not None and math.isfinite(row[name])
-  ]
-  return [step for step, _ in found], [value for _, value in found]
-
-
-def _percent(fraction: float | None) -> str:
-  if fraction is None or not math.isfinite(fraction):
-    return "-"
-  return f"{100 * fraction:.2f}"

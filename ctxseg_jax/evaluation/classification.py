@@ -1,6 +1,5 @@
 """From images to one class each."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
@@ -12,6 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from ctxseg_jax import bounds
+from ctxseg_jax.evaluation import batching
 from ctxseg_jax.models.layers import normalize_images
 
 
@@ -25,19 +26,18 @@ class Settings:
       devices.
   """
 
-  batch_size_per_device: int = 64
+  batch_size_per_device: bounds.PositiveInt = 64
 
   def __post_init__(self):
-    if self.batch_size_per_device < 1:
-      raise ValueError("batch_size_per_device: expected at least 1")
+    bounds.check_fields(self)
 
   def describe(self) -> str:
-    """Says in a few words what stands beside an accuracy."""
+    """Returns in a few words what belongs beside an accuracy."""
     return "one view of the whole image"
 
 
-class Predictor:
-  """Runs a network over batches of images; used as `inference.Predictor` is.
+class Predictor(batching.Predictor):
+  """Predicts one class for each image.
 
   Args:
     model: The network; its `"logits"` are [B, num_classes].
@@ -45,7 +45,7 @@ class Predictor:
     mean: Mean of the images' channels, 0 to 255.
     std: Standard deviation of the images' channels.
     settings: How images are classified.
-    image_size: (H, W) of training images. Others are resized to it.
+    crop_size: (H, W) of training images. Others are resized to it.
   """
 
   def __init__(
@@ -56,14 +56,11 @@ class Predictor:
       mean: Sequence[float],
       std: Sequence[float],
       settings: Settings,
-      image_size: Sequence[int],
+      crop_size: Sequence[int],
   ):
-    self.model = model
-    self.mesh = mesh
-    self.settings = settings
-    self.multiple = 1  # Nothing is padded.
-    self._size = tuple(image_size)
-    axis = mesh.axis_names[0]
+    super().__init__(model, mesh, settings)
+    self._size = tuple(crop_size)
+    axis = P(mesh.axis_names[0])
 
     def softmax(variables, images):
       images = normalize_images(images, mean, std)
@@ -71,45 +68,28 @@ class Predictor:
       return jax.nn.softmax(logits, axis=-1)
 
     self._softmax = jax.jit(
-        jax.shard_map(
-            softmax, mesh=mesh, in_specs=(P(), P(axis)), out_specs=P(axis)
-        )
+        jax.shard_map(softmax, mesh=mesh, in_specs=(P(), axis), out_specs=axis)
     )
     self._argmax = jax.jit(lambda x: jnp.argmax(x, axis=-1).astype(jnp.uint8))
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Returns all images, of whatever size [N, 2], as one group."""
-    return [((self._size,), np.arange(len(sizes)))]
+    members = np.arange(len(sizes))
+    return [((self._size,), members)] if len(members) else []
 
-  def predict(
+  def _apply(
       self,
       variables: Any,
       images: Sequence[np.ndarray],
-      key: tuple,
-      put: Callable[[np.ndarray], jax.Array],
-      *,
-      probabilities: bool = False,
+      shapes: tuple,
+      probabilities: bool,
   ) -> jax.Array:
-    """Predicts the classes of images.
-
-    Args:
-      variables: Variables of the model, replicated.
-      images: uint8 [h, w, 3] each; this process's share of the batch.
-      key: Of their group in `plan`.
-      put: Places a host array of the local share on the devices, sharded.
-      probabilities: Whether to return class probabilities instead.
-
-    Returns:
-      uint8 [B], or float32 [B, C].
-    """
-    (size,) = key
-    batch = np.stack([_resize(image, size) for image in images])
-    out = self._softmax(variables, put(batch))
+    batch = np.stack([_resize(image, self._size) for image in images])
+    out = self._run(self._softmax, variables, shapes, batch)
     return out if probabilities else self._argmax(out)
 
-  def compilations(self) -> int:
-    """Returns how many shapes the network was compiled for."""
-    return self._softmax._cache_size()
+  def _input_bytes(self, shapes: tuple) -> int:
+    return 3 * shapes[0][0] * shapes[0][1]
 
 
 def _resize(image, size):

@@ -5,11 +5,9 @@ from absl.testing import parameterized
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from ctxseg_jax.evaluation import inference
+from ctxseg_jax.evaluation import segmentation
 
 
 class PixelModel(nn.Module):
@@ -37,31 +35,18 @@ def make_predictor(model=None, variables=None, num_devices=1, **fields):
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
   if variables is None:
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-  predictor = inference.Predictor(
+  predictor = segmentation.Predictor(
       model,
       mesh,
       mean=(127.0,) * 3,
       std=(60.0,) * 3,
-      settings=inference.Settings(**fields),
+      settings=segmentation.Settings(**fields),
   )
   return predictor, variables
 
 
 def predict(predictor, variables, images, **kw):
-  """Predicts images one by one through the plan, at their own sizes."""
-  sizes = np.array([image.shape[:2] for image in images])
-  sharding = NamedSharding(predictor.mesh, P("data"))
-  batch = predictor.settings.batch_size_per_device * predictor.mesh.size
-  out = [None] * len(images)
-  for key, members in predictor.plan(sizes):
-    for i in members:
-      padded = [images[i]] + [np.zeros((1, 1, 3), np.uint8)] * (batch - 1)
-      values = predictor.predict(
-          variables, padded, key, lambda x: jax.device_put(x, sharding), **kw
-      )
-      h, w = images[i].shape[:2]
-      out[i] = np.asarray(values)[0, :h, :w]
-  return out
+  return predictor.predict(variables, images, **kw)
 
 
 def make_images(*sizes):
@@ -84,7 +69,7 @@ class CanvasTest(parameterized.TestCase):
 
   def test_few_sizes_are_not_padded(self):
     sizes = np.array([[360, 480], [480, 360], [360, 480]])
-    canvases, multiple = inference.plan_canvases(sizes, 8)
+    canvases, multiple = segmentation.plan_canvases(sizes, 8)
     np.testing.assert_array_equal(canvases, sizes)
     self.assertEqual(multiple, 1)
 
@@ -92,7 +77,7 @@ class CanvasTest(parameterized.TestCase):
   def test_many_sizes_fit_into_few_canvases(self, most):
     rng = np.random.default_rng(0)
     sizes = rng.integers(50, 700, size=(300, 2))
-    canvases, _ = inference.plan_canvases(sizes, most)
+    canvases, _ = segmentation.plan_canvases(sizes, most)
     self.assertLessEqual(len(np.unique(canvases, axis=0)), most)
     self.assertTrue(np.all(canvases >= sizes))
 
@@ -113,7 +98,7 @@ class WindowsTest(parameterized.TestCase):
       (481, 480, 320, [0, 1]),
   )
   def test_starts_follow_mmsegmentation(self, length, crop, stride, expected):
-    self.assertEqual(inference.window_starts(length, crop, stride), expected)
+    self.assertEqual(segmentation.window_starts(length, crop, stride), expected)
 
 
 class PredictorTest(parameterized.TestCase):
@@ -151,7 +136,7 @@ class PredictorTest(parameterized.TestCase):
   def test_sides_scale_every_image_to_one_size_and_back(self):
     images = smooth_images((60, 82), (77, 33))
     settings = dict(short_side=40, long_side=50)
-    how = inference.Settings(**settings)
+    how = segmentation.Settings(**settings)
     self.assertEqual(how.scaled_size((60, 82), 1.0), (37, 50))
     self.assertEqual(how.scaled_size((77, 33), 2.0), (100, 43))
     self.assertIn("short side 40, long side 50", how.describe())
@@ -216,7 +201,7 @@ class PredictorTest(parameterized.TestCase):
   )
   def test_impossible_settings_are_refused(self, fields, message):
     with self.assertRaisesRegex(ValueError, message):
-      inference.Settings(**fields)
+      segmentation.Settings(**fields)
 
 
 if __name__ == "__main__":

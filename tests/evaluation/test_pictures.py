@@ -1,5 +1,6 @@
-"""Tests for ctxseg_jax.visualize."""
+"""Pictures of labels, tables of scores and curves of a training."""
 
+import io
 import pathlib
 import tempfile
 
@@ -8,7 +9,9 @@ from absl.testing import parameterized
 import numpy as np
 from PIL import Image
 
-from ctxseg_jax.evaluation import visualize
+from ctxseg_jax.evaluation import curves
+from ctxseg_jax.evaluation import pictures
+from ctxseg_jax.evaluation import tables
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 0, 200))
 NAMES = ("sky", "road", "tree")
@@ -18,7 +21,7 @@ LABELS = np.array([[0, 1, 2], [255, 2, 7]], np.uint8)
 class LabelsTest(absltest.TestCase):
 
   def test_colorize_uses_the_palette(self):
-    picture = visualize.colorize(LABELS, PALETTE, stripes=False)
+    picture = pictures.colorize(LABELS, PALETTE, stripes=False)
     for label in range(3):
       self.assertTrue((picture[LABELS == label] == PALETTE[label]).all())
     ignored = picture[(LABELS == 255) | (LABELS == 7)]
@@ -28,7 +31,7 @@ class LabelsTest(absltest.TestCase):
   def test_stripes_only_where_ignored(self):
     labels = np.full((32, 32), 255, np.uint8)
     labels[:, :16] = 1
-    picture = visualize.colorize(labels, PALETTE)
+    picture = pictures.colorize(labels, PALETTE)
     self.assertTrue((picture[:, :16] == PALETTE[1]).all())
     self.assertLen(np.unique(picture[:, 16:].reshape(-1, 3), axis=0), 2)
 
@@ -40,19 +43,19 @@ class LabelsTest(absltest.TestCase):
         (0.5, [150, 50, 50]),
         (1.0, [200, 0, 0]),
     ):
-      picture = visualize.overlay(image, labels, PALETTE, opacity)
+      picture = pictures.overlay(image, labels, PALETTE, opacity)
       np.testing.assert_array_equal(picture[0, 0], expected)
 
   def test_overlay_refuses_another_size(self):
     with self.assertRaisesRegex(ValueError, "differ in size"):
-      visualize.overlay(np.zeros((4, 5, 3), np.uint8), LABELS, PALETTE)
+      pictures.overlay(np.zeros((4, 5, 3), np.uint8), LABELS, PALETTE)
 
 
 class ComparisonTest(parameterized.TestCase):
 
   def compare(self, shape, with_label=True, classes=(0, 1)):
     labels = np.resize(np.array(classes, np.uint8), shape)
-    return visualize.comparison(
+    return pictures.comparison(
         np.full((*shape, 3), 128, np.uint8),
         labels if with_label else None,
         labels,
@@ -98,12 +101,12 @@ class FilesTest(absltest.TestCase):
 
   def test_png_keeps_every_value(self):
     array = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    visualize.save_png(self.path, array)
+    pictures.save_png(self.path, array)
     np.testing.assert_array_equal(np.asarray(Image.open(self.path)), array)
 
   def test_palette_png_holds_classes_and_colors(self):
-    visualize.save_palette_png(self.path, LABELS, PALETTE)
-    with Image.open(self.path) as picture:
+    data = pictures.encode_palette_png(LABELS, PALETTE)
+    with Image.open(io.BytesIO(data)) as picture:
       self.assertEqual(picture.mode, "P")
       np.testing.assert_array_equal(np.asarray(picture), LABELS)
       colors = np.asarray(picture.convert("RGB"))
@@ -112,7 +115,7 @@ class FilesTest(absltest.TestCase):
 
   def test_palette_png_refuses_what_does_not_fit(self):
     with self.assertRaisesRegex(ValueError, "300"):
-      visualize.save_palette_png(self.path, np.array([[300]]), PALETTE)
+      pictures.encode_palette_png(np.array([[300]]), PALETTE)
 
   def test_curves_are_drawn_from_anything_a_run_may_have(self):
     metrics = [
@@ -120,13 +123,14 @@ class FilesTest(absltest.TestCase):
         {"step": 20, "loss/total": None, "learning_rate": 0.05},
         {"step": 30, "loss/total": float("inf")},
     ]
+    self.path.parent.mkdir()
     evaluations = [{"step": 20, "miou": 0.3}, {"step": 30, "miou": None}]
     for rows, evals, references in (
         (metrics, evaluations, {"no context": 0.395}),
         (metrics[:1], [], {}),
         ([], [], None),
     ):
-      visualize.plot_curves(rows, evals, self.path, references)
+      curves.plot_curves(rows, evals, self.path, references)
       with Image.open(self.path) as picture:
         self.assertGreater(min(picture.size), 400)
 
@@ -135,9 +139,9 @@ class IouTableTest(absltest.TestCase):
 
   def test_table(self):
     nan = float("nan")
-    table = visualize.iou_table(
-        ("sky", "road", "tree", "buoy"),
+    table = tables.iou_table(
         {
+            "class_names": ("sky", "road", "tree", "buoy"),
             "iou": [0.5, nan, 0.0, 0.0],
             "accuracy": [0.75, None, 0.0, None],
             "miou": 1 / 6,
@@ -145,15 +149,13 @@ class IouTableTest(absltest.TestCase):
             "mean_accuracy": 0.375,
             "fwiou": 0.4,
             "num_classes_averaged": 3,
-        },
-        np.array(
-            [
+            "confusion_matrix": [
                 [1500, 0, 0, 500],
                 [0, 0, 0, 0],
                 [500, 0, 0, 0],
                 [0, 0, 0, 0],
-            ]
-        ),
+            ],
+        },
     )
     self.assertEqual(
         table.split("\n"),

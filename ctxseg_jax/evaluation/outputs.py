@@ -1,0 +1,130 @@
+"""A folder for results in which nothing is lost.
+
+What a command writes may only take the place of what it wrote itself. So the
+folder has a list of its files with their sums, in the format of `sha256sum`,
+and a file that is not on it, or has changed since, is not replaced.
+"""
+
+from collections.abc import Iterable
+import hashlib
+import os
+import pathlib
+import re
+
+from ctxseg_jax import errors
+from ctxseg_jax import files
+
+LIST = "predictions.sha256"
+
+
+class OutputFolder:
+  """Writes files whose names are known, and were checked, before the work.
+
+  Attributes:
+    path: The folder.
+  """
+
+  def __init__(
+      self,
+      path: str | os.PathLike[str],
+      planned: Iterable[tuple[str, os.PathLike[str] | None]],
+  ):
+    """Makes the folder, unless what is there is in the way.
+
+    Args:
+      path: The folder.
+      planned: The name of every file to be written, relative to the folder,
+        with the image it is made from, or None if it is made from several.
+
+    Raises:
+      UserError: Two files of one name, an input among the outputs, a file that
+        is not ours, or a folder that cannot be written.
+    """
+    self.path = pathlib.Path(path)
+    sources = {}
+    for name, source in planned:
+      if name in sources:
+        first, second = files.printable(sources[name]), files.printable(source)
+        raise errors.UserError(
+            f"{second} and {first}: both would be written to"
+            f" {files.printable(name)}; rename one or predict them apart"
+        )
+      sources[name] = source
+    folders = {(self.path / name).parent for name in sources}
+    real = {os.path.realpath(folder) for folder in folders}
+    for source in filter(None, dict.fromkeys(sources.values())):
+      if os.path.dirname(os.path.realpath(source)) in real:
+        raise errors.UserError(
+            f"--output: {files.printable(path)} is the folder of"
+            f" {files.printable(source)}; choose another, so that no image is"
+            " replaced"
+        )
+    sums = self._read_list()
+    for name in sources:
+      current = self._require_ours(name, sums.pop(_key(name), set()))
+      if current is not None:
+        sums[_key(name)] = {current}
+    try:
+      for folder in (self.path, *folders):
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+      raise errors.UserError(
+          f"--output: {files.printable(path)}: cannot be made"
+          f" ({e.strerror}); choose another folder"
+      ) from e
+    # This finds out as well whether files can be written, before the work.
+    lines = (_line(s, name) for name, own in sums.items() for s in sorted(own))
+    files.write_atomically(self.path / LIST, b"".join(lines))
+
+  def write(self, name: str, data: bytes) -> None:
+    """Writes one of the planned files."""
+    # First, so that the file is known as ours even if we are killed then.
+    line = _line(hashlib.sha256(data).hexdigest(), _key(name))
+    try:
+      with open(self.path / LIST, "ab") as file:
+        file.write(line)
+    except OSError as e:
+      raise errors.UserError(
+          f"{files.printable(self.path / LIST)}: cannot be written"
+          f" ({e.strerror}); free space or choose another --output"
+      ) from e
+    files.write_atomically(self.path / name, data)
+
+  def _read_list(self) -> dict[bytes, set[str]]:
+    path = self.path / LIST
+    if not os.path.lexists(path):
+      return {}
+    sums = {}
+    for line in files.read_bytes(path, what="a list of files").splitlines():
+      found = re.fullmatch(rb"([0-9a-f]{64})  (.+)", line)
+      if found is None:
+        raise errors.UserError(
+            f"{files.printable(path)}: is not the list that this command"
+            " writes; choose another --output"
+        )
+      sums.setdefault(found[2], set()).add(found[1].decode())
+    return sums
+
+  def _require_ours(self, name: str, known: set[str]) -> str | None:
+    """Returns the sum of a file; None if there is none."""
+    path = self.path / name
+    if not os.path.lexists(path):
+      return None
+    current = None
+    if os.path.isfile(path) and not os.path.islink(path):
+      with files.open_regular(path) as file:
+        current = hashlib.file_digest(file, "sha256").hexdigest()
+    if current not in known:
+      raise errors.UserError(
+          f"{files.printable(path)}: is there and is not as this command wrote"
+          " it; move it away or choose another --output"
+      )
+    return current
+
+
+def _key(name: str) -> bytes:
+  return os.fsencode(name).replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+
+
+def _line(digest: str, key: bytes) -> bytes:
+  return digest.encode() + b"  " + key + b"\n"

@@ -1,0 +1,282 @@
+"""From images to class maps: whole images or windows, scales, flips.
+
+Shapes are few and fixed. An image is padded at its right and bottom to a
+*canvas* that other images share, and matrices per image map the logits of the
+canvas to the pixels of the image, so that one compiled program serves every
+image of a canvas, whatever its own size.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import itertools
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+import cv2
+import flax.linen as nn
+import jax
+import numpy as np
+
+from ctxseg_jax import bounds
+from ctxseg_jax.data import transforms
+from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import forward
+from ctxseg_jax.models.layers import resize_matrix
+
+Scale = Annotated[float, bounds.Bounds(0.01, 100)]
+Size = tuple[bounds.PositiveInt, bounds.PositiveInt]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a class map is made.
+
+  Attributes:
+    mode: "whole" runs the network on the whole image, "slide" on windows.
+    scales: Factors the image is resized by; the class probabilities of all
+      are averaged.
+    short_side: With `long_side`, the size that a scale of 1 stands for: the
+      largest within both (`transforms.fit_scale`); without them, the image's
+      own. Class maps come back at the image's own size.
+    long_side: See `short_side`.
+    flip: Whether to add the mirrored image of every scale.
+    crop_size: (H, W) of the windows of "slide".
+    stride: (H, W) between windows; None is two thirds of `crop_size`.
+    max_canvases: The most padded shapes, hence compilations, per scale.
+    batch_size_per_device: Images a device works on at once. Fixed per device
+      and not per run, so that a prediction does not depend on the number of
+      devices.
+  """
+
+  mode: Literal["whole", "slide"] = "whole"
+  scales: tuple[Scale, ...] = (1.0,)
+  short_side: bounds.PositiveInt | None = None
+  long_side: bounds.PositiveInt | None = None
+  flip: bool = False
+  crop_size: Size | None = None
+  stride: Size | None = None
+  max_canvases: bounds.PositiveInt = 8
+  batch_size_per_device: bounds.PositiveInt = 1
+
+  def __post_init__(self):
+    bounds.check_fields(self)
+    if not self.scales:
+      raise ValueError("scales: expected at least one factor, got ()")
+    if self.mode == "whole":
+      return
+    if self.crop_size is None:
+      raise ValueError("mode 'slide' needs crop_size=(H, W)")
+    if any(s > c for s, c in zip(self.steps, self.crop_size, strict=True)):
+      raise ValueError(
+          f"stride: {self.stride} leaves gaps between windows of"
+          f" {self.crop_size}; expected at most their size"
+      )
+
+  @property
+  def steps(self) -> tuple[int, int]:
+    """(H, W) between windows."""
+    return self.stride or _default_stride(self.crop_size)
+
+  def describe(self) -> str:
+    """Returns in a few words what belongs beside an mIoU."""
+    text = self.mode
+    if self.mode == "slide":
+      text += " {}x{}".format(*self.crop_size)
+      if self.steps != _default_stride(self.crop_size):
+        text += " every {}x{}".format(*self.steps)
+    for name in ("short_side", "long_side"):
+      if getattr(self, name) is not None:
+        text += f", {name.replace('_', ' ')} {getattr(self, name)}"
+    text += ", scales " + ",".join(f"{s:g}" for s in self.scales)
+    return text + (", flip" if self.flip else "")
+
+  def scaled_size(self, size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Returns (H, W) of an image at one of the scales, rounded, at least 1."""
+    scale *= transforms.fit_scale(size, self.short_side, self.long_side)
+    return tuple(max(1, int(round(float(n) * scale))) for n in size)
+
+
+def _default_stride(crop_size):
+  return tuple(max(1, n * 2 // 3) for n in crop_size)
+
+
+def plan_canvases(
+    sizes: np.ndarray, max_canvases: int
+) -> tuple[np.ndarray, int]:
+  """Rounds image sizes up until few distinct ones are left.
+
+  Args:
+    sizes: (H, W) of every image, [N, 2].
+    max_canvases: The most distinct canvases.
+
+  Returns:
+    The canvas of every image, [N, 2], and the multiple they were rounded up
+    to: 1 (no padding at all) if there are few sizes already.
+  """
+  multiple = 1
+  while True:
+    canvases = -(-np.asarray(sizes) // multiple) * multiple
+    if len(np.unique(canvases, axis=0)) <= max_canvases:
+      return canvases, multiple
+    multiple *= 2
+
+
+def window_starts(length: int, crop: int, stride: int) -> list[int]:
+  """Returns where windows start along one axis (mmsegmentation's rule).
+
+  The last window is moved back to end with the image; an image shorter than
+  the window has one.
+  """
+  count = max(length - crop + stride - 1, 0) // stride + 1
+  return [max(min(i * stride, length - crop), 0) for i in range(count)]
+
+
+class Predictor(batching.Predictor):
+  """Predicts a class for every pixel.
+
+  Args:
+    model: The network.
+    mesh: Mesh with one axis, over which images are spread.
+    mean: Mean of the images' channels, 0 to 255; also the colour of padding.
+    std: Standard deviation of the images' channels.
+    settings: How class maps are made.
+    align_corners: Convention for resizing logits, the model's own.
+  """
+
+  def __init__(
+      self,
+      model: nn.Module,
+      mesh: jax.sharding.Mesh,
+      *,
+      mean: Sequence[float],
+      std: Sequence[float],
+      settings: Settings,
+      align_corners: bool = False,
+  ):
+    super().__init__(model, mesh, settings)
+    self._pad_color = np.rint(mean).astype(np.uint8)
+    self._align_corners = align_corners
+    self._views = [
+        (scale, flip)
+        for scale in settings.scales
+        for flip in ((False, True) if settings.flip else (False,))
+    ]
+    # A single whole view at the image's own size needs neither resizing nor
+    # averaging: the class map is the largest logit.
+    self._direct = (
+        settings.mode == "whole"
+        and self._views == [(1.0, False)]
+        and settings.short_side is None
+        and settings.long_side is None
+    )
+    window = settings.crop_size if settings.mode == "slide" else None
+    self._forward = forward.make(model, mesh, mean, std, window)
+
+  def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
+    """Groups images by canvas: see `batching.Predictor`.
+
+    Args:
+      sizes: (H, W) of every image, [N, 2].
+
+    Returns:
+      Pairs of shapes (the canvases of the image itself and of every scale)
+      and the indices of the images that share them, in a fixed order.
+    """
+    limit = self.settings.max_canvases
+    native, self.multiple = plan_canvases(sizes, limit)
+    per_scale = []
+    for scale in self.settings.scales:
+      scaled = np.array([self.settings.scaled_size(s, scale) for s in sizes])
+      # Images of one canvas share the scaled canvas as well.
+      canvas = np.zeros_like(native)
+      for shape in np.unique(native, axis=0):
+        members = np.all(native == shape, axis=1)
+        canvas[members] = scaled[members].max(axis=0)
+      if self.settings.mode == "slide":
+        canvas = np.maximum(canvas, self.settings.crop_size)
+      per_scale.append(canvas)
+    groups = {}
+    for i, shapes in enumerate(zip(native, *per_scale, strict=True)):
+      shapes = tuple(tuple(map(int, shape)) for shape in shapes)
+      groups.setdefault(shapes, []).append(i)
+    return [(key, np.array(ids)) for key, ids in sorted(groups.items())]
+
+  def _apply(
+      self,
+      variables: Any,
+      images: Sequence[np.ndarray],
+      shapes: tuple,
+      probabilities: bool,
+  ) -> jax.Array:
+    """Returns what the pixels of image i are, in its first rows and columns."""
+    run = functools.partial(self._run, self._forward["network"], variables)
+    if self._direct:
+      total = run(shapes, self._pad(images, shapes[0]))
+      if probabilities:
+        return self._forward["softmax"](total)
+      return self._forward["argmax"](total)
+    canvases = dict(zip(self.settings.scales, shapes[1:], strict=True))
+    total = None
+    for scale, flip in self._views:
+      view = self._view(images, shapes[0], canvases[scale], scale, flip)
+      out = run((shapes[0], canvases[scale]), *view)
+      total = out if total is None else self._forward["add"](total, out)
+    if probabilities:
+      return self._forward["scale"](total, 1.0 / len(self._views))
+    return self._forward["argmax"](total)
+
+  def _input_bytes(self, shapes: tuple) -> int:
+    (height, width), *scaled = shapes
+    if self._direct:
+      return 3 * height * width
+    # Pixels, and the matrices that lead back from them.
+    return max(3 * h * w + 4 * (height * h + width * w) for h, w in scaled)
+
+  def _pad(self, images, canvas):
+    out = np.empty((len(images), *canvas, 3), np.uint8)
+    out[:] = self._pad_color
+    for padded, image in zip(out, images, strict=True):
+      padded[: image.shape[0], : image.shape[1]] = image
+    return out
+
+  def _view(self, images, canvas, scaled_canvas, scale, flip):
+    """Returns one scale and flip of a batch, and the way back."""
+    back = [
+        np.zeros((len(images), n, m), np.float32)
+        for n, m in zip(canvas, scaled_canvas, strict=True)
+    ]
+    scaled_images = []
+    for i, image in enumerate(images):
+      size = image.shape[:2]
+      target = self.settings.scaled_size(size, scale)
+      if target != size:
+        image = cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
+      scaled_images.append(image[:, ::-1] if flip else image)
+      for axis, (n, m) in enumerate(zip(size, target, strict=True)):
+        matrix = resize_matrix(n, m, align_corners=self._align_corners)
+        mirrored = flip and axis == 1
+        back[axis][i, :n, :m] = matrix[:, ::-1] if mirrored else matrix
+    windows = self._windows(scaled_images, scaled_canvas)
+    return (self._pad(scaled_images, scaled_canvas), *back, *windows)
+
+  def _windows(self, images, canvas):
+    """Returns starts [B, n, 2] and weights [B, n] of the windows, or ()."""
+    if self.settings.mode == "whole":
+      return ()
+
+    def positions(size):
+      rows, columns = map(
+          window_starts, size, self.settings.crop_size, self.settings.steps
+      )
+      return list(itertools.product(rows, columns))
+
+    most = len(positions(canvas))
+    starts = np.zeros((len(images), most, 2), np.int32)
+    weights = np.zeros((len(images), most), np.float32)
+    for i, image in enumerate(images):
+      found = positions(image.shape[:2])
+      starts[i, : len(found)] = found
+      weights[i, : len(found)] = 1.0
+    return starts, weights

@@ -1,0 +1,120 @@
+"""Tables of plain text."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import numpy as np
+
+
+def align(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+  """Returns the lines of a table, with a rule below the first.
+
+  Args:
+    rows: Cells by row; the first row has the titles.
+    sides: The side that each column is flush with, "<" or ">".
+  """
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = [
+      "  ".join(
+          f"{cell:{side}{width}}"
+          for cell, side, width in zip(row, sides, widths, strict=True)
+      ).rstrip()
+      for row in rows
+  ]
+  return [lines[0], "-" * len(lines[0]), *lines[1:]]
+
+
+def percent(fraction: float | None) -> str:
+  """Returns e.g. `39.50`, or `-` for what is not defined."""
+  if fraction is None or not math.isfinite(fraction):
+    return "-"
+  return f"{100 * fraction:.2f}"
+
+
+def iou_table(report: Mapping[str, Any]) -> str:
+  """Formats the scores per class and over all classes.
+
+  Args:
+    report: `class_names`; `confusion_matrix`, counts [C, C] whose rows are
+      labels; `miou`, `pixel_accuracy`, `mean_accuracy` and `fwiou`, fractions;
+      `iou` and `accuracy`, by class; and `num_classes_averaged`. A score that
+      is not defined is NaN or None.
+
+  Returns:
+    Lines without a line break at the end.
+  """
+  confusion = np.asarray(report["confusion_matrix"])
+  labelled = confusion.sum(axis=1)
+  predicted = confusion.sum(axis=0)
+  rows = [("Class", "IoU", "Acc", "labelled pixels", "predicted pixels", "")]
+  for i, name in enumerate(report["class_names"]):
+    note = "" if predicted[i] else "never predicted"
+    if not labelled[i]:
+      note = "absent from labels" + ("" if predicted[i] else " and predictions")
+    rows.append(
+        (
+            name,
+            percent(report["iou"][i]),
+            percent(report["accuracy"][i]),
+            f"{labelled[i]:,}",
+            f"{predicted[i]:,}",
+            note,
+        )
+    )
+  lines = align(rows, "<>>>><")
+  summary = (
+      (
+          "mIoU",
+          "miou",
+          f"over {report['num_classes_averaged']} of {len(labelled)} classes",
+      ),
+      (
+          "pixel accuracy",
+          "pixel_accuracy",
+          f"of {labelled.sum():,} labelled pixels",
+      ),
+      (
+          "mean accuracy",
+          "mean_accuracy",
+          f"over {np.count_nonzero(labelled)} labelled classes",
+      ),
+      ("fwIoU", "fwiou", ""),
+  )
+  width = max(len(x) for x in (*report["class_names"], "pixel accuracy"))
+  lines += [
+      lines[1],
+      *(
+          f"{title:{width}}  {percent(report[name]):>6}  {note}".rstrip()
+          for title, name, note in summary
+      ),
+  ]
+  return "\n".join(lines)
+
+
+def accuracy_table(report: Mapping[str, Any]) -> str:
+  """Formats the accuracy per class and what the class is mistaken for.
+
+  Args:
+    report: `class_names` and `confusion_matrix`, counts [C, C] of images whose
+      rows are labels.
+
+  Returns:
+    Lines without a line break at the end.
+  """
+  names = report["class_names"]
+  rows = [("Class", "Acc", "images", "most often taken for")]
+  for i, counts in enumerate(np.asarray(report["confusion_matrix"])):
+    total = counts.sum()
+    wrong = np.where(np.arange(len(names)) == i, 0, counts)
+    most = wrong.argmax()
+    rows.append(
+        (
+            names[i],
+            percent(counts[i] / total if total else None),
+            f"{total:,}",
+            f"{names[most]} ({wrong[most]})" if wrong[most] else "",
+        )
+    )
+  return "\n".join(align(rows, "<>><"))

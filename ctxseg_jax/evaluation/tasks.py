@@ -1,0 +1,123 @@
+"""What tasks do differently, by the name that a `DatasetSpec` gives its own."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctxseg_jax.data import transforms
+from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import classification
+from ctxseg_jax.evaluation import metrics
+from ctxseg_jax.evaluation import pictures
+from ctxseg_jax.evaluation import predictions
+from ctxseg_jax.evaluation import segmentation
+from ctxseg_jax.evaluation import tables
+from ctxseg_jax.models import network
+
+Settings = segmentation.Settings | classification.Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """How examples are made, and results scored and shown.
+
+  Attributes:
+    augmentation: Class of what is done to training examples.
+    settings: Class of how predictions are made.
+    make_predictor: Of a model, a mesh, `mean`, `std`, `settings` and the
+      `crop_size` of training images.
+    protocols: The rules of scoring to choose from, the default first; none if
+      there is only one.
+    scores: Of a confusion matrix [C, C] and a protocol (None without a choice)
+      to named figures.
+    figures: The main figures, fractions, with their titles. The best
+      checkpoint has the highest of the first.
+    table: Formats the figures of a report per class.
+    picture: Draws an image, its label and its prediction, given the
+      `DatasetSpec`.
+    write: Writes predictions of a user's own images; see `predictions`.
+  """
+
+  augmentation: type[transforms.Augmentation | transforms.PaddedCrop]
+  settings: type[Settings]
+  make_predictor: Callable[..., batching.Predictor]
+  protocols: tuple[str, ...]
+  scores: Callable[[np.ndarray, str | None], dict[str, Any]]
+  figures: Mapping[str, str]
+  table: Callable[[Mapping[str, Any]], str]
+  picture: Callable[..., np.ndarray]
+  write: Callable[..., int]
+
+  @property
+  def score(self) -> str:
+    """The figure that the best checkpoint has the highest of."""
+    return next(iter(self.figures))
+
+  @property
+  def score_title(self) -> str:
+    """What curves call the score."""
+    return f"{self.figures[self.score]}, %"
+
+  def headline(self, report: Mapping[str, Any]) -> str:
+    """Returns the main figures in percent, as `mIoU 39.50, ...`."""
+    return ", ".join(
+        f"{title} {tables.percent(report[name])}"
+        for name, title in self.figures.items()
+    )
+
+
+def _make_segmentation_predictor(
+    model: network.SegmentationModel,
+    mesh: jax.sharding.Mesh,
+    *,
+    crop_size: Sequence[int],
+    **kwargs: Any,
+) -> segmentation.Predictor:
+  del crop_size  # Images keep their own sizes.
+  kwargs["align_corners"] = model.align_corners
+  return segmentation.Predictor(model, mesh, **kwargs)
+
+
+def _draw_maps(image, label, prediction, spec):
+  return pictures.comparison(
+      image, label, prediction, spec.class_names, spec.palette
+  )
+
+
+def _draw_classes(image, label, prediction, spec):
+  return pictures.captioned(
+      image,
+      f"label: {spec.class_names[label]}",
+      f"prediction: {spec.class_names[prediction]}",
+  )
+
+
+TASKS = {
+    "classification": Task(
+        augmentation=transforms.PaddedCrop,
+        settings=classification.Settings,
+        make_predictor=classification.Predictor,
+        protocols=(),
+        scores=lambda confusion, protocol: metrics.accuracy_scores(confusion),
+        figures={"accuracy": "accuracy", "error_rate": "error rate"},
+        table=tables.accuracy_table,
+        picture=_draw_classes,
+        write=predictions.write_classes,
+    ),
+    "segmentation": Task(
+        augmentation=transforms.Augmentation,
+        settings=segmentation.Settings,
+        make_predictor=_make_segmentation_predictor,
+        protocols=tuple(metrics.PROTOCOLS),
+        scores=metrics.scores,
+        figures={"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
+        table=tables.iou_table,
+        picture=_draw_maps,
+        write=predictions.write_maps,
+    ),
+}
