@@ -18,7 +18,10 @@ import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
+from ctxseg_jax.data import rules
+from ctxseg_jax.data import scan
 from ctxseg_jax.data import spec as spec_lib
 
 _FORMAT = "array_record"
@@ -51,15 +54,23 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     self.name = spec.name
     self._spec = spec
     self._items = items
+    self._report = rules.Report(spec, items)
     super().__init__(data_dir=data_dir)
 
-  def write(self, download_dir: str | os.PathLike) -> None:
+  def write(self, download_dir: str | os.PathLike) -> list[str]:
     """Writes all splits; what is unfinished is not kept.
 
     Args:
       download_dir: An empty folder; tfds insists on one.
+
+    Returns:
+      A line for each lack of classes in the labels of a user's own data.
+
+    Raises:
+      UserError: An example, or a user's own data as a whole, is faulty.
     """
     self.download_and_prepare(download_dir=download_dir, file_format=_FORMAT)
+    return self._report.absent
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -87,6 +98,9 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
   def _download_and_prepare(self, dl_manager, download_config):
     del dl_manager, download_config
     splits = [self._write_split(name, i) for name, i in self._items.items()]
+    if self._spec.is_own:
+      self._report.conclude()
+      finding.refuse(self._report.faults)
     self.info.set_splits(tfds.core.SplitDict(splits))
 
   def _as_dataset(self, *args, **kwargs):
@@ -105,6 +119,8 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     shards = _Shards(template)
     for item in _with_progress(items, f"{self.name}/{split}"):
       example = self._spec.read(self._spec, item)
+      if self._spec.is_own:  # Others were looked at when they were published.
+        self._report.add(split, scan.scan_example(self._spec, example, item))
       # The one label of an image counts as a pixel.
       pixels += np.bincount(example.label.ravel(), minlength=256)
       shards.write(

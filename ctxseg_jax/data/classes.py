@@ -1,25 +1,40 @@
-"""The classes of a user's own dataset, from a text file.
+"""The classes of a user's own dataset, from a text file, `classes.txt`.
 
-A line per class, in the order of the ids from 0 on:
+UTF-8 text, a class per line in the order of the ids, which count from 0 and are
+not written:
 
+    # Names may hold blanks; this line and empty ones are left out.
     road 128 64 128
     traffic light 250 170 30
 
-The colours may be left out, of all classes or of none. With them labels may be
-RGB images of exactly these colours, and pictures use them. As in labelme, a
-line `__ignore__` is no class: pixels of its colour are ignored, like the id 255
-in labels of ids.
+A line is
+
+- empty, or a comment: it starts with `#`;
+- a class: its name, or its name and its colour as R G B of 0 to 255. Either all
+  classes have a colour or none has. With colours labels may be RGB images of
+  exactly these, and pictures use them;
+- `__ignore__ R G B`: no class, but the colour of pixels to ignore. In labels of
+  ids these have the id 255, which needs no line.
+
+A name holds no `#`, and neither starts nor ends with a number: `0 road` and
+`road 128` are taken for ids or half a colour, so write `road_128` if that is
+the name. Each name and each colour occurs once, and there are 2 to 255 classes.
 """
 
 from collections.abc import Mapping
 import dataclasses
 import pathlib
+import re
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 
 IGNORE_LABEL = 255
 _IGNORE_NAME = "__ignore__"
 _EXPECTED = "a class per line, as its name or as its name and R G B of 0-255"
+_MAX_BYTES = 1 << 20
+_SHOWN = 60  # Characters of a line in a message.
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)")
 
 Color = tuple[int, int, int]
 
@@ -44,46 +59,40 @@ def read(path: pathlib.Path) -> Classes:
   """Reads a file of classes.
 
   Raises:
-    UserError: It is not there, no text, or a line of it is no class.
+    UserError: It is not there, no text, or a line of it is none of the above.
   """
-  try:
-    text = path.read_text(encoding="utf-8-sig")
-  except FileNotFoundError as error:
-    raise errors.UserError(
-        f"{path}: no such file; expected {_EXPECTED}. Write one, in the order "
-        "of the ids in the labels."
-    ) from error
-  except (OSError, UnicodeDecodeError) as error:
-    raise errors.UserError(
-        f"{path}: cannot be read as a text file ({error}); expected "
-        f"{_EXPECTED}. Replace the file."
-    ) from error
+  text = files.read_text(
+      path,
+      max_bytes=_MAX_BYTES,
+      what=f"a text file, {_EXPECTED}",
+      remedy="Write one, in the order of the ids in the labels.",
+  )
+  shown = files.printable(path)
   rows = [
-      _row(line, f"{path}:{number}")
+      (*_parse(line.strip(), f"{shown}:{number}"), f"{shown}:{number}")
       for number, line in enumerate(text.splitlines(), start=1)
-      if line.strip()
+      if line.strip() and not line.lstrip().startswith("#")
   ]
   _check_unique(rows)
   names = tuple(name for name, _, _ in rows if name != _IGNORE_NAME)
   if not 2 <= len(names) <= IGNORE_LABEL:
     raise errors.UserError(
-        f"{path}: found {len(names)} classes; expected 2 to {IGNORE_LABEL}, "
+        f"{shown}: found {len(names)} classes; expected 2 to {IGNORE_LABEL}, "
         f"{_EXPECTED}. What is none of your classes is a class, too, such as "
         "background, unless it is ignored."
     )
-  with_color = [row for row in rows if row[1] is not None]
-  if with_color and len(with_color) != len(rows):
-    place = next(place for _, color, place in rows if color is None)
+  without = [place for _, color, place in rows if color is None]
+  if not without:
+    palette = tuple(color for name, color, _ in rows if name != _IGNORE_NAME)
+    ids = {name: i for i, name in enumerate(names)}
+    colors = {color: ids.get(name, IGNORE_LABEL) for name, color, _ in rows}
+    return Classes(names, palette, colors)
+  if len(without) < len(rows):
     raise errors.UserError(
-        f"{place}: no colour, though other lines have one; expected {_EXPECTED}"
-        ". Complete the line."
+        f"{without[0]}: no colour, though other lines have one; expected "
+        f"{_EXPECTED}. Complete the line."
     )
-  if not with_color:
-    return Classes(names, tuple(voc_color(i) for i in range(len(names))), {})
-  ids = {name: i for i, name in enumerate(names)}
-  colors = {color: ids.get(name, IGNORE_LABEL) for name, color, _ in rows}
-  palette = tuple(color for name, color, _ in rows if name != _IGNORE_NAME)
-  return Classes(names, palette, colors)
+  return Classes(names, tuple(voc_color(i) for i in range(len(names))), {})
 
 
 def voc_color(index: int) -> Color:
@@ -95,36 +104,50 @@ def voc_color(index: int) -> Color:
   return tuple(color)
 
 
-def _row(line: str, place: str) -> tuple[str, Color | None, str]:
-  """Returns name, colour and place of a line."""
-  words = line.split()
-  # A class may have a number in its name, but hardly three at its end.
-  numbers = words[-3:] if len(words) >= 3 else []
-  if len(numbers) < 3 or not all(n.lstrip("-").isdecimal() for n in numbers):
-    name, color = " ".join(words), None
-  else:
-    name, color = " ".join(words[:-3]), tuple(map(int, numbers))
-  unprintable = not name.isprintable()
-  if (
-      not name
-      or unprintable
-      or (color and not 0 <= min(color) <= max(color) < 256)
-  ):
-    raise errors.UserError(
-        f"{place}: found {line.strip()!r}; expected {_EXPECTED}. Mend the line."
+def _parse(line: str, place: str) -> tuple[str, Color | None]:
+  """Returns name and colour of a line that is no comment."""
+  name, *numbers = line.rsplit(maxsplit=3)
+  color = None
+  if len(numbers) == 3 and all(re.fullmatch("[0-9]{1,3}", n) for n in numbers):
+    color = tuple(map(int, numbers))
+  name = " ".join((name if color else line).split())
+  words = [word for word in re.split(r"[\s,;:=]+", name) if word]
+  problem = ""
+  if not words or not name.isprintable():
+    problem = f"{_EXPECTED}. Mend the line."
+  elif color and max(color) > 255:
+    problem = f"{_EXPECTED}. Mend the colour."
+  elif "#" in name:
+    problem = "comments on lines of their own. Move or remove this one."
+  elif _NUMBER.fullmatch(words[-1]):
+    problem = (
+        f"{_EXPECTED}. Complete the colour, remove the number, or join it to "
+        "the name by an underscore."
     )
-  return name, color, place
+  elif _NUMBER.fullmatch(words[0]):
+    problem = (
+        f"{_EXPECTED}; ids are not written, they count from 0 in the order of "
+        "the lines. Remove the number, or join it to the name by an underscore."
+    )
+  elif name == _IGNORE_NAME and color is None:
+    problem = (
+        f"{_IGNORE_NAME} with R G B, the colour to ignore. In labels of ids "
+        f"{IGNORE_LABEL} is ignored without it: remove the line, and see that "
+        "the id of the next line is the one in the labels."
+    )
+  if problem:
+    shown = repr(line[:_SHOWN]) + "..." * (len(line) > _SHOWN)
+    raise errors.UserError(f"{place}: found {shown}; expected {problem}")
+  return name, color
 
 
 def _check_unique(rows: list[tuple[str, Color | None, str]]) -> None:
   places = {}
   for name, color, place in rows:
     for what, value in (("class", name), ("colour", color)):
-      if value is None:
-        continue
-      if (what, value) in places:
+      first = places.setdefault((what, value), place)
+      if value is not None and first != place:
         raise errors.UserError(
-            f"{place}: {what} {value} occurs twice, first in "
-            f"{places[what, value]}; expected each {what} once. Change a line."
+            f"{place}: {what} {value} occurs twice, first in {first}; expected "
+            f"each {what} once. Change a line."
         )
-      places[what, value] = place

@@ -1,17 +1,16 @@
 """Encoded images and labels to arrays, with one rule for every odd file.
 
 Images may be JPEG or PNG and come out as RGB: gray and palette images are
-converted, 16-bit ones reduced to 8, an alpha channel is dropped. Labels are PNG
-of one 8-bit channel, gray or palette, and come out as the raw indices; a
-dataset may allow for 16 bits or for its colours in RGB. The EXIF orientation is
-ignored everywhere, since masks do not carry one.
+converted, 16-bit ones reduced to their upper 8 bits, an alpha channel is
+dropped. They are turned as their EXIF orientation says, which is how viewers
+show and annotation tools label them. Labels are PNG of one 8-bit channel, gray
+or palette, and come out as the raw indices; a dataset may allow for 16 bits or
+for its colours in RGB.
 """
 
-from collections.abc import Iterator
 from collections.abc import Mapping
 import io
 import os
-import pathlib
 import struct
 import warnings
 import zlib
@@ -21,18 +20,14 @@ import numpy as np
 from PIL import Image
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
+from ctxseg_jax.data import headers
 
 # A file of kilobytes can declare gigabytes of pixels.
 MAX_PIXELS = 64_000_000
 
-# Bytes that a check holds at a time.
-_PIECE = 1 << 20
-
-# First column, first row, and steps of the passes of an interlaced PNG.
-_ADAM7 = (
-    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
-    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
-)
+# The upper 8 bits of an image that uses at most 14 of its 16 stay below this.
+_NEARLY_BLACK = 64
 
 # What Pillow's readers raise on damaged files of these two formats.
 _DAMAGE = (
@@ -46,17 +41,6 @@ _DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-
-
-def read_bytes(path: os.PathLike | str, name: str | None = None) -> bytes:
-  """Reads a file; one that cannot be read is a `UserError` that names it."""
-  try:
-    return pathlib.Path(path).read_bytes()
-  except OSError as error:
-    raise errors.UserError(
-        f"{name or path}: cannot be read ({error.strerror}); expected an image "
-        "file. Check the path and its permissions."
-    ) from error
 
 
 def decode_image(
@@ -76,14 +60,16 @@ def decode_image(
       prepared, skip it.
 
   Returns:
-    uint8 RGB, [H, W, 3].
+    uint8 RGB, [H, W, 3], turned as the EXIF orientation says.
 
   Raises:
-    UserError: The file is unreadable, damaged, too large or of another format.
+    UserError: The file is unreadable, damaged, too large or of another format,
+      or has 16 bits of which the upper ones are not used.
   """
   data, name = _read(data, name)
   if verify:
     verify_image(data, name)
+  # OpenCV knows the orientation of JPEG alone.
   flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
   bgr = None
   if data:  # OpenCV raises on an empty buffer instead of returning None.
@@ -92,10 +78,10 @@ def decode_image(
     # Pillow reads a PNG whose last bytes are lost, if every row is there.
     with _open(data, name, formats=("JPEG", "PNG")) as image:
       _load(image, name)
-      if image.mode == "I;16":  # Pillow would clip it.
-        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-      return np.array(image.convert("RGB"))
-  return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+      rgb = _to_rgb(image)
+  else:
+    rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+  return _turned(rgb, headers.orientation(data))
 
 
 def verify_image(data: bytes, name: str) -> tuple[int, int]:
@@ -106,15 +92,24 @@ def verify_image(data: bytes, name: str) -> tuple[int, int]:
     name: What to call the image in messages.
 
   Returns:
-    Its height and width.
+    Its height and width after it was turned as its EXIF orientation says.
 
   Raises:
     UserError: As `decode_image`.
   """
   with _open(data, name, formats=("JPEG", "PNG")) as image:
     _load(image, name)
-    _require_rows(data, image, name)
-    return image.height, image.width
+    _require_rows(data, name)
+    if headers.is_deep(data):
+      largest = int(_to_rgb(image).max())
+      if largest < _NEARLY_BLACK:
+        raise errors.UserError(
+            f"{name}: 16-bit image of values below {(largest + 1) << 8}; "
+            "expected the whole range up to 65535, since the upper 8 bits are "
+            "used and would be nearly black. Scale its values, such as those "
+            "of 12 bits by 16, or save it with 8 bits."
+        )
+    return _turned_size(image.size, data)
 
 
 def decode_label(
@@ -135,7 +130,8 @@ def decode_label(
     deep: Whether to accept 16-bit labels.
     remedy: What to do about a label of another mode.
     verify: Whether to find out if rows are missing, which Pillow does not tell:
-      it leaves them 0. Costs about a third more.
+      it leaves them 0. Costs about a third more. An EXIF orientation is refused
+      as well: whether its pixels were turned already, nobody knows.
 
   Returns:
     uint8 (uint16 for 16-bit labels), [H, W]: the gray values, or the indices of
@@ -158,7 +154,12 @@ def decode_label(
       )
     _load(image, name)
     if verify:
-      _require_rows(data, image, name)
+      _require_rows(data, name)
+      if headers.orientation(data) != 1:
+        raise errors.UserError(
+            f"{name}: label with an EXIF orientation; expected none. Save it "
+            "the way it should be seen, without EXIF."
+        )
     array = np.array(image)
     depth, color_type = data[24], data[25]  # Of the header, which comes first.
     if color_type == 0 and depth in (2, 4):
@@ -168,9 +169,9 @@ def decode_label(
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
-  """Returns height and width from the header alone."""
+  """Returns height and width of `decode_image`, from the header alone."""
   with _open(data, name, formats=("JPEG", "PNG")) as image:
-    return image.height, image.width
+    return _turned_size(image.size, data)
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -188,7 +189,32 @@ def _read(
 ) -> tuple[bytes, str]:
   if isinstance(data, bytes):
     return data, name or "image"
-  return read_bytes(data, name), name or str(data)
+  return (
+      files.read_bytes(data, what="an image file"),
+      name or files.printable(data),
+  )
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+  if image.mode == "I;16":  # Pillow would clip it.
+    image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+  return np.array(image.convert("RGB"))
+
+
+def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
+  """Returns an array [H, W, C] as its EXIF orientation has it shown."""
+  if orientation >= 5:
+    array = array.swapaxes(0, 1)
+  if orientation in (2, 3, 6, 7):
+    array = array[:, ::-1]
+  if orientation in (3, 4, 7, 8):
+    array = array[::-1]
+  return np.ascontiguousarray(array)
+
+
+def _turned_size(size: tuple[int, int], data: bytes) -> tuple[int, int]:
+  """Returns (H, W) of a decoded image from Pillow's (W, H) of its file."""
+  return size if headers.orientation(data) >= 5 else size[::-1]
 
 
 def _color_ids(
@@ -214,8 +240,9 @@ def _color_ids(
 def _open(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
   try:
     with warnings.catch_warnings():
-      # Pillow warns from 89 MP on; the limit below is ours and an error.
-      warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+      # Pillow warns of odd EXIF, and from 89 megapixels on, which is an error
+      # below.
+      warnings.simplefilter("ignore")
       image = Image.open(io.BytesIO(data), formats=formats)
   except _DAMAGE as error:
     raise _damaged(name, formats, error) from error
@@ -234,44 +261,13 @@ def _load(image: Image.Image, name: str) -> None:
     raise _damaged(name, (image.format,), error) from error
 
 
-def _require_rows(data: bytes, image: Image.Image, name: str) -> None:
+def _require_rows(data: bytes, name: str) -> None:
   """Refuses a PNG of which rows are missing although its stream has an end."""
-  if image.format != "PNG":
-    return
-  inflater = zlib.decompressobj()
-  missing = _num_raw_bytes(data, *image.size)
-  for kind, body in _png_chunks(data):
-    while kind == b"IDAT" and body and missing > 0:
-      try:
-        missing -= len(inflater.decompress(body, _PIECE))
-      except zlib.error as error:
-        raise _damaged(name, ("PNG",), error) from error
-      body = inflater.unconsumed_tail
-  if missing > 0:
-    raise _damaged(name, ("PNG",), ValueError("rows of pixels are missing"))
-
-
-def _num_raw_bytes(data: bytes, width: int, height: int) -> int:
-  """Returns the size that the pixels of a PNG have before compression."""
-  depth, color_type, interlaced = data[24], data[25], data[28]
-  channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color_type]
-  passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-  total = 0
-  for left, top, right, down in passes:
-    columns = -(-max(0, width - left) // right)
-    rows = -(-max(0, height - top) // down)
-    if columns:
-      total += rows * (1 + -(-columns * channels * depth // 8))
-  return total
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-  """Yields the kind and the content of each chunk, also of a cut one."""
-  at = 8
-  while at + 8 <= len(data):
-    (length,) = struct.unpack_from(">I", data, at)
-    yield data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-    at += 12 + length
+  try:
+    if headers.lacks_rows(data):
+      raise ValueError("rows of pixels are missing")
+  except (ValueError, zlib.error) as error:
+    raise _damaged(name, ("PNG",), error) from error
 
 
 def _damaged(

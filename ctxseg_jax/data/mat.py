@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.data import images
+from ctxseg_jax import files
 
 
 def read_ids(path: pathlib.Path, *fields: str, num_ids: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def read_ids(path: pathlib.Path, *fields: str, num_ids: int) -> np.ndarray:
   # Here, because it takes a quarter of a second and few datasets need it.
   import scipy.io
 
-  data = images.read_bytes(path)
+  data = files.read_bytes(path, what="a MATLAB file of labels")
   try:
     value = scipy.io.loadmat(io.BytesIO(data), struct_as_record=False)
     value = value[fields[0]]

@@ -125,7 +125,7 @@ def prepare(
           tempfile.TemporaryDirectory() as downloads,
           contextlib.redirect_stdout(io.StringIO()),  # tfds announces itself.
       ):
-        builder.Builder(spec, items, data_dir).write(downloads)
+        notes = builder.Builder(spec, items, data_dir).write(downloads)
   except (OSError, RuntimeError) as error:
     reason = " ".join(str(error).split())
     # Writers of array_record tell a full disk by its text only.
@@ -139,6 +139,8 @@ def prepare(
         "writable folder with enough space. Nothing was kept: mend it and run "
         "the command again."
     ) from error
+  for note in notes:
+    print(f"warning: {note}", file=sys.stderr, flush=True)
   return True
 
 

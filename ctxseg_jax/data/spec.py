@@ -86,6 +86,9 @@ class DatasetSpec:
     references: Known figures to print beside a result, by the split that they
       are of and their description.
     ignore_label: The label of pixels that are neither trained nor scored.
+    is_own: Whether it is a user's own, of which nothing was published, so that
+      its labels are held against `data.rules` before they are trained on.
+    colors: Of a user's own, ids by the RGB colours that labels may have.
   """
 
   name: str
@@ -109,6 +112,10 @@ class DatasetSpec:
       default_factory=dict
   )
   ignore_label: int = 255
+  is_own: bool = False
+  colors: Mapping[tuple[int, int, int], int] = dataclasses.field(
+      default_factory=dict
+  )
 
   def __post_init__(self):
     if len(set(self.class_names)) != len(self.class_names):

@@ -303,7 +303,7 @@ class FaultTest(_TreeTest):
       ("two_splits", _in_two_splits, r"a1.png: id a1 is in val and in train"),
       ("names_disagree", _names_disagree, r"val.txt:2: found 'val/b1.png"),
       ("outside_path", _outside_path, r"val.txt:1: image passwd is missing"),
-      ("binary_list", _binary_list, r"val.txt: cannot be read as a text"),
+      ("binary_list", _binary_list, r"val.txt: not UTF-8 text"),
       ("empty_list", _empty_list, r"val: no images"),
       ("no_label_folder", _no_label_folder, r"valannot: no such folder"),
       (

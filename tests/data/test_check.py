@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -17,7 +19,9 @@ import numpy as np
 from PIL import Image
 import test_camvid
 
+from ctxseg_jax import errors
 from ctxseg_jax.data import check
+from ctxseg_jax.data import custom
 from ctxseg_jax.data import prepare
 from ctxseg_jax.data.datasets import DATASETS
 
@@ -115,6 +119,12 @@ def _reencode(root):
   shutil.copy(_label(root), root / "labels/val/other.png")
   _image(root).unlink()
   pixels.save(root / "images/train/train3.png", compress_level=9)
+
+
+def _with_orientation(root, orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  Image.open(_image(root)).save(_image(root), exif=exif)
 
 
 def _copy_image(root):
@@ -271,6 +281,56 @@ FAULTS = {
         _map_labels(lambda raw: np.where(raw == 0, 0, 255)),
         r"custom: all labels hold sky and 255 only, so 255 looks used as a cl",
     ),
+    "masks_of_0_and_255": (
+        lambda r: (
+            _map_labels(lambda raw: np.where(raw == 0, 0, 255))(r),
+            (r / "classes.txt").write_text("sky\ncar\n"),
+        ),
+        r"custom: all labels hold sky and 255 only, so 255 looks used as a cl",
+    ),
+    "nothing_but_255": (
+        _map_labels(lambda raw: np.full_like(raw, 255)),
+        r"custom: all labels hold 255 only, so 255 looks used as a class",
+    ),
+    "twelve_bits": (
+        lambda r: (
+            _image(r).unlink(),
+            _save(
+                np.linspace(0, 4095, 3000).reshape(50, 60).astype(np.uint16),
+                _image(r).with_suffix(".png"),
+            ),
+        ),
+        r"images/train/train3.png: 16-bit image of values below 4096; expected",
+    ),
+    "label_of_the_unturned_image": (
+        lambda r: _with_orientation(r, 6),
+        r"labels/train/train3.png: label of 50x60 for .*3.jpg of 50x60, which "
+        r"its EXIF orientation turns to 60x50 .*Turn the label",
+    ),
+    "pipe": (
+        lambda r: (_image(r).unlink(), os.mkfifo(_image(r))),
+        r"images/train/train3.jpg: a pipe or device; expected an image file",
+    ),
+    "dangling_link": (
+        lambda r: (_image(r).unlink(), _image(r).symlink_to("nowhere")),
+        r"images/train/train3.jpg: a link to a file that is missing; expected",
+    ),
+    "link_to_itself": (
+        lambda r: (_label(r).unlink(), _label(r).symlink_to("train3.png")),
+        r"labels/train/train3.png: Too many levels of symbolic links; expected",
+    ),
+    "endless_device": (
+        lambda r: (_image(r).unlink(), _image(r).symlink_to("/dev/zero")),
+        r"images/train/train3.jpg: a pipe or device; expected an image file",
+    ),
+    "name_of_other_bytes": (
+        lambda r: os.rename(_image(r), os.fsencode(_image(r)) + b"\xff.jpg"),
+        r"images/train/train3.jpg\\udcff.jpg: a name that is not printable UT",
+    ),
+    "name_of_two_lines": (
+        lambda r: _image(r).rename(_image(r).with_name("a\nb.jpg")),
+        r"images/train/a\\nb.jpg: a name that is not printable UTF-8",
+    ),
     "gray_tones": (
         _colors_to_gray,
         r"custom: label values 9, 42, 118 are the brightness of the classes'",
@@ -289,25 +349,34 @@ class CheckTest(parameterized.TestCase):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     self.root = pathlib.Path(folder, "own data")
 
-  def run_check(self, *flags):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-      code = check.main(["--num_workers=0", *flags])
-    return code, out.getvalue().splitlines(), err.getvalue().splitlines()
+  def run_check(self, **options):
+    """Returns exit code, lines of standard output, and the error if any."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+      try:
+        max_lines = options.pop("max_lines", 0)
+        check.show(*check.check(check.Options(**options)), max_lines)
+      except errors.UserError as error:
+        self.assertNotIn("\n", str(error))
+        return 2, out.getvalue().splitlines(), str(error)
+    return 0, out.getvalue().splitlines(), ""
 
-  def check_folders(self, *flags):
-    folders = (f"--images={self.root}/images", f"--labels={self.root}/labels")
-    return self.run_check(*folders, *flags)
+  def check_folders(self, **options):
+    folders = {k: f"{self.root}/{k}" for k in ("images", "labels")}
+    return self.run_check(**folders, **options)
+
+  def faults(self, **options):
+    out = self.check_folders(**options)[1]
+    return [line for line in out if line.startswith("fault: ")]
 
   @parameterized.parameters(False, True)
   def test_sound_data_has_no_fault(self, colors):
     miniatures.write_custom(self.root, colors=colors)
-    for flags in (
-        (f"--images={self.root}/images", f"--labels={self.root}/labels"),
-        ("--dataset=custom", f"--source={self.root}"),
+    for code, out, err in (
+        self.check_folders(),
+        self.run_check(dataset="custom", source=str(self.root)),
     ):
-      code, out, err = self.run_check(*flags)
-      self.assertEqual((code, err), (0, []))
+      self.assertEqual((code, err), (0, ""))
       self.assertEqual(out[-1], "no fault in 11 pairs of custom")
       self.assertNotIn("fault:", "".join(out))
       self.assertNotIn("note:", "".join(out))
@@ -320,8 +389,36 @@ class CheckTest(parameterized.TestCase):
     self.assertEqual(code, 2)
     faults = [line for line in out if line.startswith("fault: ")]
     self.assertRegex("\n".join(faults), rf"(?m)^fault: (/.*)?{words}")
-    self.assertLen(err, 1)
-    self.assertRegex(err[0], rf"^error: {len(faults)} faults in \d+ pairs of")
+    self.assertRegex(err, rf"^{len(faults)} faults in \d+ pairs of")
+
+  @parameterized.named_parameters((k, v[0]) for k, v in FAULTS.items())
+  def test_training_refuses_it_or_warns_in_the_same_words(self, fault):
+    miniatures.write_custom(self.root)
+    fault(self.root)
+    out = self.run_check(dataset="custom", source=str(self.root))[1]
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+      try:
+        spec = custom.from_folder(self.root)
+        prepare.ensure_prepared(spec, self.root.parent / "data")
+      except errors.UserError as error:
+        lines = [re.sub(r" \(and \d+ faults more\)$", "", str(error))]
+      else:
+        lines = re.findall("(?m)^warning: (.*)", err.getvalue())
+    self.assertNotEmpty(lines)
+    for line in lines:
+      line = re.sub(r"^own_data_\w{10}:", "custom:", line)
+      self.assertIn(f"fault: {line}", out)
+
+  @parameterized.parameters(3, 6)
+  def test_turned_images_are_counted(self, orientation):
+    miniatures.write_custom(self.root)
+    _with_orientation(self.root, orientation)
+    if orientation == 6:
+      _save(np.array(Image.open(_label(self.root))).T, _label(self.root))
+    code, out, _ = self.check_folders()
+    self.assertEqual(code, 0)
+    self.assertStartsWith(out[0], "note: custom: 1 of 11 images are turned or")
 
   def test_each_fault_of_a_file_is_told_once_and_no_other_is_blamed(self):
     miniatures.write_custom(self.root)
@@ -329,9 +426,11 @@ class CheckTest(parameterized.TestCase):
     _truncate(_image(self.root, i=5))
     _save(np.zeros((50, 61), np.uint8), _label(self.root, "val", 0))
     _image(self.root, "val", 1).unlink()
-    _, out, _ = self.check_folders()
-    faults = [line for line in out if line.startswith("fault: ")]
-    self.assertLen(faults, 4)
+    # And each duplicate, and a file of another format.
+    shutil.copy(_image(self.root, i=6), _image(self.root, "val", 6))
+    shutil.copy(_label(self.root, i=6), _label(self.root, "val", 6))
+    _image(self.root, i=7).rename(_image(self.root, i=7).with_suffix(".tif"))
+    self.assertLen(self.faults(), 6)
 
   def test_the_table_counts_pixels(self):
     miniatures.write_custom(self.root)
@@ -359,15 +458,15 @@ class CheckTest(parameterized.TestCase):
   def test_a_manifest_tells_what_decoding_does_not(self):
     miniatures.write_custom(self.root)
     manifest = self.root / "sums.txt"
-    flags = (f"--manifest={manifest}",)
-    code, out, _ = self.check_folders(*flags)
+    options = {"manifest": str(manifest)}
+    code, out, _ = self.check_folders(**options)
     self.assertEqual(code, 0)
     self.assertIn(f"note: {manifest}: written, 22 files.", out)
     done = subprocess.run(
         ["sha256sum", "--check", "--quiet", manifest], cwd=self.root
     )
     self.assertEqual(done.returncode, 0)
-    self.assertEqual(self.check_folders(*flags)[0], 0)
+    self.assertEqual(self.check_folders(**options)[0], 0)
 
     data = bytearray(_image(self.root).read_bytes())
     data[len(data) // 2] ^= 1  # A pixel or two, and no error.
@@ -375,7 +474,7 @@ class CheckTest(parameterized.TestCase):
     self.assertEqual(self.check_folders()[0], 0)
     for path in (_image(self.root, i=5), _label(self.root, i=5)):
       path.rename(path.with_stem("new"))
-    code, out, _ = self.check_folders(*flags)
+    code, out, _ = self.check_folders(**options)
     self.assertEqual(code, 2)
     faults = [line for line in out if line.startswith("fault: ")]
     for line, words in zip(
@@ -392,80 +491,80 @@ class CheckTest(parameterized.TestCase):
                   f"{manifest}.", out)  # fmt: skip
 
     manifest.write_text("abc  x\n")
-    _, _, err = self.check_folders(*flags)
-    self.assertRegex(err[0], "sums.txt:1: found 'abc  x'; expected a SHA-256")
+    _, _, err = self.check_folders(**options)
+    self.assertRegex(err, "sums.txt:1: found 'abc  x'; expected a SHA-256")
 
   def test_lines_are_limited(self):
     miniatures.write_custom(self.root)
     for path in (self.root / "images/train").iterdir():
       path.write_bytes(b"")
-    _, out, err = self.check_folders("--max_lines=2")
+    _, out, err = self.check_folders(max_lines=2)
     faults = [line for line in out if line.startswith("fault: ")]
     self.assertLen(faults, 3)
     self.assertEqual(faults[2], "fault: 8 more; --max_lines=0 shows all")
-    self.assertIn("10 faults", err[0])  # And nothing to train sky on.
+    self.assertIn("10 faults", err)  # And nothing to train sky on.
 
   def test_classes_may_be_elsewhere(self):
     miniatures.write_custom(self.root)
     (self.root / "classes.txt").rename(self.root / "names.txt")
     code, _, err = self.check_folders()
     self.assertEqual(code, 2)
-    self.assertRegex(err[0], r"error: .*own data/classes.txt: no such file; ex")
-    code, _, _ = self.check_folders(f"--classes={self.root}/names.txt")
+    self.assertRegex(err, r"own data/classes.txt: no such file; ex")
+    code, _, _ = self.check_folders(classes=f"{self.root}/names.txt")
     self.assertEqual(code, 0)
 
   @parameterized.parameters(
-      ((), "expected --dataset, or --images and --labels"),
-      (("--images=a",), "--labels: missing"),
-      (("--labels=a",), "--images: missing"),
-      (("--images=a", "--labels=b", "--dataset=camvid"), "expected --dataset"),
-      (("--images=/no", "--labels=/no"), "/no: no such folder"),
-      (("--dataset=camvid",), "expected --source"),
-      (("--dataset=camvid", "--source=a", "--data_dir=b"), "expected --source"),
+      ({}, "expected --dataset, or --images and --labels"),
+      ({"images": "a"}, "--labels: missing"),
+      ({"labels": "a"}, "--images: missing"),
       (
-          ("--dataset=camvid", "--source=/no"),
-          "/no: no such folder; expected {t",
+          {"images": "a", "labels": "b", "dataset": "camvid"},
+          "expected --dataset",
       ),
-      (("--dataset=camvid", "--data_dir=/no"), "camvid is not prepared; run: "),
-      (("--dataset=camvdi", "--data_dir=/no"), "did you mean 'camvid'"),
+      ({"images": "/no", "labels": "/no"}, "/no: no such folder"),
+      ({"dataset": "camvid"}, "expected --source"),
       (
-          ("--dataset=camvid", "--classes=a", "--source=b"),
-          "--classes: goes wit",
+          {"dataset": "camvid", "source": "a", "data_dir": "b"},
+          "expected --source",
+      ),
+      ({"dataset": "camvid", "source": "/no"}, "/no: no such folder; expected"),
+      (
+          {"dataset": "camvid", "data_dir": "/no"},
+          "camvid is not prepared; run: ",
+      ),
+      ({"dataset": "camvdi", "data_dir": "/no"}, "did you mean 'camvid'"),
+      (
+          {"dataset": "camvid", "classes": "a", "source": "b"},
+          "--classes: goes with",
       ),
       (
-          ("--dataset=context_scenes", "--source=/"),
+          {"dataset": "context_scenes", "source": "/"},
           "is generated and takes nei",
       ),
-      (("--dataset=custom", "--data_dir=a"), "own data is checked as you hav"),
+      ({"dataset": "custom", "data_dir": "a"}, "own data is checked as you h"),
       (
-          ("--dataset=context_scenes", "--data_dir=/no", "--manifest=a"),
+          {"dataset": "context_scenes", "data_dir": "/no", "manifest": "a"},
           "context_scenes is not prepared",
       ),
-      (("--imges=a",), "unrecognized arguments: --imges=a"),
-      (("--num_workers=two",), "invalid int value: 'two'"),
   )
-  def test_bad_flags_are_one_line_and_exit_2(self, flags, words):
-    code, out, err = self.run_check(*flags)
+  def test_options_that_make_no_sense_are_refused(self, options, words):
+    code, out, err = self.run_check(**options)
     self.assertEqual((code, out), (2, []))
-    self.assertLen(err, 1)
-    self.assertStartsWith(err[0], "error: ")
-    self.assertIn(words, err[0])
+    self.assertIn(words, err)
 
   @parameterized.parameters(*sorted(miniatures.WRITERS))
   def test_published_layouts_as_source_and_prepared(self, name):
     miniatures.WRITERS[name](self.root)
-    source = (f"--dataset={name}", f"--source={self.root}")
-    code, out, _ = self.run_check(*source)
+    source = {"dataset": name, "source": str(self.root)}
+    code, out, _ = self.run_check(**source)
     self.assertEqual(code, 2)  # Miniatures have not the published size.
     self.assertLen([x for x in out if x.startswith("fault: ")], 1)
-    code, out, _ = self.run_check(*source, "--any_size")
+    code, out, _ = self.run_check(**source, any_size=True)
     self.assertEqual(code, 0)
     self.assertNotIn("note", "".join(out))
     data_dir = self.root.parent / "data"
     prepare.prepare(DATASETS[name], data_dir, source=self.root, any_size=True)
-    code, prepared, _ = self.run_check(
-        f"--dataset={name}", f"--data_dir={data_dir}"
-    )
+    code, prepared, _ = self.run_check(dataset=name, data_dir=str(data_dir))
     self.assertEqual(code, 0)
     if name != "cityscapes":  # Its test split is stored, all ignored.
       self.assertEqual(prepared, out)
@@ -480,7 +579,7 @@ class CheckTest(parameterized.TestCase):
     at = len(data) // 2
     data[at : at + 64] = bytes(64)
     path.write_bytes(data)
-    code, out, _ = self.run_check("--dataset=camvid", f"--data_dir={data_dir}")
+    code, out, _ = self.run_check(dataset="camvid", data_dir=str(data_dir))
     self.assertEqual(code, 2)
     self.assertRegex("\n".join(out), r"fault: camvid/.*: cannot be ")
 
@@ -490,7 +589,7 @@ class CheckTest(parameterized.TestCase):
       raw = np.array(Image.open(path))
       _save(np.where(raw == 0, 255, raw - 1).astype(np.uint8), path)
     code, out, _ = self.run_check(
-        "--dataset=ade20k", f"--source={self.root}", "--any_size"
+        dataset="ade20k", source=str(self.root), any_size=True
     )
     self.assertEqual(code, 2)
     text = "\n".join(out)
@@ -501,7 +600,7 @@ class CheckTest(parameterized.TestCase):
     miniatures.write_custom(self.root)
     _set(self.root, 7)
     expected = self.check_folders()
-    self.assertEqual(self.check_folders("--num_workers=2"), expected)
+    self.assertEqual(self.check_folders(num_workers=2), expected)
 
   def test_runs_as_a_module_without_jax(self):
     miniatures.write_custom(self.root)
@@ -531,7 +630,7 @@ class CheckTest(parameterized.TestCase):
   )
   def test_blames_none_on_camvid(self):
     code, out, _ = self.run_check(
-        "--dataset=camvid", f"--source={test_camvid.REAL}", "--num_workers=2"
+        dataset="camvid", source=str(test_camvid.REAL), num_workers=2
     )
     self.assertEqual(code, 0)
     self.assertEqual(out[-1], "no fault in 701 pairs of camvid")

@@ -1,6 +1,7 @@
 """Tests for ctxseg_jax.data.custom and ctxseg_jax.data.classes."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import pathlib
 import pickle
 import shutil
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -23,6 +25,7 @@ from ctxseg_jax import experiment
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import prepare
 from ctxseg_jax.evaluation import evaluate
@@ -50,8 +53,8 @@ class ClassesTest(FolderCase):
     return classes.read(path)
 
   def test_names_alone_get_the_palette_of_voc(self):
-    found = self.read("\ufeffsky\r\n\r\n  street  lamp \r\nroute 66\n")
-    self.assertEqual(found.names, ("sky", "street lamp", "route 66"))
+    found = self.read("\ufeffsky\r\n\r\n  street  lamp \r\n# no\nroute_66\n")
+    self.assertEqual(found.names, ("sky", "street lamp", "route_66"))
     self.assertEqual(
         found.palette, datasets.DATASETS["voc2012"].palette[: len(found.names)]
     )
@@ -65,14 +68,13 @@ class ClassesTest(FolderCase):
         found.colors, {(0, 0, 0): 255, (1, 2, 3): 0, (4, 5, 255): 1}
     )
 
-  def test_labelme_list_without_colours(self):
-    found = self.read("__ignore__\n_background_\nperson\n")
-    self.assertEqual(found.names, ("_background_", "person"))
-
   @parameterized.parameters(
       ("", r"classes.txt: found 0 classes; expected 2 to 255"),
       ("road\n", r"classes.txt: found 1 classes; .*background"),
-      ("\n".join(map(str, range(256))), r"found 256 classes; expected 2 to"),
+      (
+          "\n".join(f"c{i}" for i in range(256)),
+          r"found 256 classes; expected 2 to",
+      ),
       ("a\nb\na\n", r"classes.txt:3: class a occurs twice, first in .*txt:1"),
       ("a 1 1 1\nb 1 1 1\n", r":2: colour \(1, 1, 1\) occurs twice"),
       ("a 1 1 1\nb\n", r":2: no colour, though other lines have one"),
@@ -80,7 +82,17 @@ class ClassesTest(FolderCase):
       ("a 1 1 1\nb 1 -1 2\n", r":2: found 'b 1 -1 2'; expected a class per"),
       ("a\n1 2 3\n", r":2: found '1 2 3'; expected a class per line"),
       ("a\nb\0c\n", r":2: found 'b\\x00c'; expected a class per line"),
-      (b"\xff\xfea\x00", r"classes.txt: cannot be read as a text file"),
+      ("a\n0 road\n", r":2: found '0 road'; .*ids are not written"),
+      ("a\nroad 128\n", r":2: found 'road 128'; .*Complete the colour"),
+      ("a\nroad 128 64.0 128\n", r":2: found 'road 128 64.0 128'"),
+      ("a\nroad, 128\n", r":2: found 'road, 128'; .*Complete the colour"),
+      ("a\n1\n", r":2: found '1'; expected a class per line"),
+      ("a\nb  # no\n", r":2: found 'b  # no'; expected comments on lines of"),
+      ("__ignore__\na\nb\n", r":1: found '__ignore__'; .*255 is ignored wi"),
+      ("__ignore__ 0\na\nb\n", r":1: found '__ignore__ 0'; expected a class"),
+      ("a 1 1 1\n" + "b 1 1 " + "9" * 5000, r":2: found 'b 1 1 9{54}'\.\.\.;"),
+      (b"a\n" * (1 << 20), r"classes.txt: 2,097,152 bytes; expected a text fi"),
+      (b"\xff\xfea\x00", r"classes.txt: not UTF-8 text \(byte 0xff"),
   )
   def test_odd_files_are_refused(self, content, words):
     with self.assertRaisesRegex(errors.UserError, words) as raised:
@@ -224,7 +236,7 @@ class LayoutTest(FolderCase):
       ("a\0b c", r"train.txt:1: found 'a\\x00b c'; expected an image and"),
       ("a\x1b[31m", r"train.txt:1: found 'a\\x1b\[31m'; expected"),
       ("\n \n", r"train.txt: no lines; expected an image and its label"),
-      ("\udcff", r"train.txt: cannot be read as a text file"),
+      ("\udcff", r"train.txt: not UTF-8 text"),
       ("nowhere", r"train.txt:1: image of nowhere is missing"),
   )
   def test_odd_lines_are_refused(self, lines, words):
@@ -259,15 +271,43 @@ class LayoutTest(FolderCase):
     ):
       self.found()
 
-  def test_same_file_in_two_splits(self):
-    for kind, end in (("images", "jpg"), ("labels", "png")):
-      shutil.copy(
-          self.root / f"{kind}/train/train3.{end}", self.root / f"{kind}/val"
+  @parameterized.parameters("{0}\n", "images/{0}.jpg labels/{0}.png\n")
+  def test_a_list_takes_as_long_as_it_has_lines(self, line):
+    self.flatten()
+
+    class Counted(dict):
+      num_copies = 0
+
+      def keys(self):
+        Counted.num_copies += 1
+        return super().keys()
+
+      def __iter__(self):
+        Counted.num_copies += 1
+        return super().__iter__()
+
+    list_folder = finding.list_folder
+    calls = []
+
+    def count(folder, **kwargs):
+      listed = list_folder(folder, **kwargs)
+      return dataclasses.replace(listed, files=Counted(listed.files))
+
+    for split, count_of in (("train", 3), ("train", 9)):
+      self.write_list(
+          "".join(line.format(f"train{i}") for i in range(count_of))
       )
-    with self.assertRaisesRegex(
-        errors.UserError, "val/train3.jpg: the same file is in train and in val"
-    ):
-      self.found()
+      Counted.num_copies = 0
+      with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(finding, "list_folder", count))
+        listings = [
+            stack.enter_context(mock.patch.object(o, n, wraps=getattr(o, n)))
+            for o, n in ((os, "listdir"), (os, "scandir"))
+        ]
+        found = custom.find(self.root)
+      self.assertLen(found.pairs[split], count_of)
+      calls.append((Counted.num_copies, *(m.call_count for m in listings)))
+    self.assertEqual(*calls)
 
 
 class SpecTest(FolderCase):

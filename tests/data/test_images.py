@@ -8,10 +8,12 @@ import zlib
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import cv2
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
 from PIL import Image
+from PIL import ImageOps
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import images
@@ -85,12 +87,47 @@ class DecodeImageTest(parameterized.TestCase):
     decoded = images.decode_image(_encode(Image.fromarray(deep)))
     np.testing.assert_array_equal(decoded[..., 1], deep >> 8)
 
-  def test_exif_orientation_is_ignored(self):
+  @parameterized.parameters(10, 12, 14)
+  def test_sixteen_bits_of_which_few_are_used_are_refused(self, depth):
+    deep = np.linspace(0, 2**depth - 1, 256).astype(np.uint16).reshape(16, 16)
+    gray = _encode(Image.fromarray(deep))
+    rgb = cv2.imencode(".png", np.dstack([deep] * 3))[1].tobytes()
+    for data in (gray, rgb, gray[:-12]):
+      with self.assertRaisesRegex(
+          errors.UserError, f"a.png: 16-bit image of values below {2**depth};"
+      ):
+        images.decode_image(data, "a.png")
+    bright = _encode(Image.fromarray(deep << (16 - depth)))
+    self.assertEqual(images.decode_image(bright).max(), 255)
+
+  @parameterized.product(
+      orientation=(*range(1, 9),), file_format=("JPEG", "PNG")
+  )
+  def test_exif_orientation_is_applied(self, orientation, file_format):
     exif = Image.Exif()
-    exif[0x0112] = 6  # A quarter turn, if it were applied.
-    data = _encode(Image.fromarray(_photo()), "JPEG", exif=exif)
-    self.assertEqual(images.decode_image(data).shape, (40, 56, 3))
+    exif[0x0110] = "camera"
+    exif[0x0112] = orientation
+    data = _encode(Image.fromarray(_photo()), file_format, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+      # Viewers and annotation tools turn it so.
+      expected = np.array(ImageOps.exif_transpose(image))
+    decoded = images.decode_image(data)
+    np.testing.assert_allclose(decoded, expected, atol=3)  # Of two decoders.
+    for size in (images.image_size, images.verify_image):
+      self.assertEqual(size(data, "photo"), expected.shape[:2])
+
+  @parameterized.parameters(
+      b"", b"II*\0", b"XX*\0" + bytes(20), b"II*\0\xff\xff\xff\xff",
+      b"II*\0\x08\0\0\0\xff\xff" + bytes(30),
+      b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\x09\0\0",
+      b"MM\0*\0\0\0\x08\0\1\1\x12\0\2\0\0\0\1\0\6\0\0",
+  )  # fmt: skip
+  def test_odd_exif_is_overlooked(self, tiff):
+    body = b"Exif\0\0" + tiff
+    head = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    data = PHOTO_JPEG[:2] + head + PHOTO_JPEG[2:]
     self.assertEqual(images.image_size(data, "photo"), (40, 56))
+    self.assertEqual(images.decode_image(data).shape, (40, 56, 3))
 
   def test_reads_a_path(self):
     path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()), "a")
@@ -98,7 +135,9 @@ class DecodeImageTest(parameterized.TestCase):
     np.testing.assert_array_equal(images.decode_image(path), _photo())
 
   def test_missing_file_is_named(self):
-    with self.assertRaisesRegex(errors.UserError, "nowhere/a.png: cannot"):
+    with self.assertRaisesRegex(
+        errors.UserError, "nowhere/a.png: no such file"
+    ):
       images.decode_image("nowhere/a.png")
 
   @parameterized.named_parameters(
@@ -179,6 +218,13 @@ class DecodeLabelTest(parameterized.TestCase):
   def test_other_files_are_refused(self, image, file_format, words):
     data = _encode(image, file_format)
     with self.assertRaisesRegex(errors.UserError, f"^mask.png: .*{words}"):
+      images.decode_label(data, "mask.png")
+
+  def test_a_label_is_not_turned(self):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = _encode(Image.fromarray(_photo()[..., 0]), exif=exif)
+    with self.assertRaisesRegex(errors.UserError, "mask.png: label with an EX"):
       images.decode_label(data, "mask.png")
 
   def test_truncated_label_is_refused(self):

@@ -87,10 +87,12 @@ def _flip(data, at, bit=0x10):
   return bytes(data)
 
 
-def _with_exif(image, orientation):
+def _turned_by_exif(image):
+  """Stores an image a quarter turned, to be turned back."""
   exif = Image.Exif()
-  exif[0x0112] = orientation
-  return _encode(image, "JPEG", quality=95, exif=exif)
+  exif[0x0112] = 6
+  turned = image.transpose(Image.Transpose.ROTATE_90)
+  return _encode(turned, "JPEG", quality=95, exif=exif)
 
 
 def _text_chunk():
@@ -302,8 +304,8 @@ GOOD_IMAGES = {
         _encode(_DEEP)[:-12],
         np.dstack([(_DEEP >> 8).astype(np.uint8)] * 3),
     ),
-    "turned_by_exif": (_with_exif(_photo(), 6), None),
-    "square_turned_by_exif": (_with_exif(_SQUARE, 6), None),
+    "turned_by_exif": (_turned_by_exif(_photo()), None),
+    "square_turned_by_exif": (_turned_by_exif(_SQUARE), None),
     "one_pixel": (_encode(_photo(1, 1)), _rgb(_photo(1, 1))),
     "one_row": (_encode(_photo(1, 99)), _rgb(_photo(1, 99))),
     "one_column": (_encode(_photo(99, 1)), _rgb(_photo(99, 1))),

@@ -9,6 +9,7 @@ Files hold 1 to 150 for the classes and 0 for everything else, which is ignored.
 import pathlib
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -180,7 +181,7 @@ _LAYOUTS = (
 
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[pairs.Pair]]:
+) -> dict[str, list[finding.Pair]]:
   """Finds the pairs of both splits, without opening an image.
 
   Args:
@@ -193,22 +194,21 @@ def find(
   Raises:
     UserError: The layout is unknown or a file is missing.
   """
-  root = pairs.find_root(
+  root = finding.find_root(
       source,
       ("", "ADEChallengeData2016"),
       ("annotations/training", "annotations/validation"),
       _LAYOUTS,
   )
-  found = {}
-  for split, (folder, start) in _FOLDERS.items():
-    image_dir = root / "images" / folder
-    if image_dir.is_dir() or not any_size:
-      found[split] = pairs.match(
-          image_dir, root / "annotations" / folder, layouts=_LAYOUTS
+  splits = {
+      split: finding.Split(
+          root / "images" / folder, root / "annotations" / folder
       )
-    if not any_size:
-      _check_complete(split, found[split], image_dir, start)
-  pairs.check_disjoint(found)
+      for split, (folder, _) in _FOLDERS.items()
+  }
+  found = finding.find_splits(splits, _LAYOUTS, any_size=any_size)
+  for split, pairs_of in found.items() if not any_size else ():
+    _check_complete(split, pairs_of, splits[split].images, _FOLDERS[split][1])
   return found
 
 
@@ -232,7 +232,7 @@ SPEC = spec_lib.DatasetSpec(
 
 
 def _check_complete(
-    split: str, found: list[pairs.Pair], folder: pathlib.Path, start: str
+    split: str, found: list[finding.Pair], folder: pathlib.Path, start: str
 ) -> None:
   """Names the first image that is missing, which the numbering tells."""
   names = {pair.name for pair in found}

@@ -5,9 +5,9 @@ Ground Truth Database", Pattern Recognition Letters 2008; the 11 classes and
 splits are those of Badrinarayanan et al., "SegNet", PAMI 2017.
 """
 
-import dataclasses
 import pathlib
 
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -48,18 +48,9 @@ _LAYOUTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Folders:
-  """Where a layout keeps a split."""
-
-  images: pathlib.Path
-  labels: pathlib.Path
-  list_file: pathlib.Path
-
-
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[pairs.Pair]]:
+) -> dict[str, list[finding.Pair]]:
   """Finds the pairs of every split, without opening an image.
 
   Args:
@@ -72,20 +63,11 @@ def find(
   Raises:
     UserError: The layout is unknown, a file is missing or an id occurs twice.
   """
-  root = _find_root(source)
-  found = {}
-  for split in SPEC.split_sizes:
-    folders = _folders(root, split)
-    if folders.images.is_dir() or not any_size:
-      listed = folders.list_file.is_file()
-      found[split] = pairs.match(
-          folders.images,
-          folders.labels,
-          layouts=_LAYOUTS,
-          list_file=folders.list_file if listed else None,
-      )
-  pairs.check_disjoint(found)
-  return found
+  for root in (source, source / "CamVid"):
+    splits = {name: _split(root, name) for name in SPEC.split_sizes}
+    if any(s.images.is_dir() and s.labels.is_dir() for s in splits.values()):
+      return finding.find_splits(splits, _LAYOUTS, any_size=any_size)
+  raise finding.unknown_layout(source, _LAYOUTS)
 
 
 SPEC = spec_lib.DatasetSpec(
@@ -111,24 +93,13 @@ SPEC = spec_lib.DatasetSpec(
 )
 
 
-def _find_root(source: pathlib.Path) -> pathlib.Path:
-  for root in (source, source / "CamVid"):
-    for split in SPEC.split_sizes:
-      folders = _folders(root, split)
-      if folders.images.is_dir() and folders.labels.is_dir():
-        return root
-  raise pairs.unknown_layout(source, _LAYOUTS)
-
-
-def _folders(root: pathlib.Path, split: str) -> _Folders:
+def _split(root: pathlib.Path, name: str) -> finding.Split:
   if (root / "images").is_dir():
-    return _Folders(
-        images=root / "images" / split,
-        labels=root / "labels" / split,
-        list_file=root / "splits" / f"{split}.txt",
-    )
-  return _Folders(
-      images=root / split,
-      labels=root / f"{split}annot",
-      list_file=root / f"{split}.txt",
+    image_dir, label_dir = root / "images" / name, root / "labels" / name
+    list_file = root / "splits" / f"{name}.txt"
+  else:
+    image_dir, label_dir = root / name, root / f"{name}annot"
+    list_file = root / f"{name}.txt"
+  return finding.Split(
+      image_dir, label_dir, list_file if list_file.is_file() else None
   )

@@ -9,12 +9,11 @@ ignored. `train_extra` has coarse labels.
 """
 
 import collections
-from collections.abc import Iterator
-from collections.abc import Sequence
 import dataclasses
 import pathlib
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -79,9 +78,7 @@ _CITIES = {
         "munich": 398,
     },
 }
-_IMAGE_END = "_leftImg8bit"
 _TRAIN_IDS_END = "_labelTrainIds"
-_LABEL_ENDS = ("_labelIds", _TRAIN_IDS_END)
 _LAYOUTS = (
     "leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png with labels in "
     "gtFine/{train,val}/CITY/*_gtFine_labelIds.png or *_labelTrainIds.png, and "
@@ -92,7 +89,7 @@ _LAYOUTS = (
 
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[pairs.Pair]]:
+) -> dict[str, list[finding.Pair]]:
   """Finds the pairs of every split, without opening an image.
 
   Args:
@@ -105,33 +102,31 @@ def find(
   Raises:
     UserError: The layout is unknown or a file is missing.
   """
-  root = pairs.find_root(source, ("", "cityscapes"), ("leftImg8bit",), _LAYOUTS)
-  found = {}
+  root = finding.find_root(
+      source, ("", "cityscapes"), ("leftImg8bit",), _LAYOUTS
+  )
+  splits = {}
   for split in SPEC.split_sizes:
-    image_dir = root / "leftImg8bit" / split
     kind = "gtCoarse" if split == "train_extra" else "gtFine"
-    label_dir = root / kind / split
-    if split == "test":
-      if image_dir.is_dir():
-        found[split] = [
-            pairs.Pair(name, path, None)
-            for name, path in _files(image_dir, (_IMAGE_END,))
-        ]
-    elif image_dir.is_dir() and label_dir.is_dir():
-      found[split] = _match(image_dir, label_dir, kind)
-    elif split not in SPEC.optional_splits and not any_size:
-      missing = label_dir if image_dir.is_dir() else image_dir
-      raise errors.UserError(
-          f"{missing}: no such folder; expected {_LAYOUTS}. Complete the "
-          "source, or pass --any_size to leave the split out."
+    image_dir = root / "leftImg8bit" / split
+    label_dir = root / kind / split if split != "test" else None
+    there = all(f is None or f.is_dir() for f in (image_dir, label_dir))
+    if there or not (any_size or split in SPEC.optional_splits):
+      splits[split] = finding.Split(
+          image_dir,
+          label_dir,
+          image_end="_leftImg8bit",
+          # Of two files for an image that of label ids counts.
+          label_ends=(f"_{kind}_labelIds", f"_{kind}{_TRAIN_IDS_END}"),
+          nested=True,
       )
-    if split in found and not any_size:
-      _check_cities(split, found[split], image_dir)
-  pairs.check_disjoint(found)
+  found = finding.find_splits(splits, _LAYOUTS, any_size=any_size)
+  for split, pairs_of in found.items() if not any_size else ():
+    _check_cities(split, pairs_of, splits[split].images)
   return found
 
 
-def read(spec: spec_lib.DatasetSpec, pair: pairs.Pair) -> spec_lib.Example:
+def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
   """Reads a pair whose label is of label ids or of train ids."""
   if pair.label is not None and pair.label.stem.endswith(_TRAIN_IDS_END):
     spec = _TRAIN_ID_SPEC
@@ -163,48 +158,8 @@ _TRAIN_ID_SPEC = dataclasses.replace(
 )
 
 
-def _match(
-    image_dir: pathlib.Path, label_dir: pathlib.Path, kind: str
-) -> list[pairs.Pair]:
-  by_name = dict(_files(image_dir, (_IMAGE_END,)))
-  labels = {}
-  # Of two files for an image the first counts, which is that of label ids.
-  for name, path in _files(label_dir, [f"_{kind}{e}" for e in _LABEL_ENDS]):
-    labels.setdefault(name, path)
-  for name in sorted(set(labels) - set(by_name)):
-    raise errors.UserError(
-        f"{labels[name]}: label without an image; expected "
-        f"{name}{_IMAGE_END}.png in {image_dir}. Add the image or remove the "
-        "label."
-    )
-  for name in sorted(set(by_name) - set(labels)):
-    city = by_name[name].parent.name
-    expected = label_dir / city / f"{name}_{kind}{_LABEL_ENDS[0]}.png"
-    raise errors.UserError(
-        f"{by_name[name]}: label is missing; expected {expected}. Add the "
-        "label or remove the image."
-    )
-  return [
-      pairs.Pair(name, path, labels[name])
-      for name, path in sorted(by_name.items())
-  ]
-
-
-def _files(
-    folder: pathlib.Path, ends: Sequence[str]
-) -> Iterator[tuple[str, pathlib.Path]]:
-  """Yields id and path of the files of all cities, one ending after another."""
-  files = {}
-  for city in sorted(path for path in folder.iterdir() if path.is_dir()):
-    files |= pairs.files_by_stem(city, (".png",))
-  for end in ends:
-    for stem, path in files.items():
-      if stem.endswith(end):
-        yield stem.removesuffix(end), path
-
-
 def _check_cities(
-    split: str, found: list[pairs.Pair], folder: pathlib.Path
+    split: str, found: list[finding.Pair], folder: pathlib.Path
 ) -> None:
   """Names the first city that is incomplete."""
   counts = collections.Counter(pair.image.parent.name for pair in found)

@@ -10,6 +10,7 @@ or as converted for mmsegmentation, with train ids.
 import dataclasses
 import pathlib
 
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -202,7 +203,7 @@ LAYOUTS = (
 
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[pairs.Pair]]:
+) -> dict[str, list[finding.Pair]]:
   """Finds the pairs of both splits, without opening an image.
 
   Args:
@@ -215,25 +216,25 @@ def find(
   Raises:
     UserError: The layout is unknown or a file is missing.
   """
-  root = pairs.find_root(
+  root = finding.find_root(
       source,
       ("", "coco_stuff164k"),
       ("annotations/train2017", "annotations/val2017"),
       LAYOUTS,
   )
-  found = {}
-  for split in ("train", "val"):
-    image_dir = root / "images" / f"{split}2017"
-    label_dir = root / "annotations" / f"{split}2017"
-    if image_dir.is_dir() or not any_size:
-      found[split] = pairs.match(
-          image_dir, label_dir, layouts=LAYOUTS, labels=_labels(label_dir)
+  splits = {
+      split: finding.Split(
+          root / "images" / f"{split}2017",
+          root / "annotations" / f"{split}2017",
+          # Labels as released count before converted ones.
+          label_ends=("", _TRAIN_IDS_END),
       )
-  pairs.check_disjoint(found)
-  return found
+      for split in ("train", "val")
+  }
+  return finding.find_splits(splits, LAYOUTS, any_size=any_size)
 
 
-def read(spec: spec_lib.DatasetSpec, pair: pairs.Pair) -> spec_lib.Example:
+def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
   """Reads a pair whose label is as released or as converted."""
   if is_converted(pair.label):
     spec = _TRAIN_ID_SPEC
@@ -271,21 +272,3 @@ _TRAIN_ID_SPEC = dataclasses.replace(
     SPEC,
     label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
 )
-
-
-def _labels(folder: pathlib.Path) -> dict[str, pathlib.Path] | None:
-  """Returns the labels by id, those as released before converted ones."""
-  if not folder.is_dir():
-    return None
-  files = pairs.files_by_stem(folder)
-  converted = {
-      stem.removesuffix(_TRAIN_IDS_END): path
-      for stem, path in files.items()
-      if stem.endswith(_TRAIN_IDS_END)
-  }
-  released = {
-      stem: path
-      for stem, path in files.items()
-      if not stem.endswith(_TRAIN_IDS_END)
-  }
-  return converted | released

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import polygons
@@ -63,7 +65,7 @@ class Annotated:
 
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[Annotated]] | dict[str, list[pairs.Pair]]:
+) -> dict[str, list[Annotated]] | dict[str, list[finding.Pair]]:
   """Finds the images of both splits; maps of COCO-Stuff are opened for it.
 
   Args:
@@ -91,7 +93,7 @@ def find(
     found = coco_stuff164k.find(source, any_size=any_size)
   except errors.UserError as error:
     if "no known layout" in str(error):
-      raise pairs.unknown_layout(source, _LAYOUTS) from error
+      raise finding.unknown_layout(source, _LAYOUTS) from error
     raise
   if not any_size:
     for split, items in found.items():
@@ -102,12 +104,12 @@ def find(
 
 
 def read(
-    spec: spec_lib.DatasetSpec, item: Annotated | pairs.Pair
+    spec: spec_lib.DatasetSpec, item: Annotated | finding.Pair
 ) -> spec_lib.Example:
   """Reads an image and draws its objects, or reads their map."""
-  if isinstance(item, pairs.Pair):
+  if isinstance(item, finding.Pair):
     return pairs.read(_stuff_spec(item), item)
-  data = images.read_bytes(item.image)
+  data = files.read_bytes(item.image, what="an image of COCO")
   size = images.verify_image(data, str(item.image))
   if size != item.size:
     raise errors.UserError(
@@ -170,13 +172,13 @@ _TRAIN_ID_SPEC = dataclasses.replace(
 )  # fmt: skip
 
 
-def _stuff_spec(pair: pairs.Pair) -> spec_lib.DatasetSpec:
+def _stuff_spec(pair: finding.Pair) -> spec_lib.DatasetSpec:
   if coco_stuff164k.is_converted(pair.label):
     return _TRAIN_ID_SPEC
   return _RELEASED_SPEC
 
 
-def _num_objects(pair: pairs.Pair) -> int:
+def _num_objects(pair: finding.Pair) -> int:
   """Returns how many pixels of a map of COCO-Stuff are of VOC's classes."""
   raw = images.decode_label(pair.label)
   table = _stuff_spec(pair).label_map

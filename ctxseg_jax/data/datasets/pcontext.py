@@ -19,6 +19,7 @@ import pathlib
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
@@ -110,7 +111,7 @@ _LAYOUTS = (
 
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[pairs.Pair]]:
+) -> dict[str, list[finding.Pair]]:
   """Finds the pairs of both splits, without opening an image.
 
   Args:
@@ -123,7 +124,7 @@ def find(
   Raises:
     UserError: The layout is unknown, a file is missing or an id occurs twice.
   """
-  root = pairs.find_root(
+  root = finding.find_root(
       source,
       ("", "VOC2010", "VOCdevkit/VOC2010"),
       (_CONVERTED_DIR, _RAW_DIR),
@@ -135,15 +136,16 @@ def find(
   lists = root / "ImageSets" / "SegmentationContext"
   if not lists.is_dir():
     lists = root / "ImageSets" / "Main"
-  found = {}
-  for split in ("train", "val"):
-    list_file = lists / f"{split}.txt"
-    if list_file.is_file() or not any_size:
-      found[split] = pairs.match(
-          root / "JPEGImages", label_dir, layouts=_LAYOUTS, list_file=list_file
-      )
-  pairs.check_disjoint(found)
-  return found
+  return finding.find_splits(
+      {
+          split: finding.Split(
+              root / "JPEGImages", label_dir, lists / f"{split}.txt"
+          )
+          for split in ("train", "val")
+      },
+      _LAYOUTS,
+      any_size=any_size,
+  )
 
 
 def decode(path: pathlib.Path) -> np.ndarray:

@@ -15,6 +15,7 @@ import pathlib
 
 import numpy as np
 
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
@@ -60,7 +61,7 @@ _LAYOUTS = (
 
 def find(
     source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[pairs.Pair]]:
+) -> dict[str, list[finding.Pair]]:
   """Finds the pairs of every split, without opening an image.
 
   Args:
@@ -73,24 +74,25 @@ def find(
   Raises:
     UserError: The layout is unknown, a file is missing or an id occurs twice.
   """
-  root = pairs.find_root(
+  root = finding.find_root(
       source,
       ("", "VOC2012", "VOCdevkit/VOC2012"),
       ("SegmentationClass",),
       _LAYOUTS,
   )
   lists = root / "ImageSets" / "Segmentation"
-  found = {}
-  for split in ("train", "val"):
-    list_file = lists / f"{split}.txt"
-    if list_file.is_file() or not any_size:
-      found[split] = pairs.match(
-          root / "JPEGImages",
-          root / "SegmentationClass",
-          layouts=_LAYOUTS,
-          list_file=list_file,
-      )
-  pairs.check_disjoint(found)
+  found = finding.find_splits(
+      {
+          split: finding.Split(
+              root / "JPEGImages",
+              root / "SegmentationClass",
+              lists / f"{split}.txt",
+          )
+          for split in ("train", "val")
+      },
+      _LAYOUTS,
+      any_size=any_size,
+  )
   if len(found) == 2:
     found["trainval"] = sorted(
         found["train"] + found["val"], key=lambda pair: pair.name
@@ -133,8 +135,8 @@ SPEC = spec_lib.DatasetSpec(
 
 
 def _find_trainaug(
-    root: pathlib.Path, train: list[pairs.Pair], val: list[pairs.Pair]
-) -> list[pairs.Pair] | None:
+    root: pathlib.Path, train: list[finding.Pair], val: list[finding.Pair]
+) -> list[finding.Pair] | None:
   """Finds the pairs of VOC and SBD together; None without SBD."""
   label_dir = root / "SegmentationClassAug"
   for release in ("VOCaug", "benchmark_RELEASE"):
@@ -142,18 +144,21 @@ def _find_trainaug(
       label_dir = root.parent / release / "dataset" / "cls"
   if not label_dir.is_dir():
     return None
-  labels = pairs.files_by_stem(label_dir, (".png", ".mat"))
+  images_of, labels_of = (
+      finding.list_folder(folder, suffixes=suffixes, nested=False)
+      for folder, suffixes in (
+          (root / "JPEGImages", finding.IMAGE_SUFFIXES),
+          (label_dir, (".png", ".mat")),
+      )
+  )
   list_file = root / "ImageSets" / "Segmentation" / "trainaug.txt"
   if list_file.is_file():
-    entries = pairs.read_list(list_file)
+    places, faults = finding.read_ids(list_file)
   else:
-    names = {*labels, *(pair.name for pair in train)}
+    names = {*labels_of.files, *(pair.name for pair in train)}
     names -= {pair.name for pair in val}
-    entries = {name: str(label_dir) for name in sorted(names)}
-  labels |= {pair.name: pair.label for pair in train}
-  image_dir = root / "JPEGImages"
-  found = pairs.select(
-      entries, pairs.files_by_stem(image_dir), labels, image_dir, label_dir
-  )
-  pairs.check_disjoint({"trainaug": found, "val": val})
-  return found
+    places, faults = {name: str(label_dir) for name in sorted(names)}, []
+  labels_of.files.update((pair.name, pair.label) for pair in train)
+  found, of_list = finding.select(places, images_of, labels_of)
+  faults += [*of_list, *finding.shared_ids({"trainaug": found, "val": val})]
+  return finding.Found({"trainaug": found}, faults).require_sound()["trainaug"]

@@ -1,0 +1,420 @@
+"""Finds the pairs of images and labels in folders and lists.
+
+Nothing is decoded here. A fault is a line that names the file; all are
+collected, so that a check can list them, while preparing stops at the first.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import os
+import pathlib
+
+from ctxseg_jax import errors
+from ctxseg_jax import files
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# Images that would be overlooked otherwise.
+_OTHER_SUFFIXES = (
+    *(".bmp", ".gif", ".jp2", ".npy", ".pgm", ".ppm", ".tif", ".tiff"),
+    *(".webp", ".heic"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """An image and its label on disk, with the id they share.
+
+  Attributes:
+    name: The id.
+    image: Path of the image.
+    label: Path of the label; None for a split whose labels are not public,
+      all pixels of which are ignored.
+  """
+
+  name: str
+  image: pathlib.Path
+  label: pathlib.Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What folders or lists hold.
+
+  Attributes:
+    pairs: By split, in order.
+    faults: What is wrong, a line each; the pairs are those without a fault.
+  """
+
+  pairs: Mapping[str, list[Pair]]
+  faults: list[str]
+
+  def require_sound(self) -> dict[str, list[Pair]]:
+    """Returns the pairs; a `UserError` tells the first fault, if any."""
+    refuse(self.faults)
+    return dict(self.pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """The images or labels of a folder.
+
+  Attributes:
+    path: The folder.
+    files: By id.
+    faults: A line for each file that cannot be used, by the id it would have.
+    end: What file names have behind the id.
+  """
+
+  path: pathlib.Path
+  files: Mapping[str, pathlib.Path]
+  faults: Mapping[str, str]
+  end: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Where a published layout keeps a split.
+
+  Attributes:
+    images: Folder of images.
+    labels: Folder of labels; None if they are not public.
+    list_file: Names the images and their order; without one it is all of the
+      folder, by name.
+    image_end: What file names of images have behind the id.
+    label_ends: What those of labels have; of two files the first end counts.
+    nested: Whether files are in subfolders, which are not part of the id.
+  """
+
+  images: pathlib.Path
+  labels: pathlib.Path | None
+  list_file: pathlib.Path | None = None
+  image_end: str = ""
+  label_ends: Sequence[str] = ("",)
+  nested: bool = False
+
+  def is_there(self) -> bool:
+    """Whether its images and its list, if it needs one, are there."""
+    return all(os.path.exists(p) for p in (self.images, self.list_file) if p)
+
+
+def refuse(faults: Sequence[str]) -> None:
+  """Raises a `UserError` of the first fault and the number of others."""
+  if faults:
+    others = len(faults) - 1
+    more = f" (and {others} faults more)" if others else ""
+    raise errors.UserError(faults[0] + more)
+
+
+def find_splits(
+    splits: Mapping[str, Split], layouts: str, *, any_size: bool
+) -> dict[str, list[Pair]]:
+  """Finds the pairs of a published layout.
+
+  Args:
+    splits: Where they are.
+    layouts: All known layouts, for messages.
+    any_size: Whether a split may be missing.
+
+  Returns:
+    The pairs of each split, in the order of its list or else by id.
+
+  Raises:
+    UserError: A file is missing, or an id occurs twice, also in two splits.
+  """
+  found, faults = {}, []
+  for name, split in splits.items():
+    if split.is_there() or not any_size:
+      found[name], of_split = _find_split(split, layouts)
+      faults += of_split
+  return Found(found, [*faults, *shared_ids(found)]).require_sound()
+
+
+def _find_split(split: Split, layouts: str) -> tuple[list[Pair], list[str]]:
+  for folder in (split.images, split.labels):
+    if folder is not None and not os.path.isdir(folder):
+      raise errors.UserError(
+          f"{folder}: no such folder; expected {layouts}. Complete the "
+          "source, or pass --any_size to leave the split out."
+      )
+  images = list_folder(
+      split.images,
+      suffixes=IMAGE_SUFFIXES,
+      ends=(split.image_end,),
+      nested=split.nested,
+  )
+  if split.labels is None:
+    pairs = [Pair(name, path, None) for name, path in images.files.items()]
+    return sorted(pairs, key=lambda pair: pair.name), [*images.faults.values()]
+  labels = list_folder(
+      split.labels,
+      suffixes=(*IMAGE_SUFFIXES, ".mat"),
+      ends=split.label_ends,
+      nested=split.nested,
+  )
+  if split.list_file is None:
+    pairs, faults = match(images, labels)
+  else:
+    places, faults = read_ids(split.list_file)
+    pairs, of_list = select(places, images, labels)
+    faults += of_list
+  if not pairs and not faults:
+    faults = [
+        f"{split.images}: no images; expected {layouts}. Complete the source."
+    ]
+  return pairs, faults
+
+
+def list_folder(
+    folder: pathlib.Path,
+    *,
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    ends: Sequence[str] = ("",),
+    nested: bool = True,
+    with_subfolder: bool = False,
+) -> Folder:
+  """Lists the images or labels of a folder.
+
+  Args:
+    folder: The folder.
+    suffixes: Which files count, in lower case.
+    ends: What file names have behind the id; of two files the first end counts.
+    nested: Whether to look into subfolders.
+    with_subfolder: Whether the id holds the path of the subfolder.
+
+  Raises:
+    UserError: The folder, or one in it, cannot be read.
+  """
+  found, faults, ranks = {}, {}, {}
+  for path in _walk(folder, nested):
+    place = path.relative_to(folder)
+    # The longest, since every name ends with nothing.
+    end = max((e for e in ends if path.stem.endswith(e)), key=len, default=None)
+    if is_foreign(path) or end is None:
+      continue
+    name, rank = path.stem.removesuffix(end), ends.index(end)
+    if with_subfolder:
+      name = place.with_name(name).as_posix()
+    if files.printable(place) != str(place):
+      faults[name] = (
+          f"{files.printable(path)}: a name that is not printable UTF-8; "
+          "expected text. Rename the file or its folder."
+      )
+    elif path.suffix.lower() not in suffixes:
+      faults[name] = (
+          f"{path}: found a file of type {path.suffix}; expected PNG or JPEG. "
+          "Convert the file, labels to PNG."
+      )
+    elif name in found and rank == ranks[name]:
+      faults[name] = (
+          f"{path}: id {name} occurs twice, also as {found[name].name}; "
+          "expected one file per id. Remove one."
+      )
+    elif name not in found or rank < ranks[name]:
+      found[name], ranks[name] = path, rank
+  return Folder(folder, found, faults, ends[0])
+
+
+def match(images: Folder, labels: Folder) -> tuple[list[Pair], list[str]]:
+  """Returns the pairs of all images and labels by id, and the faults."""
+  faults = [*images.faults.values(), *labels.faults.values()]
+  unlabeled = images.files.keys() - labels.files.keys() - labels.faults.keys()
+  for name in sorted(unlabeled):
+    faults.append(_missing_label(name, images, labels))
+  lost = labels.files.keys() - images.files.keys() - images.faults.keys()
+  for name in sorted(lost):
+    faults.append(
+        f"{labels.files[name]}: label without an image; expected {name}.png or "
+        f".jpg in {images.path}. Add the image or remove the label."
+    )
+  both = sorted(images.files.keys() & labels.files.keys())
+  return [Pair(n, images.files[n], labels.files[n]) for n in both], faults
+
+
+def _missing_label(name: str, images: Folder, labels: Folder) -> str:
+  image = images.files[name]
+  folder = labels.path / image.relative_to(images.path).parent
+  return (
+      f"{image}: label is missing; expected "
+      f"{folder / name.rpartition('/')[2]}{labels.end}.png. Add the label or "
+      "remove the image."
+  )
+
+
+def select(
+    places: Mapping[str, str], images: Folder, labels: Folder
+) -> tuple[list[Pair], list[str]]:
+  """Returns the pairs of a list, and the faults.
+
+  Args:
+    places: The ids in order, each with the place it is listed at.
+    images: Where the images are.
+    labels: Where the labels are.
+  """
+  pairs, faults = [], []
+  for name, place in places.items():
+    fault = images.faults.get(name) or labels.faults.get(name)
+    if not fault and name not in images.files:
+      fault = (
+          f"{place}: image {name} is missing; expected {name}.png or .jpg in "
+          f"{images.path}. Add the file or remove the line."
+      )
+    elif not fault and name not in labels.files:
+      fault = _missing_label(name, images, labels)
+    if fault:
+      faults.append(fault)
+    else:
+      pairs.append(Pair(name, images.files[name], labels.files[name]))
+  return pairs, faults
+
+
+def shared_ids(found: Mapping[str, Sequence[Pair]]) -> list[str]:
+  """Returns a fault for each id in two splits: results would mean nothing."""
+  first, faults = {}, []
+  for split, pairs in found.items():
+    for pair in pairs:
+      other = first.setdefault(pair.name, split)
+      if other != split:
+        faults.append(
+            f"{pair.image}: id {pair.name} is in {split} and in {other}; "
+            "expected each id in one split. Remove it from one, or results on "
+            "it mean nothing."
+        )
+  return faults
+
+
+def read_list(
+    list_file: pathlib.Path,
+) -> tuple[dict[str, list[str]], list[str]]:
+  """Returns the one or two fields of each line by `file:line`, and the faults.
+
+  Raises:
+    UserError: The list cannot be read.
+  """
+  text = files.read_text(
+      list_file,
+      what="a text file, an image and its label or a name per line",
+      remedy="Replace the list, remove it, or pass --any_size to leave a "
+      "published split out.",
+  )
+  lines, faults = {}, []
+  for number, line in enumerate(text.splitlines(), start=1):
+    place = f"{list_file}:{number}"
+    # Names with blanks in them take a tab.
+    fields = line.split("\t") if "\t" in line.strip() else line.split()
+    fields = [field.strip().replace("\\", "/") for field in fields]
+    if len(fields) > 2 or not all(f and f.isprintable() for f in fields):
+      faults.append(
+          f"{place}: found {line.strip()[:200]!r}; expected an image and its "
+          "label with a blank or a tab between, or a name. Mend the line."
+      )
+    elif fields:
+      lines[place] = fields
+  return lines, faults
+
+
+def read_ids(list_file: pathlib.Path) -> tuple[dict[str, str], list[str]]:
+  """Returns the places by the ids of a published list, and the faults.
+
+  Only the names of files count: published lists carry the path of their
+  author's machine.
+
+  Raises:
+    UserError: The list cannot be read.
+  """
+  lines, faults = read_list(list_file)
+  places = {}
+  for place, fields in lines.items():
+    names = [without_suffix(field).rpartition("/")[2] for field in fields]
+    if len(set(names)) > 1:
+      faults.append(
+          f"{place}: found {' '.join(fields)!r}; expected a name, or an image "
+          "and a label of the same name. Mend the line."
+      )
+    elif names[0] in places:
+      faults.append(
+          f"{place}: id {names[0]} occurs twice, first in {places[names[0]]}; "
+          "expected each id once. Remove one line."
+      )
+    else:
+      places[names[0]] = place
+  return places, faults
+
+
+def without_suffix(name: str) -> str:
+  """Returns a name without the suffix of an image; ids may hold dots."""
+  stem, dot, suffix = name.rpartition(".")
+  return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def find_root(
+    source: pathlib.Path,
+    inside: Iterable[str],
+    marks: Iterable[str],
+    layouts: str,
+) -> pathlib.Path:
+  """Returns the folder that a layout starts at.
+
+  Args:
+    source: The user's folder.
+    inside: Where in it the layout may start; `""` is the folder itself.
+    marks: Folders of which one has to be there for it to be the layout.
+    layouts: All known layouts, for the message.
+
+  Raises:
+    UserError: No known layout; says what is there instead.
+  """
+  for root in (source / name for name in inside):
+    if any(os.path.isdir(root / mark) for mark in marks):
+      return root
+  raise unknown_layout(source, layouts)
+
+
+def unknown_layout(source: pathlib.Path, layouts: str) -> errors.UserError:
+  """Returns the error for a folder that holds something else."""
+  state = "no such folder"
+  if os.path.isdir(source):
+    names = sorted(files.printable(name) for name in names_in(source))
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    state = f"no known layout (it holds {shown or 'nothing'})"
+  return errors.UserError(
+      f"{source}: {state}; expected {layouts}. Pass the folder that holds "
+      "them as --source."
+  )
+
+
+def names_in(folder: pathlib.Path) -> list[str]:
+  """Returns what a folder holds, sorted; `UserError` if it is unreadable."""
+  try:
+    return sorted(os.listdir(folder))
+  except OSError as error:
+    raise _unreadable(error) from error
+
+
+def is_foreign(path: pathlib.Path) -> bool:
+  """Whether a file is none of images: notes, metadata, hidden files."""
+  # Archives made on a Mac hold a "._name.png" beside every file.
+  suffix = path.suffix.lower()
+  known = (*IMAGE_SUFFIXES, ".mat", *_OTHER_SUFFIXES)
+  return path.name.startswith(".") or suffix not in known
+
+
+def _walk(folder: pathlib.Path, nested: bool) -> Iterator[pathlib.Path]:
+  """Yields all that is no folder, in the order of names."""
+
+  def fail(error):
+    raise _unreadable(error) from error
+
+  for root, folders, names in os.walk(folder, onerror=fail):
+    folders[:] = sorted(f for f in folders if nested and f[0] != ".")
+    parent = pathlib.Path(root)
+    yield from (parent / name for name in sorted(names))
+
+
+def _unreadable(error: OSError) -> errors.UserError:
+  return errors.UserError(
+      f"{files.printable(error.filename)}: cannot be read ({error.strerror}); "
+      "expected a folder of images or labels. Check its permissions."
+  )

@@ -1,0 +1,265 @@
+"""Looks at images and their labels one by one, in several processes."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import concurrent.futures
+from concurrent.futures import process
+import contextlib
+import dataclasses
+import hashlib
+import multiprocessing
+import os
+import pathlib
+import signal
+from typing import Any
+
+import cv2
+import numpy as np
+import rich.console
+import rich.progress
+
+from ctxseg_jax import errors
+from ctxseg_jax import files
+from ctxseg_jax.data import finding
+from ctxseg_jax.data import headers
+from ctxseg_jax.data import images
+from ctxseg_jax.data import spec as spec_lib
+
+_CHUNK = 8  # Pairs handed to a process at once.
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+  """What one pair turned out to be.
+
+  Attributes:
+    identity: Its file, or its name where it has none: the same in two splits
+      is one example that both hold.
+    fault: What is wrong with it, in a line; empty if nothing is.
+    notes: What is odd about it, a line each.
+    is_turned: Whether its EXIF orientation turns or mirrors the image.
+    num_bytes: Size of what was read.
+    digest: Of the pixels of the image; None if they cannot be read.
+    known: int64 [256], pixels by train id or `ignore_label`; None without a
+      label that can be read.
+    unknown: int64 [256], pixels by the ids that no class has.
+    sums: SHA-256 by file, if asked for.
+  """
+
+  identity: str
+  fault: str = ""
+  notes: tuple[str, ...] = ()
+  is_turned: bool = False
+  num_bytes: int = 0
+  digest: bytes | None = None
+  known: np.ndarray | None = None
+  unknown: np.ndarray | None = None
+  sums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+Read = Callable[[spec_lib.DatasetSpec, Any], Scan]
+
+
+def scan_example(
+    spec: spec_lib.DatasetSpec, example: spec_lib.Example, item: Any
+) -> Scan:
+  """Scans what was read of an item of `spec.find`.
+
+  Raises:
+    UserError: The decoder of training does not read the image.
+  """
+  paths = _paths(item)
+  place = str(paths[0]) if paths else example.name
+  # A split without public labels is not one of ignored pixels.
+  label = example.label
+  if isinstance(item, finding.Pair) and item.label is None:
+    label = np.zeros((0, 0), np.uint8)
+  return _scan(spec, place, example.image, label)
+
+
+def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
+  """Reads and scans an item of `spec.find`."""
+  paths = _paths(item)
+  identity = str(paths[0]) if paths else ""
+  num_bytes = sum(os.path.getsize(p) for p in paths if os.path.isfile(p))
+  try:
+    scan = scan_example(spec, spec.read(spec, item), item)
+    return dataclasses.replace(scan, num_bytes=num_bytes or scan.num_bytes)
+  except spec_lib.UnknownValuesError as error:
+    return Scan(
+        identity,
+        fault=str(error),
+        num_bytes=num_bytes,
+        known=error.known,
+        unknown=error.unknown,
+    )
+  except errors.UserError as error:
+    return Scan(identity, fault=str(error), num_bytes=num_bytes)
+
+
+def read_pair_and_sum(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
+  """Scans an item and adds the SHA-256 of its files."""
+  sums = {}
+  for path in filter(os.path.isfile, _paths(item)):
+    with files.open_regular(path) as file:
+      sums[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+  return dataclasses.replace(read_pair(spec, item), sums=sums)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """An example of a prepared dataset.
+
+  Attributes:
+    source: The split it is in.
+    index: Its position.
+  """
+
+  source: Any
+  index: int
+
+
+def read_stored(spec: spec_lib.DatasetSpec, item: Stored) -> Scan:
+  """Scans an example of a prepared dataset."""
+  place = f"{spec.name}/{item.index}"
+  try:
+    try:
+      record = item.source.record(item.index)
+    except Exception as error:  # The reader raises anything on damage.
+      reason = " ".join(str(error).split())
+      raise errors.UserError(
+          f"{place}: cannot be read ({reason}); expected the files as they "
+          "were prepared. Remove the dataset and prepare it again."
+      ) from error
+    place = f"{spec.name}/{record['name'].decode()}"
+    size = images.verify_image(record["image"], place)
+    label = item.source.decode_label(record, place)
+    if label.shape != spec.label_shape(size):
+      raise errors.UserError(
+          f"{place}: label of shape {label.shape} for an image of {size}; "
+          "expected equal sizes. Prepare the dataset again."
+      )
+    spec.check_label(label, place)
+    return _scan(spec, place, record["image"], label)
+  except errors.UserError as error:
+    return Scan(place, fault=str(error))
+
+
+def scan_all(
+    spec: spec_lib.DatasetSpec,
+    items: Sequence[Any],
+    read: Read,
+    num_workers: int,
+) -> Iterator[Scan]:
+  """Yields the scans of items in order, showing a bar on a terminal.
+
+  Args:
+    spec: The dataset.
+    items: What `read` takes.
+    read: Scans an item; of a module, for it goes to other processes.
+    num_workers: Processes that scan; with 0 or 1 it is done in this one.
+
+  Raises:
+    UserError: A process was killed.
+  """
+  with contextlib.ExitStack() as stack:
+    if num_workers > 1 and len(items) > _CHUNK:
+      pool = concurrent.futures.ProcessPoolExecutor(
+          num_workers,
+          # A fork could copy locks of threads that it leaves behind.
+          mp_context=multiprocessing.get_context("spawn"),
+          initializer=_start_worker,
+          initargs=(spec, read),
+      )
+      stack.callback(pool.shutdown, cancel_futures=True)
+      scans = pool.map(_scan_in_worker, items, chunksize=_CHUNK)
+    else:
+      scans = (read(spec, item) for item in items)
+    bar = stack.enter_context(_bar())
+    task = bar.add_task(spec.name, total=len(items), rate="")
+    num_bytes = 0
+    try:
+      for count, scan in enumerate(scans, start=1):
+        num_bytes += scan.num_bytes
+        seconds = bar.tasks[0].elapsed or 0.0
+        if seconds > 0:
+          megabytes = num_bytes / seconds / 1e6
+          rate = f"{count / seconds:.0f} pairs/s {megabytes:.1f} MB/s"
+          bar.update(task, completed=count, rate=rate)
+        yield scan
+    except process.BrokenProcessPool as error:
+      raise errors.UserError(
+          "a process was killed while it read files, perhaps for want of "
+          "memory; expected it to finish. Run it with --num_workers=1."
+      ) from error
+
+
+def _paths(item: Any) -> list[pathlib.Path]:
+  """Returns the files of an item, that of the image first."""
+  paths = (getattr(item, name, None) for name in ("image", "label"))
+  return [path for path in paths if isinstance(path, pathlib.Path)]
+
+
+def _scan(
+    spec: spec_lib.DatasetSpec, place: str, image: bytes, label: np.ndarray
+) -> Scan:
+  # By the decoder of training, which thus has seen every image, too.
+  pixels = images.decode_image(image, place, verify=False)
+  # The fastest one where the processor has instructions for it, as most do.
+  digest = hashlib.sha256(str(pixels.shape).encode())
+  digest.update(np.ascontiguousarray(pixels))
+  return Scan(
+      place,
+      notes=_notes(spec, image, label, place),
+      is_turned=headers.orientation(image) != 1,
+      num_bytes=len(image),
+      digest=digest.digest(),
+      known=np.bincount(label.ravel(), minlength=256),
+  )
+
+
+def _notes(
+    spec: spec_lib.DatasetSpec, image: bytes, label: np.ndarray, place: str
+) -> tuple[str, ...]:
+  notes = []
+  if headers.lacks_end(image):
+    notes.append(
+        f"{place}: PNG without its end; all rows are there and are used. "
+        "Replace the file if you can."
+    )
+  if label.ndim and label.size and (label == spec.ignore_label).all():
+    notes.append(f"{place}: every pixel of the label is ignored.")
+  return tuple(notes)
+
+
+def _bar() -> rich.progress.Progress:
+  console = rich.console.Console(stderr=True)
+  return rich.progress.Progress(
+      rich.progress.TextColumn("{task.description}"),
+      rich.progress.BarColumn(),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TextColumn("{task.fields[rate]}"),
+      rich.progress.TextColumn("ETA"),
+      rich.progress.TimeRemainingColumn(),
+      console=console,
+      transient=True,
+      disable=not console.is_terminal,  # A bar in a log file is noise.
+  )
+
+
+_worker = None  # Specification and reader of this process, if it is a worker.
+
+
+def _start_worker(spec, read):
+  global _worker
+  _worker = (spec, read)
+  cv2.setNumThreads(0)  # The processes are the parallelism.
+  # Sent to the whole group; the parent ends its workers.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _scan_in_worker(item: Any) -> Scan:
+  spec, read = _worker
+  return read(spec, item)
