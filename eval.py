@@ -40,13 +40,11 @@ def main(argv):
   from ctxseg_jax.training import workdir
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
-  data = trained.config["data"]
-  usual = experiment.inference_settings(trained.config)
-  settings = _change(trained, usual, data["crop_size"])
-  usual_protocol = experiment.protocol(trained.config)
-  protocol = _PROTOCOL.value or usual_protocol
-  split = _SPLIT.value or data["eval_split"]
-  data_dir = _DATA_DIR.value or data["data_dir"]
+  run = trained.run
+  settings = _change(trained)
+  protocol = _PROTOCOL.value or run.protocol
+  split = _SPLIT.value or run.data.eval_split
+  data_dir = _DATA_DIR.value or run.data.data_dir
   with progress.shown("evaluating") as report_progress:
     report, _ = evaluate.evaluate(
         trained.predictor(settings),
@@ -61,11 +59,11 @@ def main(argv):
   print(evaluate.describe(report))
   name = evaluate.report_name(
       trained.step,
-      dataclasses.asdict(usual)
+      dataclasses.asdict(run.settings)
       | dict(
-          split=data["eval_split"],
-          protocol=usual_protocol,
-          data_dir=os.path.abspath(data["data_dir"]),
+          split=run.data.eval_split,
+          protocol=run.protocol,
+          data_dir=os.path.abspath(run.data.data_dir),
       ),
       dataclasses.asdict(settings)
       | dict(
@@ -76,10 +74,11 @@ def main(argv):
   print(f"written: {os.path.relpath(path)}")
 
 
-def _change(trained, usual, crop_size):
+def _change(trained):
   """Returns settings with what flags change; refuses flags of other tasks."""
   from ctxseg_jax import errors
 
+  usual = trained.run.settings
   changes = {
       "mode": _MODE.value,
       "flip": _FLIP.value,
@@ -104,7 +103,7 @@ def _change(trained, usual, crop_size):
         f" {', '.join(sorted(trained.task.protocols))}"
     )
   if changes.get("mode") == "slide" and usual.crop_size is None:
-    changes.setdefault("crop_size", tuple(crop_size))
+    changes.setdefault("crop_size", trained.run.augmentation.crop_size)
   try:
     return dataclasses.replace(usual, **changes)
   except ValueError as e:

@@ -42,7 +42,7 @@ def main(argv):
 
   paths = predictions.list_images(_IMAGES.value)
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
-  predictor = trained.predictor(experiment.inference_settings(trained.config))
+  predictor = trained.predictor()
   count = trained.task.write(
       predictor,
       trained.variables,

@@ -1,4 +1,4 @@
-"""Trains a network. Kept short: the work is in ctxseg_jax.loop.
+"""Trains a network. Kept short: the work is in ctxseg_jax.training.loop.
 
   python train.py --config configs/quickstart.py --workdir runs/quickstart
 
@@ -8,15 +8,10 @@ after saving.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from ctxseg_jax import commands
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    help_string="File under configs/, with :variant.",
-    lock_config=True,
-)
+_CONFIG = commands.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder the run writes to.")
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Resume although the config has changed."
@@ -43,7 +38,7 @@ def main(argv):
   import jax
 
   from ctxseg_jax import errors
-  from ctxseg_jax.training import loop
+  from ctxseg_jax import experiment
 
   where = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   flags_of_where = "--coordinator_address, --num_processes and --process_id"
@@ -56,7 +51,7 @@ def main(argv):
       ) from e
   elif where != (None, None, None):
     raise errors.UserError(f"{flags_of_where} need --distributed")
-  loop.train_and_evaluate(
+  experiment.train_and_evaluate(
       _CONFIG.value,
       _WORKDIR.value,
       allow_config_change=_ALLOW_CONFIG_CHANGE.value,

@@ -133,26 +133,16 @@ def time_steps(configs: dict[str, Any], rounds: int) -> dict[str, float]:
   import numpy as np
 
   from ctxseg_jax import experiment
-  from ctxseg_jax.training import optim
   from ctxseg_jax.training import step as step_lib
 
-  mesh = experiment.make_mesh()
+  mesh = step_lib.make_mesh()
   rng = np.random.default_rng(0)
   running = {}
   for name, config in configs.items():
-    plain = config.to_dict()
-    spec = experiment.dataset(plain)
-    model = experiment.build_model(plain, spec)
-    tx, _ = optim.make(plain["optim"], total_steps=config.total_steps)
-    train_step = step_lib.make_train_step(
-        model,
-        tx,
-        mesh,
-        plain["loss"],
-        mean=config.data.mean,
-        std=config.data.std,
-        switches=plain.get("switches"),
-    )
+    run = experiment.parse(config)
+    model, spec = run.model, run.spec
+    tx, _ = run.optimizer.make(run.total_steps)
+    train_step = run.train_step(tx, mesh)
     size = (config.batch_size, *config.data.crop_size)
     batch = {
         "image": rng.integers(0, 256, (*size, 3), np.uint8),
@@ -297,7 +287,6 @@ def main(argv):
   del argv
   from ctxseg_jax import describe
   from ctxseg_jax import experiment
-  from ctxseg_jax.models import network
 
   names = choose(flags.FLAGS.variants)
   configs = {name: config_lib.get_config(name) for name in names}
@@ -310,11 +299,13 @@ def main(argv):
   rows = []
   for name, config in configs.items():
     miou, right = zip(*results[name], strict=True)
-    spec = experiment.dataset(config.to_dict())
-    model = network.build(
-        config.model.to_dict(), spec.num_classes, bn_axis_name=None
+    parsed = experiment.parse(config)
+    size = describe.describe(
+        experiment.build_model(
+            parsed.config["model"], parsed.spec.num_classes
+        ),
+        parsed.augmentation.crop_size,
     )
-    size = describe.describe(model, config.data.crop_size)
     rows.append(
         Row(
             name,

@@ -63,14 +63,10 @@ def row(path: pathlib.Path, module: Any, variant: str) -> str:
   """Returns the line of the table of a config and variant."""
   from ctxseg_jax import describe
   from ctxseg_jax import experiment
-  from ctxseg_jax.models import network
 
-  config = module.get_config(variant).to_dict()
-  model = network.build(
-      config["model"],
-      experiment.dataset(config).num_classes,
-      bn_axis_name=None,
-  )
+  run = experiment.parse(module.get_config(variant))
+  config = run.config
+  model = experiment.build_model(config["model"], run.spec.num_classes)
   # The page says it once for all.
   published = statement(module.__doc__, "Reference", variant).replace(
       " From ImageNet weights.", ""

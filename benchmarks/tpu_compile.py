@@ -18,11 +18,10 @@ import time
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from ctxseg_jax import commands
 
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_CONFIG = commands.define_config()
 _TOPOLOGIES = flags.DEFINE_list(
     "topologies", ["v5e:2x2", "v5e:16x16"], "Names as TPU topologies have them."
 )
@@ -68,7 +67,6 @@ def compile_step(
 
   from ctxseg_jax import errors
   from ctxseg_jax import experiment
-  from ctxseg_jax.training import optim
   from ctxseg_jax.training import step as step_lib
 
   try:
@@ -82,23 +80,12 @@ def compile_step(
         ' (pip install -e ".[tpu]")?'
     ) from e
   mesh = jax.sharding.Mesh(np.array(devices), (step_lib.AXIS,))
-  spec = experiment.dataset(config)
-  model = experiment.build_model(config, spec)
-  tx, _ = optim.make(config["optim"], total_steps=config["total_steps"])
-  step = step_lib.make_train_step(
-      model,
-      tx,
-      mesh,
-      config["loss"],
-      mean=config["data"]["mean"],
-      std=config["data"]["std"],
-  )
-  size = tuple(config["data"]["crop_size"])
+  run = experiment.parse(config)
+  tx, _ = run.optimizer.make(run.total_steps)
+  step = run.train_step(tx, mesh)
+  size = run.augmentation.crop_size
   state, key = jax.eval_shape(
-      lambda: (
-          step_lib.init_state(model, tx, jax.random.key(0), size),
-          jax.random.key(0),
-      )
+      lambda: (run.init_state(tx, jax.random.key(0)), jax.random.key(0))
   )
 
   def shape(x, *axes):
@@ -109,7 +96,7 @@ def compile_step(
   batch = {
       "image": jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8),
       "label": jax.ShapeDtypeStruct(
-          (batch_size, *spec.label_shape(size)), jnp.uint8
+          (batch_size, *run.spec.label_shape(size)), jnp.uint8
       ),
   }
   arguments = (

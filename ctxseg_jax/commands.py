@@ -1,20 +1,26 @@
 """What every command does around its work: flags, error lines, exit codes."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import logging as std_logging
 import os
 import re
+import signal
 import sys
+import threading
 from typing import Any
 
 from absl import app
 from absl import flags
 from absl import logging
 import jaxlib
-from ml_collections import config_flags
+from ml_collections import config_dict
+from ml_collections.config_flags import config_flags
 
 from ctxseg_jax import errors
+from ctxseg_jax import schema
 
 # jaxlib's YNNPACK convolutions have slow weight gradients on CPUs (a whole
 # ResNet-50 step is 1.8 times faster without them). The flag is experimental
@@ -22,34 +28,83 @@ from ctxseg_jax import errors
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2",)
 
+_SECONDS_TO_STOP = 5.0  # From an interruption to the end of the process.
+
+
+def define_config() -> flags.FlagHolder:
+  """Defines `--config`, whose values `--config.KEY=VALUE` override.
+
+  The value is a `ConfigDict`; None without the flag. What is overridden is a
+  `schema.Text` in it, converted when `experiment.parse` knows its type: so
+  every option can be given, also those that the file does not name.
+  """
+  return flags.DEFINE(
+      config_flags.ConfigFileFlagParser("config", lock_config=False),
+      "config",
+      None,
+      "File under configs/, with :variant. --config.KEY=VALUE overrides"
+      " any option; `python -m ctxseg_jax.describe --options` lists them.",
+  )
+
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
   """Runs a command's main, then exits with the code of what happened.
 
-  A `UserError` is one line on standard error and its exit code; so is a flag
-  or a config that cannot be read. Anything else is a bug and keeps its
+  A `UserError` is one line on standard error and its exit code; so are a flag
+  or a config that cannot be read, a file that cannot be read or written
+  (exit 2) and an interruption (exit 130). Anything else is a bug and keeps its
   traceback.
 
   Args:
     main: Takes the arguments that are no flags.
   """
+  signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
   log_own_lines()
+  with guarded():
+    # Texts of other alphabets are legible, or escaped, under LANG=C too.
+    for stream in (sys.stdout, sys.stderr):
+      stream.reconfigure(errors="backslashreplace")
 
-  def guarded(argv):
-    if len(argv) > 1:
-      fail(f"unexpected argument {argv[1]!r}; flags start with --", 2)
-    try:
-      main(argv)
-    except errors.Preempted as e:
-      print(e, file=sys.stderr, flush=True)
-      sys.exit(e.exit_code)
-    except errors.UserError as e:
-      fail(str(e), e.exit_code)
-    except KeyboardInterrupt:
-      fail("interrupted", 130)
+    def guarded_main(argv):
+      if len(argv) > 1:
+        fail(f"unexpected argument {argv[1]!r}; flags start with --", 2)
+      with guarded():
+        main(argv)
 
-  app.run(guarded, flags_parser=_parse_flags)
+    app.run(guarded_main, flags_parser=_parse_flags)
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+  """Ends the process with one line and its exit code for what is no bug."""
+  try:
+    yield
+  except errors.Preempted as e:
+    print(e, file=sys.stderr, flush=True)
+    sys.exit(e.exit_code)
+  except errors.UserError as e:
+    fail(str(e), e.exit_code)
+  except OSError as e:
+    if e.strerror is None:
+      raise  # Not of the operating system.
+    place = f"{e.filename}: " if e.filename is not None else ""
+    fail(f"{place}{e.strerror}; mend that and run the command again", 2)
+  except KeyboardInterrupt:
+    fail("interrupted", 130)
+
+
+def _interrupt(number, frame):
+  """Raises KeyboardInterrupt, and sees to it that it ends the process.
+
+  An exception in a callback of a library, such as a finaliser, is printed and
+  forgotten; then the process is ended here.
+  """
+  del number, frame
+  watch = threading.Timer(_SECONDS_TO_STOP, os._exit, (130,))
+  watch.daemon = True
+  watch.start()
+  raise KeyboardInterrupt
 
 
 def log_own_lines() -> None:
@@ -85,10 +140,9 @@ def fail(message: str, code: int) -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
+  argv, overrides = _split_overrides(argv)
   try:
     arguments = flags.FLAGS(argv)
-  except (KeyError, AttributeError) as e:
-    fail(_explain_key(str(e), argv), 2)
   except Exception as e:  # A config file can raise anything.
     text = str(e)
     if "Traceback (" in text:
@@ -96,31 +150,41 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
       flag = text.partition(": ")[0]
       text = f"{flag}: {text.strip().splitlines()[-1]}"
     fail(text or repr(e), 2)
-  if "config" in flags.FLAGS and flags.FLAGS["config"].present:
+  config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+  if overrides and config is None:
+    fail(f"--config.{overrides[0][0]}: needs --config", 2)
+  if config is not None:
     try:
-      # A command may do without, and then it is None.
-      getattr(flags.FLAGS.config, "to_dict", None)
-    except OSError:  # ml_collections tells of a missing file on first use.
-      name = config_flags.get_config_filename(flags.FLAGS["config"])
-      fail(f"--config: there is no file {name}", 2)
+      plain = config.to_dict()
+    except OSError as e:  # A missing file is reported on first use.
+      fail(f"--config: {str(e).splitlines()[0]}; expected a file", 2)
+    for key, value in overrides:
+      plain = schema.override(plain, key, value)
+    flags.FLAGS["config"].value = config_dict.ConfigDict(plain)
   return arguments
 
 
-def _explain_key(text: str, argv: Sequence[str]) -> str:
-  """Says which override names a key that the config does not have.
+def _split_overrides(argv):
+  """Returns the arguments without overrides of the config, and those.
 
-  Args:
-    text: What ml_collections says: the last part of the key, in quotes, and
-      perhaps 'Did you mean "near" instead of "key"?'.
-    argv: The arguments, to find the whole key in.
+  `--config.a=1`, `--config.a 1`, `--config.a` (True), `--noconfig.a` (False).
   """
-  near = re.search(r'mean "(\w+)" instead', text)
-  for argument in argv[1:]:
-    flag = argument.partition("=")[0]
-    for part in flag.split(".")[1:]:
-      if re.search(rf"\b{re.escape(part)}\b", text) and (
-          near is None or part != near[1]
-      ):
-        hint = f", did you mean {near[1]!r}?" if near else ""
-        return f"{flag}: the config has no key {part!r}{hint}"
-  return text
+  rest, overrides = [], []
+  remaining = list(argv)
+  while remaining:
+    argument = remaining.pop(0)
+    if argument == "--":
+      rest += [argument, *remaining]
+      break
+    found = re.fullmatch(r"--?(no)?config\.([^=]+)(=.*)?", argument, re.DOTALL)
+    if not found:
+      rest.append(argument)
+    elif found[3]:
+      overrides.append((found[2], found[3][1:]))
+    elif found[1]:
+      overrides.append((found[2], "False"))
+    elif remaining and not remaining[0].startswith("-"):
+      overrides.append((found[2], remaining.pop(0)))
+    else:
+      overrides.append((found[2], "True"))
+  return rest, overrides

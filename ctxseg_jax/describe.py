@@ -3,8 +3,10 @@
   python -m ctxseg_jax.describe --config configs/quickstart.py
   python -m ctxseg_jax.describe --config C --size 513,513 --depth 3
   python -m ctxseg_jax.describe --config C --json
+  python -m ctxseg_jax.describe --options
 
 Nothing is computed and no data set is read: the network is only traced.
+--options lists every option that a config can have.
 """
 
 import collections
@@ -19,11 +21,11 @@ from absl import flags
 import flax
 import jax
 import jax.numpy as jnp
-from ml_collections import config_flags
 
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax import options
 from ctxseg_jax.models import macs
 from ctxseg_jax.models import network
 
@@ -246,15 +248,18 @@ def main(argv: Sequence[str]) -> None:
   del argv
   # Tracing takes no accelerator away from a run, nor waits for one.
   jax.config.update("jax_platforms", "cpu")
-  config = experiment.resolve(flags.FLAGS.config.to_dict())
-  experiment.check(config)
-  spec = experiment.dataset(config)
-  train_size = experiment.augmentation(config, spec).crop_size
+  if flags.FLAGS.options:
+    print(options.page() if flags.FLAGS.markdown else options.text())
+    return
+  if flags.FLAGS.config is None:
+    raise errors.UserError("--config: missing; or pass --options")
+  run = experiment.parse(flags.FLAGS.config)
+  train_size = run.augmentation.crop_size
   size = train_size
   if flags.FLAGS.size is not None:
     size = parse_size(flags.FLAGS.size)
   report = describe(
-      network.build(config["model"], spec.num_classes, bn_axis_name=None),
+      experiment.build_model(run.config["model"], run.spec.num_classes),
       size,
       train_size=train_size,
       depth=flags.FLAGS.depth,
@@ -264,15 +269,12 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
   # Not on import: a process may import several commands.
-  config_flags.DEFINE_config_file(
-      "config",
-      help_string="File under configs/, with :variant.",
-      lock_config=True,
-  )
+  commands.define_config()
   flags.DEFINE_string("size", None, "H,W of the image; default: crop size.")
   flags.DEFINE_integer(
       "depth", 2, "Levels of modules to list; 1: parts.", lower_bound=1
   )
   flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
-  flags.mark_flag_as_required("config")
+  flags.DEFINE_bool("options", False, "List every option of a config.")
+  flags.DEFINE_bool("markdown", False, "With --options: as docs/options.md.")
   commands.run(main)

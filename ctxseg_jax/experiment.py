@@ -1,4 +1,7 @@
-"""From a config, or a finished work dir, to the objects it describes."""
+"""From a config, or a finished work dir, to the typed values it describes.
+
+Nothing below this module looks at a key of a config again.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -6,207 +9,294 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import numpy as np
+import ml_collections
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
-from ctxseg_jax import settings
+from ctxseg_jax import losses
+from ctxseg_jax import schema
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
+from ctxseg_jax.data import options as options_lib
 from ctxseg_jax.data import spec as spec_lib
-from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import tasks
+from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.models import network
+from ctxseg_jax.pretrained import loading
 from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training import loop
+from ctxseg_jax.training import optim
+from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir as workdir_lib
 
-_KEYS = ("seed", "batch_size", "total_steps", "data", "model", "loss", "optim")
-_PERIODS = ("log_every", "checkpoint_every", "eval_every", "max_to_keep")
-_DATA_KEYS = ("name", "data_dir", "train_split", "eval_split", "mean", "std")
-_OWN_DATA_KEYS = ("root", "spec")  # Of a user's own dataset alone.
+Config = Mapping[str, Any] | ml_collections.ConfigDict
 
-# A resume may change these: they move no number of the training.
-FREE_KEYS = (
-    *("data.data_dir", "data.root", "data.num_workers", "eval"),
-    *_PERIODS,
-)
+SECTIONS = ("data", "model", "loss", "optim", "eval", "init_from")
+
+# Fields of the parts of a network that are not their own options.
+SHARED = ("num_classes", *schema.options(network.Common))
+# Fields that follow from others.
+_FROM_DATA = ("pad_color", "ignore_label")
+_OWN_DATA = ("root", "spec")
+_SCHEDULES = {"schedule": optim.SCHEDULES}
 
 
-def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a config with what it refers to written down in it.
+def train_and_evaluate(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    *,
+    allow_config_change: bool = False,
+) -> step_lib.TrainState:
+  """Trains as a config says; see `training.loop.train_and_evaluate`."""
+  return loop.train_and_evaluate(
+      parse(config), workdir, allow_config_change=allow_config_change
+  )
 
-  These are the classes of a user's own dataset, which are in its folder. The
-  work dir keeps the resolved config, so that its network can be used without.
+
+def parse(config: Config) -> run_lib.Run:
+  """Returns the run that a config describes, with every value checked.
+
+  `run.config` is complete: it has every option of the parts that the config
+  chooses, and the classes of a user's own dataset, so that neither a later
+  change of a default nor of the dataset's folder changes it.
+
+  Args:
+    config: One experiment; see `configs/`. Values may be `schema.Text`.
 
   Raises:
-    UserError: The folder is missing or faulty.
+    UserError: An unknown or missing key, a value of another type or out of
+      bounds, values that do not fit together, or a faulty folder of own data.
   """
-  if not isinstance(config.get("data"), Mapping):
-    return dict(config)  # `check` says what is wrong with it.
-  return {**config, "data": datasets.resolve(config["data"])}
+  if isinstance(config, ml_collections.ConfigDict):
+    config = config.to_dict()
+  top = {k: v for k, v in dict(config).items() if k not in SECTIONS}
+  done = schema.complete([run_lib.RunOptions], top, "")
+  section = {name: config.get(name) or {} for name in SECTIONS}
 
-
-def check(config: Mapping[str, Any]) -> None:
-  """Refuses keys that nothing reads, before anything is built.
-
-  Raises:
-    UserError: Names the key and the nearest known one.
-  """
-  settings.check_keys(
-      config, (*_PERIODS, "eval", "init_from", "switches"), "", required=_KEYS
-  )
-  chosen = task(config)
-  own = _OWN_DATA_KEYS if config["data"]["name"] == custom.NAME else ()
-  settings.check_keys(
-      config["data"],
-      (*_data_keys(chosen), *own, "num_workers"),
-      "data",
-      required=_DATA_KEYS,
-  )
-  settings.check_keys(
-      config.get("eval", {}),
-      (
-          *(field.name for field in dataclasses.fields(chosen.settings)),
-          *(("protocol",) if chosen.protocols else ()),
-          "num_pictures",
-      ),
+  done["data"], spec = complete_data(section["data"])
+  task = TASKS[spec.task]
+  done["model"] = complete_model(section["model"])
+  done["loss"] = complete_terms(section["loss"])
+  done["optim"] = complete_optimizer(section["optim"])
+  done["eval"] = schema.complete(
+      [task.settings, run_lib.EvalOptions],
+      section["eval"],
       "eval",
+      given=() if task.protocols else ("protocol",),
   )
-  for key in ("batch_size", "total_steps", *_PERIODS):
-    value = config.get(key, 1)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      raise errors.UserError(
-          f"config: {key}: expected a positive integer, got {value!r}"
-      )
-  for key, value in _numbers(config).items():
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-      raise errors.UserError(f"config: {key}: expected a number, got {value!r}")
-  protocol(config)  # Refuses an unknown one.
-  for key in ("mean", "std"):
-    value = config["data"][key]
-    if len(value) != 3 or (key == "std" and min(value) <= 0):
-      raise errors.UserError(
-          f"config: data.{key}: expected three numbers, one per RGB channel"
-          f" (0 to 255{', above 0' if key == 'std' else ''}), got {value!r}"
-      )
+  if task.protocols:
+    wanted = done["eval"]["protocol"] or task.protocols[0]
+    known = dict.fromkeys(task.protocols)
+    schema.lookup(known, wanted, "config: eval.protocol")
+    done["eval"]["protocol"] = wanted
+  done["init_from"] = schema.complete(
+      [loading.InitFrom], section["init_from"], "init_from"
+  )
 
-
-def _numbers(config):
-  """Returns the numbers that only compiled code would look at, by key."""
-  optimizer = config["optim"]
-  numbers = {
-      f"optim.{key}": optimizer[key]
-      for key in ("learning_rate", "momentum", "weight_decay")
-      if key in optimizer
-  }
-  for part, value in optimizer.get("lr_multipliers", {}).items():
-    numbers[f"optim.lr_multipliers.{part}"] = value
-  for output, term in config["loss"].items():
-    numbers[f"loss.{output}.weight"] = term.get("weight", 1.0)
-    numbers[f"loss.{output}.start_step"] = term.get("start_step", 0)
-  for name, step in config.get("switches", {}).items():
-    numbers[f"switches.{name}"] = step
-  return numbers
-
-
-def _data_keys(chosen: tasks.Task) -> list[str]:
-  """Returns the keys of the section `data` that the augmentation has."""
-  return [
-      field.name
-      for field in dataclasses.fields(chosen.augmentation)
-      if field.name not in ("pad_color", "ignore_label")
-  ]
-
-
-def dataset(config: Mapping[str, Any]) -> spec_lib.DatasetSpec:
-  """Returns the specification of the config's data set."""
-  return datasets.from_config(config["data"])
-
-
-def task(config: Mapping[str, Any]) -> tasks.Task:
-  """Returns the task of the config's data set."""
-  return tasks.TASKS[dataset(config).task]
-
-
-def protocol(config: Mapping[str, Any]) -> str | None:
-  """Returns by which rule the config wants to be scored; None if by the one."""
-  known = task(config).protocols
-  if not known:
-    return None
-  name = config.get("eval", {}).get("protocol", known[0])
-  return settings.lookup(
-      dict(zip(known, known, strict=True)), name, "config: eval.protocol"
+  init_from = schema.build(loading.InitFrom, done["init_from"], "init_from")
+  return schema.build(
+      run_lib.Run,
+      done,
+      "the config",
+      given=dict(
+          config=done,
+          data=schema.build(options_lib.DataOptions, done["data"], "data"),
+          spec=spec,
+          augmentation=build_augmentation(done["data"], spec),
+          model=build_model(
+              done["model"], spec.num_classes, bn_axis_name=step_lib.AXIS
+          ),
+          terms=build_terms(done["loss"]),
+          optimizer=build_optimizer(done["optim"]),
+          settings=schema.build(task.settings, done["eval"], "eval"),
+          protocol=done["eval"].get("protocol"),
+          num_pictures=done["eval"]["num_pictures"],
+          init_from=init_from if init_from.path else None,
+      ),
   )
 
 
-def augmentation(
-    config: Mapping[str, Any], spec: spec_lib.DatasetSpec
-) -> transforms.Augmentation | transforms.PaddedCrop:
-  """Returns what is done to each training example."""
-  data = config["data"]
-  chosen = tasks.TASKS[spec.task]
-  return settings.build(
-      chosen.augmentation,
-      {key: data[key] for key in _data_keys(chosen) if key in data},
+def complete_data(
+    section: Mapping[str, Any],
+) -> tuple[dict[str, Any], spec_lib.DatasetSpec]:
+  """Returns the complete section `data`, and the data set that it names.
+
+  Raises:
+    UserError: As `parse`.
+  """
+  mine = schema.options(options_lib.DataOptions)
+  schema.check_keys(section, section, "data")
+  own = schema.complete(
+      [options_lib.DataOptions],
+      {key: value for key, value in section.items() if key in mine},
       "data",
-      pad_color=tuple(data["mean"]),
-      ignore_label=spec.ignore_label,
+  )
+  is_own = own["name"] == custom.NAME
+  spec = datasets.open_spec(own["name"], own["root"], own["spec"])
+  done = schema.complete(
+      [options_lib.DataOptions, TASKS[spec.task].augmentation],
+      section,
+      "data",
+      given=_FROM_DATA if is_own else (*_FROM_DATA, *_OWN_DATA),
+  )
+  if is_own:
+    done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
+    done["spec"] = custom.to_record(spec)
+  return done, spec
+
+
+def build_augmentation(
+    section: Mapping[str, Any], spec: spec_lib.DatasetSpec
+) -> Any:
+  """Returns what is done to training examples, of a complete section."""
+  return schema.build(
+      TASKS[spec.task].augmentation,
+      section,
+      "data",
+      given=dict(
+          pad_color=tuple(section["mean"]), ignore_label=spec.ignore_label
+      ),
+  )
+
+
+def complete_model(section: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the complete section `model`.
+
+  Raises:
+    UserError: As `parse`.
+  """
+  shared = schema.options(network.Common)
+  schema.check_keys(section, section, "model")
+  common = schema.complete(
+      [network.Common],
+      {key: value for key, value in section.items() if key in shared},
+      "model",
+      given=("axis_name",),
+  )
+  return common | schema.complete(
+      [network.SegmentationModel],
+      {key: value for key, value in section.items() if key not in shared},
+      "model",
+      given=SHARED,
+      parts=network.PARTS,
   )
 
 
 def build_model(
-    config: Mapping[str, Any], spec: spec_lib.DatasetSpec
+    section: Mapping[str, Any],
+    num_classes: int,
+    *,
+    bn_axis_name: str | None = None,
 ) -> network.SegmentationModel:
-  """Returns the network, its batch norms reduced over the mesh."""
-  return network.build(
-      config["model"], spec.num_classes, bn_axis_name=step_lib.AXIS
-  )
-
-
-def make_mesh() -> jax.sharding.Mesh:
-  """Returns the mesh of all devices of all processes, with one axis."""
-  return jax.sharding.Mesh(np.array(jax.devices()), (step_lib.AXIS,))
-
-
-def inference_settings(
-    config: Mapping[str, Any], **changes: Any
-) -> tasks.Settings:
-  """Returns how the config wants predictions to be made.
+  """Returns the network that the section `model` of a config describes.
 
   Args:
-    config: The config.
-    **changes: Fields of the task's settings to use instead.
+    section: `backbone`, `head` and perhaps `aux_head`, each a `name` and its
+      fields; fields of `network.SegmentationModel` and `network.Common`.
+    num_classes: Number of classes of the data set.
+    bn_axis_name: Mesh axis over which batch norms are reduced; None outside
+      `shard_map`.
+
+  Raises:
+    UserError: As `parse`.
   """
-  target = task(config).settings
-  fields = {field.name for field in dataclasses.fields(target)}
-  section = {
-      key: tuple(value) if isinstance(value, list) else value
-      for key, value in config.get("eval", {}).items()
-      if key in fields
-  }
-  return settings.build(target, section | changes, "eval")
-
-
-def build_predictor(
-    config: Mapping[str, Any],
-    model: network.SegmentationModel,
-    mesh: jax.sharding.Mesh,
-    how: tasks.Settings,
-) -> batching.Predictor:
-  """Returns the predictor of a model with the config's normalisation."""
-  data = config["data"]
-  return task(config).make_predictor(
-      model,
-      mesh,
-      mean=data["mean"],
-      std=data["std"],
-      settings=how,
-      crop_size=data["crop_size"],
+  section = complete_model(section)
+  common = schema.build(
+      network.Common, section, "model", given=dict(axis_name=bn_axis_name)
   )
+  return schema.build(
+      network.SegmentationModel,
+      section,
+      "model",
+      given=dict(
+          num_classes=num_classes,
+          norm=common.norm,
+          align_corners=common.align_corners,
+          dtype=getattr(jnp, common.dtype),
+      ),
+      parts=network.PARTS,
+  )
+
+
+def complete_optimizer(section: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the complete section `optim`; without a name it is SGD.
+
+  Raises:
+    UserError: As `parse`.
+  """
+  schema.check_keys(section, section, "optim")
+  return schema.complete_part(
+      {"name": "sgd", **section}, optim.OPTIMIZERS, "optim", parts=_SCHEDULES
+  )
+
+
+def build_optimizer(section: Mapping[str, Any]) -> optim.Optimizer:
+  """Returns the optimiser that the section `optim` of a config describes.
+
+  Raises:
+    UserError: As `parse`.
+  """
+  section = complete_optimizer(section)
+  target = optim.OPTIMIZERS[section["name"]]
+  return schema.build(target, section, "optim", parts=_SCHEDULES)
+
+
+def complete_terms(section: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the complete section `loss`; a term that is None is left out.
+
+  Raises:
+    UserError: As `parse`.
+  """
+  schema.check_keys(section, section, "loss")
+  done = {
+      name: _complete_term(name, term)
+      for name, term in section.items()
+      if term not in (None, "None")
+  }
+  if not done:
+    raise errors.UserError(
+        "config: loss: no terms; expected at least one, such as"
+        " dict(ce=dict(output='logits', loss='softmax_cross_entropy'))"
+    )
+  return done
+
+
+def _complete_term(name, section):
+  where = f"loss.{name}"
+  schema.check_keys(section, section, where)
+  if "loss" not in section:
+    raise errors.UserError(
+        f"config: missing key '{where}.loss'; known losses:"
+        f" {', '.join(sorted(losses.LOSSES))}"
+    )
+  loss = schema.lookup(losses.LOSSES, section["loss"], f"config: {where}.loss")
+  given = ["loss", "ignore_label"]
+  if section["loss"] not in losses.PIXEL_LOSSES:
+    given.append("denominator")
+  targets = [losses.Term, loss]
+  options = {"output": name} | schema.own_options(section, "loss", targets)
+  return {"loss": str(section["loss"])} | schema.complete(
+      targets, options, where, given=given
+  )
+
+
+def build_terms(section: Mapping[str, Any]) -> dict[str, losses.Term]:
+  """Returns the terms that the section `loss` of a config describes, by name.
+
+  Raises:
+    UserError: As `parse`.
+  """
+  terms = {}
+  for name, term in complete_terms(section).items():
+    where = f"loss.{name}"
+    loss = schema.build(losses.LOSSES[term["loss"]], term, where)
+    terms[name] = schema.build(losses.Term, term, where, given=dict(loss=loss))
+  return terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,28 +304,42 @@ class Trained:
   """A trained network and what it takes to use it.
 
   Attributes:
-    config: The resolved config, plain dicts.
-    spec: The data set it was trained on.
+    run: The parsed config it was trained with.
     mesh: All devices.
-    model: The network.
     variables: Its variables, replicated over the mesh.
     step: The training step they are from.
   """
 
-  config: dict[str, Any]
-  spec: spec_lib.DatasetSpec
+  run: run_lib.Run
   mesh: jax.sharding.Mesh
-  model: network.SegmentationModel
   variables: Any
   step: int
 
   @property
-  def task(self) -> tasks.Task:
-    return tasks.TASKS[self.spec.task]
+  def config(self) -> dict[str, Any]:
+    return self.run.config
 
-  def predictor(self, how: tasks.Settings) -> batching.Predictor:
-    """Returns a predictor of the network."""
-    return build_predictor(self.config, self.model, self.mesh, how)
+  @property
+  def spec(self) -> spec_lib.DatasetSpec:
+    return self.run.spec
+
+  @property
+  def model(self) -> network.SegmentationModel:
+    return self.run.model
+
+  @property
+  def task(self) -> tasks.Task:
+    return TASKS[self.run.spec.task]
+
+  def predictor(
+      self, settings: tasks.Settings | None = None
+  ) -> batching.Predictor:
+    """Returns a predictor of the network.
+
+    Args:
+      settings: How predictions are made; None is as in the config.
+    """
+    return self.run.predictor(self.mesh, settings)
 
 
 def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
@@ -249,22 +353,22 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
     UserError: No work dir, no such checkpoint, or it is damaged.
   """
   path = files.local_path(workdir, "--workdir")
-  config = workdir_lib.read_config(path)
-  check(config)
-  spec = dataset(config)
-  mesh = make_mesh()
-  model = build_model(config, spec)
+  run = parse(workdir_lib.read_config(path))
   if which == "best":
     state, _, step = checkpoint.load(path / "best")
   elif which == "last":
     state, _, step = checkpoint.load(path / "checkpoints")
-  elif which.isdigit():
+  elif which.isdecimal():
     state, _, step = checkpoint.load(path / "checkpoints", step=int(which))
   else:
     raise errors.UserError(
         f"--checkpoint: expected 'best', 'last' or a step, got {which!r}"
     )
-  # A network without batch norm has no state beside its parameters.
-  variables = {"params": state["params"], **state.get("model_state", {})}
+  # Empty collections and an average that is None leave no trace on disk.
+  variables = {
+      "params": state.get("average") or state["params"],
+      **state.get("model_state", {}),
+  }
+  mesh = step_lib.make_mesh()
   variables = jax.device_put(variables, NamedSharding(mesh, P()))
-  return Trained(config, spec, mesh, model, variables, int(step))
+  return Trained(run, mesh, variables, int(step))

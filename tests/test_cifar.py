@@ -39,11 +39,8 @@ from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import metrics
 from ctxseg_jax.evaluation import predictions
 from ctxseg_jax.evaluation.tasks import TASKS
-from ctxseg_jax.models import network
 from ctxseg_jax.models.backbones import cifar_resnet
 from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.training import loop
-from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
 
 # Published, in millions: 2.7 (2.78 cut short), 2.8, 3.5, none, 16.8. The last
@@ -61,7 +58,7 @@ SPEC = cifar10_stand_in.SPEC
 
 
 def build(block="encoding", widen=1, num_codewords=4, dtype="float32"):
-  return network.build(
+  return experiment.build_model(
       dict(
           backbone=dict(
               name="cifar_resnet",
@@ -334,7 +331,7 @@ class NetworksTest(parameterized.TestCase):
 def make_step(num_devices, block="encoding", loss="softmax_cross_entropy"):
   mesh = make_mesh(num_devices)
   model = build(block)
-  tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+  tx, _ = experiment.build_optimizer(dict(learning_rate=0.1)).make(10)
   state = step_lib.init_state(model, tx, jax.random.key(0), (16, 16))
   state = jax.device_put(state, NamedSharding(mesh, P()))
   step = step_lib.make_train_step(
@@ -380,7 +377,7 @@ class StepTest(absltest.TestCase):
     np.testing.assert_array_equal(present, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
 
   def test_maps_of_scores_do_not_fit_classes(self):
-    model = network.build(
+    model = experiment.build_model(
         dict(
             backbone=dict(name="shallow", channels=8),
             head=dict(name="fcn", channels=8),
@@ -388,7 +385,7 @@ class StepTest(absltest.TestCase):
         10,
         bn_axis_name=step_lib.AXIS,
     )
-    tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+    tx, _ = experiment.build_optimizer(dict(learning_rate=0.1)).make(10)
     state = step_lib.init_state(model, tx, jax.random.key(0), (16, 16))
     step = step_lib.make_train_step(
         model,
@@ -868,13 +865,13 @@ class ConfigTest(parameterized.TestCase):
     config = self._config()
     config[section][key] = value
     with self.assertRaisesRegex(errors.UserError, f"'{message}'.*known here"):
-      experiment.check(config)
+      experiment.parse(config)
 
   def test_keys_of_classification_are_refused_in_segmentation(self):
     config = test_configs.load("configs/quickstart.py").get_config().to_dict()
     config["data"]["padding"] = 4
     with self.assertRaisesRegex(errors.UserError, "data.padding"):
-      experiment.check(config)
+      experiment.parse(config)
 
 
 class RunTest(absltest.TestCase):
@@ -894,7 +891,7 @@ class RunTest(absltest.TestCase):
     cls.config.eval.batch_size_per_device = 3
     cls.config.model.backbone.num_codewords = 4
     cls.config.eval_every = 2
-    loop.train_and_evaluate(cls.config, str(cls.folder / "run"))
+    experiment.train_and_evaluate(cls.config, str(cls.folder / "run"))
 
   def test_it_writes_what_a_run_writes(self):
     run = self.folder / "run"
@@ -914,7 +911,7 @@ class RunTest(absltest.TestCase):
     resumed = self.folder / "resumed"
     shutil.copytree(self.folder / "run", resumed)
     shutil.rmtree(resumed / "checkpoints" / "4")
-    loop.train_and_evaluate(self.config, str(resumed))
+    experiment.train_and_evaluate(self.config, str(resumed))
     run = self.folder / "run"
     # The scales drawn in steps 3 and 4 included.
     self.assertEqual(tiny.digest(resumed, 4), tiny.digest(run, 4))
@@ -923,7 +920,7 @@ class RunTest(absltest.TestCase):
 
   def test_predictions_are_those_of_the_network(self):
     trained = experiment.load(self.folder / "run", "last")
-    predictor = trained.predictor(experiment.inference_settings(trained.config))
+    predictor = trained.predictor()
     photos = self.folder / "photos"
     photos.mkdir()
     drawn = [cifar10_stand_in.draw("test", i)[0] for i in range(5)]

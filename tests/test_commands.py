@@ -15,7 +15,6 @@ from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.data import images
 from ctxseg_jax.evaluation import predictions
-from ctxseg_jax.training import loop
 
 MISSPELT_CONFIG = """
 from configs import quickstart
@@ -213,7 +212,7 @@ class ConfigTest(FolderCase):
   )
   def test_mistakes_in_the_config_are_named(self, changes, message):
     with self.assertRaisesRegex(errors.UserError, message) as caught:
-      loop.train_and_evaluate(self.config(changes), str(self.workdir))
+      experiment.train_and_evaluate(self.config(changes), str(self.workdir))
     self.assertNotIn("\n", str(caught.exception))
     self.assertEqual(caught.exception.exit_code, 2)
 
@@ -221,10 +220,10 @@ class ConfigTest(FolderCase):
     # Found when the step is compiled, so the work dir is there already.
     mistake = {"loss.depth_logits": {"loss": "softmax_cross_entropy"}}
     with self.assertRaisesRegex(errors.UserError, "loss.depth_logits"):
-      loop.train_and_evaluate(self.config(mistake), str(self.workdir))
+      experiment.train_and_evaluate(self.config(mistake), str(self.workdir))
     other = {"optim.lr_multipliers": {"haed": 10.0}}
     with self.assertRaisesRegex(errors.UserError, "no part 'haed'"):
-      loop.train_and_evaluate(self.config(other), str(self.workdir))
+      experiment.train_and_evaluate(self.config(other), str(self.workdir))
 
   def test_a_data_set_that_is_not_there_names_the_command(self):
     changes = {"data.name": "camvid", "data.data_dir": str(self.folder)}
@@ -233,12 +232,12 @@ class ConfigTest(FolderCase):
         "ctxseg_jax.data.prepare --dataset camvid --source DIR --data_dir"
         f" {self.folder}",
     ):
-      loop.train_and_evaluate(self.config(changes), str(self.workdir))
+      experiment.train_and_evaluate(self.config(changes), str(self.workdir))
 
   def test_a_work_dir_that_is_a_file(self):
     self.workdir.write_text("")
     with self.assertRaisesRegex(errors.UserError, f"{self.workdir}.* a file"):
-      loop.train_and_evaluate(self.config({}), str(self.workdir))
+      experiment.train_and_evaluate(self.config({}), str(self.workdir))
 
   def test_a_checkpoint_that_is_not_kept_is_told_which_are(self):
     with self.assertRaisesRegex(errors.UserError, r"no step 5.*\[8, 12\]"):

@@ -14,8 +14,6 @@ from ml_collections import config_dict
 
 from configs import common
 from ctxseg_jax import experiment
-from ctxseg_jax import losses
-from ctxseg_jax.training import optim
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATHS = [
@@ -30,13 +28,13 @@ def load(path):
   return importlib.import_module(".".join(pathlib.Path(path).parts)[:-3])
 
 
-def resolved(test, config):
-  """Returns plain dicts, of own data where the config is to be given some."""
+def parsed(test, config):
+  """Returns a parsed config, of own data where it is to be given some."""
   if config.data.name == "custom":
     folder = test.enterContext(tempfile.TemporaryDirectory())
     config.data.root = folder
     miniatures.write_custom(pathlib.Path(folder))
-  return experiment.resolve(config.to_dict())
+  return experiment.parse(config)
 
 
 def networks(module):
@@ -50,29 +48,25 @@ class ConfigsTest(parameterized.TestCase):
   def test_builds_in_every_variant(self, path):
     module = load(path)
     for name in (*networks(module), "smoke"):
-      config = resolved(self, module.get_config(name))
-      experiment.check(config)
-      spec = experiment.dataset(config)
-      model = experiment.build_model(config, spec)
-      experiment.augmentation(config, spec)
-      experiment.inference_settings(config)
-      tx, _ = optim.make(config["optim"], total_steps=config["total_steps"])
+      run = parsed(self, module.get_config(name))
       # Whatever upsamples does it as the network does.
-      for head in (model.head, model.aux_head, getattr(model.head, "host", 0)):
-        if hasattr(head, "align_corners"):
-          self.assertEqual(head.align_corners, model.align_corners)
-      size = config["data"]["crop_size"]
+      head = run.model.head
+      for part in (head, run.model.aux_head, getattr(head, "host", None)):
+        if hasattr(part, "align_corners"):
+          self.assertEqual(part.align_corners, run.model.align_corners)
+      tx, _ = run.optimizer.make(run.total_steps)
+      size = run.augmentation.crop_size
       out, variables = jax.eval_shape(
-          lambda model=model, size=size: model.init_with_output(
+          lambda model=run.model, size=size: model.init_with_output(
               jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
           )
       )
       # The outputs of training: the loss supervises each of them once. A
       # prediction that is a sum of outputs is supervised through these.
       supervised = set(out) - ({"logits"} if "mask_logits" in out else set())
-      self.assertSameElements(supervised, config["loss"])
-      for term in config["loss"].values():
-        self.assertIn(term["loss"], losses.LOSSES)
+      self.assertSameElements(
+          supervised, {term.output for term in run.terms.values()}
+      )
       # Multipliers name parts that exist.
       params = variables["params"]
       jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p)[0], params)

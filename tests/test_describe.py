@@ -15,6 +15,7 @@ import tiny
 
 from ctxseg_jax import describe
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import macs
 from ctxseg_jax.models import network
@@ -230,7 +231,7 @@ def backbone_counts(depth, output_stride, stem, size):
 
 def build(backbone, head, num_classes=21, **config):
   config |= dict(backbone=backbone, head=head)
-  return network.build(config, num_classes, bn_axis_name=None)
+  return experiment.build_model(config, num_classes)
 
 
 def deep_resnet(depth=101):

@@ -16,16 +16,13 @@ import pathlib
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from ctxseg_jax import commands
 from ctxseg_jax import errors
-from ctxseg_jax import settings
+from ctxseg_jax import experiment
 from ctxseg_jax.data import custom
-from ctxseg_jax.data import datasets
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import spec as spec_lib
-from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import pictures
 
 _PER_PAGE = 12
@@ -61,21 +58,13 @@ def browse(
   Raises:
     UserError: The data cannot be read, or the folder not be written.
   """
-  section = datasets.resolve(section)
-  spec = datasets.from_config(section)
+  section, spec = experiment.complete_data(section)
   if spec.task != "segmentation":
     raise errors.UserError(
         f"config: data.name: {spec.name} has one class per image; expected a "
         "dataset of label maps. Choose another."
     )
-  keys = ("crop_size", "scale_range", "rotation", "flip")
-  augmentation = settings.build(
-      transforms.Augmentation,
-      {key: section[key] for key in keys if key in section},
-      "data",
-      pad_color=tuple(section.get("mean", spec.mean)),
-      ignore_label=spec.ignore_label,
-  )
+  augmentation = experiment.build_augmentation(section, spec)
   source = pipeline.open_source(
       spec, section["train_split"], section["data_dir"]
   )
@@ -155,11 +144,7 @@ def main(argv: Sequence[str]) -> None:
 
 def define_flags() -> None:
   """Defines the flags of the command."""
-  config_flags.DEFINE_config_file(
-      "config",
-      help_string="File under configs/, with :variant.",
-      lock_config=True,
-  )
+  commands.define_config()
   flags.DEFINE_string("dataset", None, "Name of a dataset, without a config.")
   flags.DEFINE_string("source", None, "Your folder, with --dataset=custom.")
   flags.DEFINE_string(

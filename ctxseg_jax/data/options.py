@@ -1,6 +1,8 @@
 """The options of a config's section `data` that every dataset has."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class DataOptions:
     num_workers: Processes that load training examples; 0 loads them in the
       training process. The batches are the same.
     root: Your folder of images and labels, for `name="custom"` alone.
+    spec: What the folder turned out to hold; written down when a run starts, so
+      that its network can be used without the folder.
   """
 
   name: str
@@ -31,6 +35,7 @@ class DataOptions:
   std: tuple[float, float, float]
   num_workers: int = 0
   root: str = ""
+  spec: Mapping[str, Any] | None = None
 
   def __post_init__(self):
     for field, is_low in (("mean", lambda v: v < 0), ("std", lambda v: v <= 0)):

@@ -6,11 +6,6 @@ parts over the devices and divides once. Nothing in a loss depends on which
 images share a device: what is no sum over pixels is one over images.
 """
 
-from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
-
 from ctxseg_jax.losses.context import class_presence
 from ctxseg_jax.losses.context import mean_squared_residual
 from ctxseg_jax.losses.context import presence_bce
@@ -20,6 +15,7 @@ from ctxseg_jax.losses.pixels import resize_labels
 from ctxseg_jax.losses.pixels import softmax_cross_entropy
 from ctxseg_jax.losses.regions import dice
 from ctxseg_jax.losses.regions import lovasz_softmax
+from ctxseg_jax.losses.term import Term
 
 __all__ = [
     "class_presence",
@@ -31,9 +27,9 @@ __all__ = [
     "presence_bce",
     "resize_labels",
     "softmax_cross_entropy",
-    "DENOMINATORS",
     "LOSSES",
     "PIXEL_LOSSES",
+    "Term",
 ]
 
 LOSSES = {
@@ -46,21 +42,7 @@ LOSSES = {
     "softmax_cross_entropy": softmax_cross_entropy,
 }
 
-# Losses that are a sum over pixels: what the papers divide it by differs.
+# Losses that are a sum over pixels, which a term's `denominator` divides.
 PIXEL_LOSSES = frozenset(
     {"focal", "ohem_cross_entropy", "softmax_cross_entropy"}
 )
-
-# By what a sum over pixels is divided, of the labelled pixels `count`, the
-# images and all pixels of the global batch. At equal learning rates these are
-# different recipes.
-DENOMINATORS: dict[str, Callable[[jax.Array, int, int], jax.Array]] = {
-    # torch, PyTorch-Encoding, semseg.
-    "labelled": lambda count, images, pixels: count,
-    # mmsegmentation's default, EMANet: ignored pixels count too.
-    "pixels": lambda count, images, pixels: jnp.full_like(count, pixels),
-    # pytorch-deeplab-xception, MFNet: divided by the batch size once more.
-    "labelled_times_images": lambda count, images, pixels: count * images,
-    # The first FCN: the sum itself.
-    "one": lambda count, images, pixels: jnp.ones_like(count),
-}

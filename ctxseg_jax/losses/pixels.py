@@ -13,7 +13,7 @@ def softmax_cross_entropy(
     labels: jax.Array,
     *,
     ignore_label: int = 255,
-    class_weights: Sequence[float] | None = None,
+    class_weights: tuple[float, ...] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes cross-entropy over the pixels that carry a label.
 

@@ -1,21 +1,43 @@
 """The network: a backbone, a head, sometimes an auxiliary head."""
 
-from collections.abc import Mapping
+import dataclasses
 import functools
-from typing import Any
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import errors
-from ctxseg_jax import settings
+from ctxseg_jax.bounds import PositiveFloat
 from ctxseg_jax.models.backbones import BACKBONES
 from ctxseg_jax.models.heads import HEADS
 from ctxseg_jax.models.layers import Norm
 from ctxseg_jax.models.layers import resize_bilinear
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# What each field of a network, or of a part of it, that holds a part of it can
+# be, by name.
+PARTS = {
+    "backbone": BACKBONES,
+    "head": HEADS,
+    "aux_head": HEADS,
+    "host": HEADS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+  """What all parts of a network share.
+
+  Attributes:
+    dtype: Compute dtype; parameters, statistics, logits and losses are float32.
+    norm: The batch norms.
+    align_corners: Convention of all resizing, of images, features and logits:
+      whether the centres of the corner pixels stay in place.
+  """
+
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  norm: Norm = Norm()
+  align_corners: bool = False
 
 
 class SegmentationModel(nn.Module):
@@ -38,8 +60,19 @@ class SegmentationModel(nn.Module):
   head: nn.Module
   aux_head: nn.Module | None = None
   align_corners: bool = False
-  scales: tuple[float, ...] = ()
+  scales: tuple[PositiveFloat, ...] = ()
   upsample_in_training: bool = True
+
+  def __post_init__(self):
+    names = {scale_name(scale, "") for scale in self.scales}
+    if self.scales and (
+        len(names) < len(self.scales) or 1.0 not in self.scales
+    ):
+      raise ValueError(
+          "scales: expected distinct positive factors with 1 among them, as"
+          f" (1.0, 0.75, 0.5), or none, got {self.scales!r}"
+      )
+    super().__post_init__()
 
   def __call__(
       self, images: jax.Array, *, train: bool = False
@@ -100,74 +133,3 @@ class SegmentationModel(nn.Module):
 def scale_name(scale: float, name: str) -> str:
   """Returns what an output is called at a scale: `scale75_logits`."""
   return f"scale{round(100 * scale)}_{name}"
-
-
-def build(
-    config: Mapping[str, Any], num_classes: int, *, bn_axis_name: str | None
-) -> SegmentationModel:
-  """Builds the network that `config.model` describes.
-
-  Args:
-    config: Keys `backbone`, `head` (each a `name` and its fields; a field
-      `host` is a head again), and optionally `aux_head`, `dtype`,
-      `norm` (fields of `layers.Norm`) and the other fields of
-      `SegmentationModel`.
-    num_classes: Number of classes of the data set.
-    bn_axis_name: Mesh axis over which batch norms are reduced.
-
-  Raises:
-    UserError: An unknown key, name or value, named by its dotted key.
-  """
-  options = ("align_corners", "scales", "upsample_in_training")
-  settings.check_keys(
-      config,
-      ("aux_head", "dtype", "norm", *options),
-      "model",
-      required=("backbone", "head"),
-  )
-  common = dict(
-      num_classes=num_classes,
-      norm=settings.build(
-          Norm, config.get("norm", {}), "model.norm", axis_name=bn_axis_name
-      ),
-      dtype=settings.lookup(
-          DTYPES, config.get("dtype", "float32"), "config: model.dtype"
-      ),
-      # One convention for all resizing: that of the network.
-      align_corners=config.get("align_corners", False),
-  )
-
-  def part(section, registry, where):
-    if "name" not in section:
-      raise errors.UserError(f"config: missing key '{where}.name'")
-    target = settings.lookup(registry, section["name"], f"config: {where}.name")
-    section = dict(section)
-    if section.get("host"):
-      section["host"] = part(section["host"], registry, f"{where}.host")
-    return settings.build(target, section, where, **common)
-
-  section = {key: config[key] for key in options if key in config}
-  if "scales" in section:
-    section["scales"] = _check_scales(section["scales"])
-  aux_head = config.get("aux_head")
-  return settings.build(
-      SegmentationModel,
-      section,
-      "model",
-      backbone=part(config["backbone"], BACKBONES, "model.backbone"),
-      head=part(config["head"], HEADS, "model.head"),
-      aux_head=part(aux_head, HEADS, "model.aux_head") if aux_head else None,
-  )
-
-
-def _check_scales(scales):
-  """Returns the scales as a tuple, if outputs can be named after them."""
-  listed = isinstance(scales, (tuple, list))
-  if listed and all(type(s) in (int, float) and s > 0 for s in scales):
-    names = {scale_name(scale, "logits") for scale in scales}
-    if not scales or (len(names) == len(scales) and 1.0 in scales):
-      return tuple(scales)
-  raise errors.UserError(
-      "config: model.scales: expected distinct positive factors with 1 among"
-      f" them, as (1.0, 0.75, 0.5), or none, got {scales!r}"
-  )

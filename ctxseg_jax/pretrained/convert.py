@@ -24,7 +24,6 @@ from typing import Any
 from absl import flags
 import jax
 import jax.numpy as jnp
-from ml_collections import config_flags
 
 from ctxseg_jax import commands
 from ctxseg_jax import errors
@@ -35,8 +34,6 @@ from ctxseg_jax.pretrained.formats import safetensors_file
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import checkpoint as checkpoint_lib
-from ctxseg_jax.training import optim
-from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir as workdir_lib
 
 BACKBONE_FILE = "backbone.safetensors"
@@ -68,14 +65,10 @@ def convert(
   """
   output = pathlib.Path(output).absolute()
   _refuse_existing(output)
-  experiment.check(config)
-  spec = experiment.dataset(config)
-  model = experiment.build_model(config, spec)
-  tx, _ = optim.make(config["optim"], total_steps=config["total_steps"])
-  size = experiment.augmentation(config, spec).crop_size
-  state = jax.eval_shape(
-      lambda: step_lib.init_state(model, tx, jax.random.key(0), size)
-  )
+  run = experiment.parse(config)
+  config, model = run.config, run.model
+  tx, _ = run.optimizer.make(run.total_steps)
+  state = jax.eval_shape(lambda: run.init_state(tx, jax.random.key(0)))
   arrays, summary, whole = loading.load(
       model,
       state,
@@ -210,11 +203,7 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
   # Not on import: a process may import several commands.
-  config_flags.DEFINE_config_file(
-      "config",
-      help_string="File under configs/, with :variant.",
-      lock_config=True,
-  )
+  commands.define_config()
   flags.DEFINE_enum("source", None, sorted(SOURCES), "Whose names it has.")
   flags.DEFINE_string(
       "checkpoint", None, "File of weights: .pth, .safetensors."

@@ -1,65 +1,39 @@
 """`config.init_from`: training that starts from a pretrained backbone."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from absl import logging
 import jax
 
-from ctxseg_jax import errors
-from ctxseg_jax import settings
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import loading
-from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import step as step_lib
 
 
-def check(config: Mapping[str, Any]) -> bool:
-  """Returns whether a config starts from a file.
-
-  It does not without `init_from`, or if its `path` is empty.
-
-  Raises:
-    UserError: An unknown key, source or order of channels.
-  """
-  section = config.get("init_from") or {}
-  settings.check_keys(section, ("source", "path", "channel_order"), "init_from")
-  if not section.get("path"):
-    if section.get("source"):
-      raise errors.UserError(
-          f"config: init_from.path: missing, for weights of"
-          f" {section['source']}; name the file, or leave out the source"
-      )
-    return False
-  settings.lookup(
-      SOURCES, section.get("source", ""), "config: init_from.source"
-  )
-  order = section.get("channel_order", "rgb")
-  known = dict(zip(loading.CHANNEL_ORDERS, loading.CHANNEL_ORDERS, strict=True))
-  settings.lookup(known, order, "config: init_from.channel_order")
-  return True
-
-
 def start(
-    config: Mapping[str, Any],
+    init_from: loading.InitFrom,
     model: network.SegmentationModel,
     state: step_lib.TrainState,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> step_lib.TrainState:
-  """Returns a new run's state with the backbone of `config.init_from`.
+  """Returns a new run's state with the backbone of a file.
 
   Logs what was copied, skipped and left at random.
 
   Args:
-    config: The resolved config, checked.
-    model: Its network.
+    init_from: The file.
+    model: The network.
     state: Initialised, on its devices.
+    mean: Mean of the images' channels in training.
+    std: Their standard deviation.
 
   Raises:
     UserError: The file is not usable, or not for this backbone.
   """
-  section = config["init_from"]
-  source, path = section["source"], section["path"]
-  order = section.get("channel_order", "rgb")
+  source, path = init_from.source, init_from.path
+  order = init_from.channel_order
   arrays, summary, _ = loading.load(
       model, state, source=source, path=path, channel_order=order
   )
@@ -67,7 +41,7 @@ def start(
     logging.info("Backbone from %s (%s):\n%s", path, source, summary.table())
     for line in loading.differences(source, model, whole=False):
       logging.warning("init_from: %s.", line)
-    _compare_normalisation(config["data"], source, path, order)
+    _compare_normalisation(dict(mean=mean, std=std), source, path, order)
   return loading.put(state, arrays)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 
 from absl import logging
@@ -9,31 +10,29 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import ml_collections
 
 from ctxseg_jax import errors
-from ctxseg_jax import experiment
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.pretrained import initial
 from ctxseg_jax.training import checkpoint
-from ctxseg_jax.training import optim
 from ctxseg_jax.training import preemption
 from ctxseg_jax.training import progress
 from ctxseg_jax.training import reports as reports_lib
+from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir as workdir_lib
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict,
-    workdir: str,
+    run: run_lib.Run,
+    workdir: str | os.PathLike[str],
     *,
     allow_config_change: bool = False,
 ) -> step_lib.TrainState:
-  """Trains as the config says; the same call again resumes.
+  """Trains a run; the same call again resumes.
 
   Args:
-    config: One experiment; see `configs/`.
+    run: A parsed config.
     workdir: Folder of everything the run writes.
     allow_config_change: Resume although the config differs from the one the
       work dir was started with.
@@ -47,51 +46,27 @@ def train_and_evaluate(
       step was saved.
     Preempted: A signal came; the state was saved first.
   """
-  plain = experiment.resolve(config.to_dict())
-  experiment.check(plain)
-  is_pretrained = initial.check(plain)
-  spec = experiment.dataset(plain)
-  mesh = experiment.make_mesh()
-  if config.batch_size % mesh.size:
-    raise errors.UserError(
-        f"config: batch_size: {config.batch_size} does not divide over"
-        f" {mesh.size} devices; use a multiple of {mesh.size}"
-    )
-  model = experiment.build_model(plain, spec)
-  tx, schedule = optim.make(
-      config.optim.to_dict(), total_steps=config.total_steps
-  )
-  augmentation = experiment.augmentation(plain, spec)
-  inference_settings = experiment.inference_settings(plain)
-  train_step = step_lib.make_train_step(
-      model,
-      tx,
-      mesh,
-      config.loss.to_dict(),
-      mean=config.data.mean,
-      std=config.data.std,
-      ignore_label=spec.ignore_label,
-      switches=plain.get("switches"),
-  )
-  train_source = pipeline.open_source(
-      spec, config.data.train_split, config.data.data_dir
-  )
-  eval_source = pipeline.open_source(
-      spec, config.data.eval_split, config.data.data_dir
+  mesh = step_lib.make_mesh()
+  _check_batch_size(run, mesh)
+  tx, schedule = run.optimizer.make(run.total_steps)
+  train_step = run.train_step(tx, mesh)
+  train_source, eval_source = (
+      pipeline.open_source(run.spec, split, run.data.data_dir)
+      for split in (run.data.train_split, run.data.eval_split)
   )
 
   with (
       workdir_lib.Workdir(workdir) as folder,
       preemption.StopRequest() as stop,
       checkpoint.Checkpoints(
-          folder.checkpoints, max_to_keep=config.get("max_to_keep", 2)
+          folder.checkpoints, max_to_keep=run.max_to_keep
       ) as checkpoints,
   ):
     folder.check_config(
-        plain,
+        run.config,
         # A run that saved nothing has nothing that a new config would change.
         allow_change=allow_config_change or not checkpoints.steps(),
-        ignore=experiment.FREE_KEYS,
+        ignore=run_lib.FREE_KEYS,
     )
     # All processes do all that follows; process 0 alone writes and logs to
     # the files of the work dir, apart from checkpoints.
@@ -99,14 +74,9 @@ def train_and_evaluate(
     logging.info("Devices: %s", jax.devices())
 
     # State: fresh, or the newest intact checkpoint on this run's devices.
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = step_lib.init_state(model, tx, init_key, augmentation.crop_size)
-    num_params = sum(x.size for x in jax.tree.leaves(state.params))
-    replicated = NamedSharding(mesh, P())
-    state = jax.device_put(state, replicated)
-    # As numbers: JAX does not put keys on devices of other processes.
-    step_key = jax.random.wrap_key_data(
-        jax.device_put(jax.random.key_data(step_key), replicated)
+    init_key, step_key = _keys(run.seed, mesh)
+    state = jax.device_put(
+        run.init_state(tx, init_key), NamedSharding(mesh, P())
     )
     restored = checkpoints.restore(state)
     if restored is not None:
@@ -114,90 +84,73 @@ def train_and_evaluate(
       logging.info("Resuming at step %d.", restored[2])
     else:
       folder.check_fresh()
-      if is_pretrained:
-        state = initial.start(plain, model, state)
+      if run.init_from is not None:
+        state = initial.start(
+            run.init_from,
+            run.model,
+            state,
+            mean=run.data.mean,
+            std=run.data.std,
+        )
     start = int(state.step)
     # Only now: a config that the run cannot go on with replaces none.
-    folder.write_config(plain)
-    logging.info(
-        "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
-        config.model.backbone.name,
-        config.model.head.name,
-        f"{num_params:,}",
-        len(train_source),
-        len(eval_source),
-    )
+    folder.write_config(run.config)
+    _log_start(run, state, train_source, eval_source)
 
-    predictor = experiment.build_predictor(
-        plain, model, mesh, inference_settings
-    )
+
     reports = reports_lib.Reports(
-        spec,
-        predictor,
+        run,
+        run.predictor(mesh),
         eval_source,
         folder,
         checkpoints,
         stop,
-        start=start,
-        total_steps=config.total_steps,
-        eval_every=config.get("eval_every", config.total_steps),
-        eval_split=config.data.eval_split,
-        protocol=experiment.protocol(plain),
-        num_pictures=plain.get("eval", {}).get("num_pictures", 4),
+        start,
     )
     evaluated = reports.done(start)
     folder.metrics.start(start, evaluated)
     if start and reports.due(start) and not evaluated:
       # The run was stopped between this checkpoint and its evaluation.
-      reports.evaluate(start, state, _variables(state))
+      reports.evaluate(start, state)
 
     batches = pipeline.train_batches(
         train_source,
-        augmentation,
-        batch_size=config.batch_size,
-        seed=config.seed,
+        run.augmentation,
+        batch_size=run.batch_size,
+        seed=run.seed,
         step=start,
-        num_workers=config.data.get("num_workers", 0),
+        num_workers=run.data.num_workers,
         shard=(jax.process_index(), jax.process_count()),
     )
-    batch_sharding = NamedSharding(mesh, P(step_lib.AXIS))
-    meter = progress.Meter(config.batch_size, config.total_steps)
+    meter = progress.Meter(run.batch_size, run.total_steps)
     previous = None
     with (
-        progress.Progress(config.total_steps, start) as display,
+        progress.Progress(run.total_steps, start) as display,
         contextlib.closing(batches),
     ):
-      for step in range(start + 1, config.total_steps + 1):
+      for step in range(start + 1, run.total_steps + 1):
         with meter.waiting_for_data():
           batch = next(batches)
         index = batch.pop("index")
         if previous is None:
           for label, i in zip(batch["label"], index, strict=True):
-            spec.check_label(label, f"example {i}")
-        batch = {
-            name: jax.make_array_from_process_local_data(batch_sharding, x)
-            for name, x in batch.items()
-        }
-        compiling = time.perf_counter()
-        state, scalars = train_step(state, batch, step_key)
+            run.spec.check_label(label, f"example {i}")
+        began = time.perf_counter()
+        state, scalars = train_step(state, _shard(batch, mesh), step_key)
         if previous is None:
-          logging.info(
-              "Compiled the training step in %.1f s.",
-              time.perf_counter() - compiling,
-          )
+          seconds = time.perf_counter() - began
+          logging.info("Compiled the training step in %.1f s.", seconds)
         else:
           # One step late: the device is never idle while the host looks.
           _require_finite(*previous, checkpoints)
         previous = (step, scalars, index)
         meter.count_step()
 
-        last = step == config.total_steps
+        last = step == run.total_steps
         stopping = stop.agreed()
-        logs = step % config.get("log_every", 10) == 0 or last
+        logs = step % run.log_every == 0 or last
         saves = (
-            step % config.get("checkpoint_every", 1000) == 0
-            or reports.due(step)
-            or stopping
+            step % run.checkpoint_every == 0 or reports.due(step) or stopping
         )
         if logs or saves:
           _require_finite(*previous, checkpoints)
@@ -219,14 +172,50 @@ def train_and_evaluate(
           )
         if reports.due(step):
           with meter.paused():
-            reports.evaluate(step, state, _variables(state))
+            reports.evaluate(step, state)
     checkpoints.wait()
     reports.finish()
     return state
 
 
-def _variables(state):
-  return {"params": state.params, **state.model_state}
+def _check_batch_size(run, mesh):
+  parts = mesh.size * run.optimizer.accumulate_steps
+  if run.batch_size % parts:
+    of_devices = f"{mesh.size} devices"
+    if run.optimizer.accumulate_steps > 1:
+      of_devices += f" of {run.optimizer.accumulate_steps} parts each"
+    raise errors.UserError(
+        f"config: batch_size: {run.batch_size} does not divide over"
+        f" {of_devices}; use a multiple of {parts}"
+    )
+
+
+def _keys(seed, mesh):
+  """Returns the keys of the parameters and, replicated, of the steps."""
+  init_key, step_key = jax.random.split(jax.random.key(seed))
+  # As numbers: JAX does not put keys on devices of other processes.
+  data = jax.device_put(jax.random.key_data(step_key), NamedSharding(mesh, P()))
+  return init_key, jax.random.wrap_key_data(data)
+
+
+def _log_start(run, state, train_source, eval_source):
+  logging.info(
+      "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
+      run.config["model"]["backbone"]["name"],
+      run.config["model"]["head"]["name"],
+      f"{sum(x.size for x in jax.tree.leaves(state.params)):,}",
+      len(train_source),
+      len(eval_source),
+  )
+
+
+def _shard(batch, mesh):
+  """Returns this process's share of a batch as part of the global one."""
+  sharding = NamedSharding(mesh, P(step_lib.AXIS))
+  return {
+      name: jax.make_array_from_process_local_data(sharding, x)
+      for name, x in batch.items()
+  }
 
 
 def _require_finite(step, scalars, index, checkpoints):

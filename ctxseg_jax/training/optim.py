@@ -1,150 +1,218 @@
-"""SGD with momentum, learning-rate schedules and parameter groups."""
+"""Optimisers, learning-rate schedules and parameter groups."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
+import dataclasses
 import fnmatch
 from typing import Any
+from typing import Literal
 
 import jax
 import optax
 
 from ctxseg_jax import errors
-from ctxseg_jax import settings
+from ctxseg_jax.bounds import DropoutRate as Momentum
+from ctxseg_jax.bounds import NonNegativeFloat
+from ctxseg_jax.bounds import NonNegativeInt
+from ctxseg_jax.bounds import PositiveFloat
+from ctxseg_jax.bounds import PositiveInt
 
 
-def poly(
-    learning_rate: float,
-    total_steps: int,
-    power: float = 0.9,
-    end_value: float = 0.0,
-) -> optax.Schedule:
-  """Polynomial decay: (lr - end) * (1 - step / total) ** power + end.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+  """A learning rate by step.
 
-  Args:
-    learning_rate: Value at step 0.
-    total_steps: Steps until `end_value`.
-    power: Exponent (0.9 in the papers).
-    end_value: Value at the end (mmsegmentation: 1e-4).
+  Attributes:
+    warmup_steps: Steps over which the rate rises from 0 first.
   """
-  return optax.polynomial_schedule(
-      learning_rate, end_value, power, transition_steps=total_steps
-  )
+
+  warmup_steps: NonNegativeInt = 0
+
+  def make(self, learning_rate: float, total_steps: int) -> optax.Schedule:
+    """Returns the rate as a function of the step.
+
+    Raises:
+      UserError: The warm-up takes all of `total_steps`.
+    """
+    warmup = self.warmup_steps
+    if warmup >= max(total_steps, 1):
+      raise errors.UserError(
+          f"config: optim.schedule.warmup_steps: {warmup} is not between 0 and"
+          f" total_steps={total_steps}"
+      )
+    decay = self.decay(learning_rate, total_steps - warmup)
+    if not warmup:
+      return decay
+    rise = optax.linear_schedule(0.0, learning_rate, warmup)
+    return optax.join_schedules([rise, decay], [warmup])
+
+  def decay(self, learning_rate: float, steps: int) -> optax.Schedule:
+    """Returns the rate after the warm-up."""
+    raise NotImplementedError
 
 
-def cosine(
-    learning_rate: float, total_steps: int, end_value: float = 0.0
-) -> optax.Schedule:
-  """Half a cosine from `learning_rate` to `end_value`."""
-  alpha = end_value / learning_rate if learning_rate else 0.0
-  return optax.cosine_decay_schedule(learning_rate, total_steps, alpha)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Poly(Schedule):
+  """Polynomial decay: (rate - end) * (1 - step / total) ** power + end.
+
+  Attributes:
+    power: Exponent (0.9 in the papers).
+    end_value: Rate at the end (mmsegmentation: 1e-4).
+  """
+
+  power: PositiveFloat = 0.9
+  end_value: NonNegativeFloat = 0.0
+
+  def decay(self, learning_rate: float, steps: int) -> optax.Schedule:
+    return optax.polynomial_schedule(
+        learning_rate, self.end_value, self.power, transition_steps=steps
+    )
 
 
-def constant(learning_rate: float, total_steps: int) -> optax.Schedule:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+  """Half a cosine from the learning rate to `end_value`.
+
+  Attributes:
+    end_value: Rate at the end.
+  """
+
+  end_value: NonNegativeFloat = 0.0
+
+  def decay(self, learning_rate: float, steps: int) -> optax.Schedule:
+    alpha = self.end_value / learning_rate if learning_rate else 0.0
+    return optax.cosine_decay_schedule(learning_rate, steps, alpha)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
   """The same rate at every step."""
-  del total_steps
-  return optax.constant_schedule(learning_rate)
+
+  def decay(self, learning_rate: float, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(learning_rate)
 
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "poly": poly,
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "cosine": Cosine,
+    "poly": Poly,
 }
 
 
-def _is_kernel(path, leaf):
-  del path
-  return leaf.ndim > 1
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+  """What optimisers have in common.
+
+  Attributes:
+    learning_rate: The base rate, before schedule and multipliers.
+    schedule: How the rate changes over the training.
+    weight_decay: Factor of the decay; by SGD added to the gradient (L2), by
+      AdamW to the update (decoupled).
+    weight_decay_mask: Which parameters decay. "all": every one
+      (PyTorch-Encoding, mmsegmentation). "kernels": only those of more than
+      one dimension; no biases, batch norms or smoothing factors (EMANet).
+    lr_multipliers: Factors of the rate by part, such as `head`, or by pattern
+      of paths, such as `head/*/bias`. The factors of all that match a parameter
+      are multiplied.
+    clip_norm: The most that the global norm of the gradient may be; larger
+      gradients are scaled down to it. None is no bound.
+    accumulate_steps: Parts that each batch is computed in, one after the
+      other, to save memory. Gradients are summed over devices once, after the
+      last part; batch norm sees one part at a time.
+    ema_decay: Share of the old value that an exponential moving average of the
+      parameters keeps at each step. The average is evaluated and exported in
+      place of the parameters. None is no average.
+  """
+
+  learning_rate: PositiveFloat
+  schedule: Schedule = Poly()
+  weight_decay: NonNegativeFloat = 0.0
+  weight_decay_mask: Literal["all", "kernels"] = "all"
+  lr_multipliers: dict[str, NonNegativeFloat] = dataclasses.field(
+      default_factory=dict
+  )
+  clip_norm: PositiveFloat | None = None
+  accumulate_steps: PositiveInt = 1
+  ema_decay: Momentum | None = None
+
+  def make(
+      self, total_steps: int
+  ) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns the transformation of gradients to updates, and its base rate.
+
+    Args:
+      total_steps: Updates of the whole training.
+
+    Raises:
+      UserError: The warm-up takes all steps; when the transformation is used,
+        a multiplier matches no parameter.
+    """
+    schedule = self.schedule.make(self.learning_rate, total_steps)
+    decay = optax.add_decayed_weights(self.weight_decay, self._mask)
+    clip = optax.identity()
+    if self.clip_norm is not None:
+      clip = optax.clip_by_global_norm(self.clip_norm)
+    tx = optax.chain(
+        clip,
+        self.direction(decay),
+        _scale_groups(self.lr_multipliers),
+        optax.scale_by_learning_rate(schedule),
+    )
+    return tx, schedule
+
+  def direction(
+      self, decay: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """Returns what comes before the rate, with the weight decay in place."""
+    raise NotImplementedError
+
+  def _mask(self, params: Any) -> Any:
+    return jax.tree.map(
+        lambda x: self.weight_decay_mask == "all" or x.ndim > 1, params
+    )
 
 
-# Which parameters decay: everything (PyTorch-Encoding, mmsegmentation), or
-# only what has more than one dimension: no biases, no batch norms, no
-# smoothing factors (EMANet).
-WEIGHT_DECAY_MASKS = {
-    "all": lambda path, leaf: True,
-    "kernels": _is_kernel,
-}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+  """SGD with momentum, as PyTorch has it.
 
-
-def make(
-    config: Mapping[str, Any], *, total_steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """Builds the optimiser that `config.optim` describes.
-
-  The update is PyTorch's: v <- momentum * v + (gradient + decay * parameter),
+  v <- momentum * v + (gradient + decay * parameter),
   parameter <- parameter - rate * multiplier * v.
 
-  Args:
-    config: Keys `learning_rate`; optionally `momentum`, `weight_decay`,
-      `weight_decay_mask` (a key of `WEIGHT_DECAY_MASKS`), `lr_multipliers`
-      (parameters to factor: a part such as `head`, or a pattern of paths such
-      as `head/*/bias`; the factors of all that match are multiplied) and
-      `schedule` (a `name` of `SCHEDULES` and its arguments; `warmup_steps`
-      rises from 0 first).
-    total_steps: Updates of the whole training.
-
-  Returns:
-    The transformation and the schedule of the base learning rate.
-
-  Raises:
-    UserError: An unknown key or name.
+  Attributes:
+    momentum: Share of the last update's direction that is kept.
+    nesterov: Whether to look ahead by one update.
   """
-  settings.check_keys(
-      config,
-      (
-          "momentum",
-          "weight_decay",
-          "weight_decay_mask",
-          "lr_multipliers",
-          "schedule",
-      ),
-      "optim",
-      required=("learning_rate",),
-  )
-  schedule = _schedule(
-      dict(config.get("schedule", dict(name="poly"))),
-      config["learning_rate"],
-      total_steps,
-  )
-  decays = settings.lookup(
-      WEIGHT_DECAY_MASKS,
-      config.get("weight_decay_mask", "all"),
-      "config: optim.weight_decay_mask",
-  )
-  multipliers = dict(config.get("lr_multipliers", {}))
-  tx = optax.chain(
-      optax.add_decayed_weights(
-          config.get("weight_decay", 0.0),
-          mask=lambda params: jax.tree_util.tree_map_with_path(decays, params),
-      ),
-      optax.trace(config.get("momentum", 0.9)),
-      _scale_groups(multipliers),
-      optax.scale_by_learning_rate(schedule),
-  )
-  return tx, schedule
+
+  momentum: Momentum = 0.9
+  nesterov: bool = False
+
+  def direction(
+      self, decay: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    return optax.chain(decay, optax.trace(self.momentum, self.nesterov))
 
 
-def _schedule(section, learning_rate, total_steps):
-  name = section.pop("name", "poly")
-  factory = settings.lookup(SCHEDULES, name, "config: optim.schedule.name")
-  warmup = section.pop("warmup_steps", 0)
-  if not 0 <= warmup < max(total_steps, 1):
-    raise errors.UserError(
-        f"config: optim.schedule.warmup_steps: {warmup} is not between 0 and"
-        f" total_steps={total_steps}"
-    )
-  schedule = settings.build(
-      factory,
-      section,
-      "optim.schedule",
-      learning_rate=learning_rate,
-      total_steps=total_steps - warmup,
-  )
-  if not warmup:
-    return schedule
-  return optax.join_schedules(
-      [optax.linear_schedule(0.0, learning_rate, warmup), schedule], [warmup]
-  )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+  """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+  Attributes:
+    b1: Share kept by the mean of the gradients.
+    b2: Share kept by the mean of their squares.
+    eps: Added to the root of the latter.
+  """
+
+  b1: Momentum = 0.9
+  b2: Momentum = 0.999
+  eps: PositiveFloat = 1e-8
+
+  def direction(
+      self, decay: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps)
+    return optax.chain(adam, decay)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sgd": SGD}
 
 
 def _scale_groups(multipliers):

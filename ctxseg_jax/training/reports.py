@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-from typing import Any
 
 from absl import logging
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import pipeline
-from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import curves
 from ctxseg_jax.evaluation import evaluate
@@ -19,6 +17,8 @@ from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import preemption
 from ctxseg_jax.training import processes
+from ctxseg_jax.training import run as run_lib
+from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir
 
 
@@ -31,24 +31,18 @@ class Reports:
 
   def __init__(
       self,
-      spec: spec_lib.DatasetSpec,
+      run: run_lib.Run,
       predictor: batching.Predictor,
       source: pipeline.Source,
       folder: workdir.Workdir,
       checkpoints: checkpoint.Checkpoints,
       stop: preemption.StopRequest,
-      *,
       start: int,
-      total_steps: int,
-      eval_every: int,
-      eval_split: str,
-      protocol: str | None = None,
-      num_pictures: int = 4,
   ):
     """Reads the reports that the work dir has.
 
     Args:
-      spec: The data set.
+      run: The parsed config.
       predictor: Makes class maps, or classes.
       source: Examples of the split to evaluate.
       folder: The open work dir.
@@ -56,30 +50,22 @@ class Reports:
       stop: Tells whether to abandon an evaluation.
       start: The step the run starts at; later reports are of a future that
         the restored checkpoint took back.
-      total_steps: The last step, which is evaluated too.
-      eval_every: Steps from one evaluation to the next.
-      eval_split: The split that `source` is, for the report.
-      protocol: The rule of scoring; None where the task has one only.
-      num_pictures: Images to draw at every evaluation.
 
     Raises:
       UserError: A file in `eval/` is not a report.
     """
-    self._spec = spec
-    self._task = TASKS[spec.task]
+    self._run = run
+    self._spec = run.spec
+    self._task = TASKS[run.spec.task]
     self._predictor = predictor
     self._source = source
     self._folder = folder
     self._checkpoints = checkpoints
     self._stop = stop
-    self._total_steps = total_steps
-    self._every = eval_every
-    self._split = eval_split
-    self._protocol = protocol
     self._keep = tuple(
         int(i)
         for i in np.unique(
-            np.linspace(0, len(source) - 1, num=num_pictures).round()
+            np.linspace(0, len(source) - 1, num=run.num_pictures).round()
         )
     )
     self._reports = {}
@@ -102,30 +88,30 @@ class Reports:
 
   def due(self, step: int) -> bool:
     """Returns whether the run evaluates after a step."""
-    return step % self._every == 0 or step == self._total_steps
+    every = self._run.eval_every or self._run.total_steps
+    return step % every == 0 or step == self._run.total_steps
 
   def done(self, step: int) -> bool:
     """Returns whether that evaluation is there."""
     return processes.on_process_0(lambda: step in self._reports)
 
-  def evaluate(self, step: int, state: Any, variables: Any) -> None:
+  def evaluate(self, step: int, state: step_lib.TrainState) -> None:
     """Evaluates, writes report and pictures, keeps the best state.
 
     Args:
       step: The step the state is from.
-      state: The `TrainState` to keep if it is the best.
-      variables: What of it is evaluated: the model's variables.
+      state: The state to evaluate, and to keep if it is the best.
 
     Raises:
       Preempted: A signal came meanwhile.
     """
     result = evaluate.evaluate(
         self._predictor,
-        variables,
+        state.variables,
         self._source,
         self._spec,
-        split=self._split,
-        protocol=self._protocol,
+        split=self._run.data.eval_split,
+        protocol=self._run.protocol,
         keep=self._keep,
         should_stop=self._stop.requested,
     )

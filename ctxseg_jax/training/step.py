@@ -8,7 +8,6 @@ gradients arrive summed and no collective touches them.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 from typing import Any
 
 import flax
@@ -16,11 +15,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+import numpy as np
 import optax
 
 from ctxseg_jax import errors
 from ctxseg_jax import losses
-from ctxseg_jax import settings
+from ctxseg_jax import schema
 from ctxseg_jax.models.layers import normalize_images
 
 AXIS = "data"
@@ -33,6 +33,11 @@ DIAGNOSTICS = "diagnostics"
 SWITCHES = "switches"
 
 
+def make_mesh() -> jax.sharding.Mesh:
+  """Returns the mesh of all devices of all processes, with one axis."""
+  return jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+
+
 @flax.struct.dataclass
 class TrainState:
   """Everything a step changes.
@@ -42,12 +47,20 @@ class TrainState:
     params: Parameters.
     model_state: Every other collection of the model, by name.
     opt_state: State of the optimiser.
+    average: Exponential moving average of the parameters; None without one.
   """
 
   step: jax.Array
   params: Any
   model_state: Any
   opt_state: optax.OptState
+  average: Any = None
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What the network is evaluated with: the average, if there is one."""
+    params = self.params if self.average is None else self.average
+    return {"params": params, **self.model_state}
 
 
 def init_state(
@@ -55,6 +68,8 @@ def init_state(
     tx: optax.GradientTransformation,
     key: jax.Array,
     image_size: Sequence[int],
+    *,
+    average: bool = False,
 ) -> TrainState:
   """Initialises parameters, collections and the optimiser.
 
@@ -63,6 +78,7 @@ def init_state(
     tx: The optimiser.
     key: Random key of the parameters.
     image_size: (H, W) of training images.
+    average: Whether a moving average of the parameters is kept.
   """
 
   @jax.jit
@@ -76,6 +92,7 @@ def init_state(
         params=params,
         model_state=variables,
         opt_state=tx.init(params),
+        average=jax.tree.map(jnp.copy, params) if average else None,
     )
 
   return init(key)
@@ -85,12 +102,14 @@ def make_train_step(
     model: nn.Module,
     tx: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
-    loss_terms: Mapping[str, Mapping[str, Any]],
+    terms: Mapping[str, losses.Term],
     *,
     mean: Sequence[float],
     std: Sequence[float],
     ignore_label: int = 255,
     switches: Mapping[str, int] | None = None,
+    accumulate_steps: int = 1,
+    ema_decay: float | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """Compiles one update over all devices of the mesh.
 
@@ -98,27 +117,29 @@ def make_train_step(
     model: The network, built with `bn_axis_name=AXIS`.
     tx: The optimiser.
     mesh: A mesh with the one axis `AXIS`.
-    loss_terms: One entry per supervised output: its `loss` (a key of
-      `losses.LOSSES`), its `weight`, the `start_step` before which it counts
-      nothing, for a sum over pixels its `denominator` (a key of
-      `losses.DENOMINATORS`), and options of that loss.
+    terms: The terms of the loss, by name.
     mean: Mean of the images' channels, 0 to 255.
     std: Standard deviation of the images' channels.
     ignore_label: Label of pixels without a class.
     switches: The step from which each switch of the model is on; 0 if not
       named.
+    accumulate_steps: Parts that a device's share of the batch is computed in,
+      one after the other. The gradient is the mean of theirs; devices sum it
+      once, after the last part.
+    ema_decay: Share of the old value that the average of the parameters keeps;
+      less in the first steps, (1 + step) / (10 + step), so that it forgets the
+      initialisation.
 
   Returns:
     A function of the state (donated), a batch sharded over `AXIS` of uint8
     `"image"` [B, H, W, 3] and `"label"` [B, H, W] or [B], and a random key. It
-    returns the new state and scalars: `loss/total`, `loss/<output>` (before
+    returns the new state and scalars: `loss/total`, `loss/<term>` (before
     its weight), `grad_norm`, and what the modules sow as diagnostics.
 
   Raises:
-    UserError: An unknown loss; when the step is traced, an output or a switch
-      the model does not have, or a loss that refuses its options or output.
+    UserError: When the step is traced: an output or a switch the model does
+      not have, or a loss that refuses its options or output.
   """
-  terms = {name: _loss_term(name, term) for name, term in loss_terms.items()}
 
   def loss_fn(params, model_state, batch, key, step):
     images = normalize_images(batch["image"], mean, std)
@@ -131,41 +152,23 @@ def make_train_step(
     )
     sown = updated.pop(DIAGNOSTICS, {})
     sums = {}
-    labels = {}
+    sizes = {}
     for name, term in terms.items():
-      if name not in out:
-        raise errors.UserError(
-            f"config: loss.{name}: the model has no such output;"
-            f" it has {', '.join(sorted(out))}"
-        )
-      labels[name] = batch["label"]
-      if name == "logits" and out[name].ndim != batch["label"].ndim + 1:
-        kinds = {2: "one class per image", 4: "maps of classes"}
-        raise errors.UserError(
-            f"config: model.head: its logits are {kinds[out[name].ndim]}, the"
-            " labels of the data set are not; choose another head or data set"
-        )
-      if out[name].ndim == 4 and out[name].shape[:3] != batch["label"].shape:
-        labels[name] = losses.resize_labels(
-            batch["label"], out[name].shape[1:3]
-        )
+      labels = _labels_for(out, name, term, batch["label"])
       try:
         total, count = term.loss(
-            out[name], labels[name], ignore_label=ignore_label
+            out[term.output], labels, ignore_label=ignore_label
         )
-      except (TypeError, ValueError) as e:
+      except ValueError as e:
         raise errors.UserError(f"config: loss.{name}: {e}") from e
       sums[name] = (total, count.astype(jnp.float32))
+      sizes[name] = (labels.shape[0] * mesh.size, labels.size * mesh.size)
     # Averaged over the labelled pixels of the whole batch, not per device;
     # one collective carries all terms.
     sums, sown = jax.lax.psum((sums, sown), AXIS)
     scalars = {"loss/total": jnp.zeros(())}
     for name, term in terms.items():
-      total, count = sums[name]
-      num_images = labels[name].shape[0] * mesh.size
-      num_pixels = labels[name].size * mesh.size
-      count = term.denominator(count, num_images, num_pixels)
-      value = total / jnp.where(count > 0, count, 1.0)
+      value = term.mean(*sums[name], *sizes[name])
       scalars[f"loss/{name}"] = value
       counts = step >= term.start_step
       scalars["loss/total"] += jnp.where(counts, term.weight * value, 0.0)
@@ -174,12 +177,41 @@ def make_train_step(
       scalars[name] = values[0] / mesh.size
     return scalars["loss/total"], (updated, scalars)
 
+  gradient = jax.grad(loss_fn, has_aux=True)
+
+  def accumulated_gradient(params, model_state, batch, key, step):
+    # Parameters that vary over devices have gradients that do: nothing is
+    # summed over devices before the last part.
+    varying = jax.tree.map(
+        lambda x: jax.lax.pcast(x, AXIS, to="varying"), params
+    )
+
+    def add_part(carry, part):
+      total, model_state = carry
+      index, batch = part
+      grads, (model_state, scalars) = gradient(
+          varying, model_state, batch, jax.random.fold_in(key, index), step
+      )
+      return (optax.tree.add(total, grads), model_state), scalars
+
+    parts = jax.tree.map(
+        lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), batch
+    )
+    (total, model_state), scalars = jax.lax.scan(
+        add_part,
+        (optax.tree.zeros_like(varying), model_state),
+        (jnp.arange(accumulate_steps), parts),
+    )
+    grads = jax.lax.psum(optax.tree.scale(1 / accumulate_steps, total), AXIS)
+    return grads, (model_state, jax.tree.map(jnp.mean, scalars))
+
   def train_step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
     # The loss is already global, so these gradients are too: with check_vma
     # (the default) a pmean here would be wrong.
-    grads, (model_state, scalars) = jax.grad(loss_fn, has_aux=True)(
+    compute = gradient if accumulate_steps == 1 else accumulated_gradient
+    grads, (model_state, scalars) = compute(
         state.params,
         _set_switches(state.model_state, switches or {}, state.step),
         batch,
@@ -187,11 +219,17 @@ def make_train_step(
         state.step,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if ema_decay is not None:
+      decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+      average = optax.incremental_update(params, average, 1 - decay)
     state = state.replace(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         model_state=model_state,
         opt_state=opt_state,
+        average=average,
     )
     return state, scalars | {"grad_norm": optax.tree.norm(grads)}
 
@@ -207,7 +245,7 @@ def make_train_step(
 def _set_switches(model_state, switches, step):
   """Returns the collections with every switch on or off at this step."""
   found = flax.traverse_util.flatten_dict(dict(model_state.get(SWITCHES, {})))
-  settings.check_keys(switches, {path[-1] for path in found}, "switches")
+  schema.check_keys(switches, {path[-1] for path in found}, "switches")
   if not found:
     return model_state
   values = {
@@ -217,34 +255,20 @@ def _set_switches(model_state, switches, step):
   return {**model_state, SWITCHES: flax.traverse_util.unflatten_dict(values)}
 
 
-@dataclasses.dataclass(frozen=True)
-class _LossTerm:
-  """How one output is supervised; see `make_train_step`."""
-
-  loss: Callable[..., tuple[jax.Array, jax.Array]]
-  weight: float
-  start_step: int
-  denominator: Callable[[jax.Array, int, int], jax.Array]
-
-
-def _loss_term(name, section):
-  """Returns a loss with its options bound, and how its mean is taken."""
-  where = f"loss.{name}"
-  options = dict(section)
-  if "loss" not in options:
-    raise errors.UserError(f"config: missing key '{where}.loss'")
-  loss = options.pop("loss")
-  function = settings.lookup(losses.LOSSES, loss, f"config: {where}.loss")
-  weight = options.pop("weight", 1.0)
-  start_step = options.pop("start_step", 0)
-  denominator = "labelled"
-  if loss in losses.PIXEL_LOSSES:
-    denominator = options.pop("denominator", denominator)
-  return _LossTerm(
-      settings.bind(function, options, where, reserved=("ignore_label",)),
-      weight,
-      start_step,
-      settings.lookup(
-          losses.DENOMINATORS, denominator, f"config: {where}.denominator"
-      ),
-  )
+def _labels_for(out, name, term, labels):
+  """Returns the labels at the size of the output that a term supervises."""
+  if term.output not in out:
+    raise errors.UserError(
+        f"config: loss.{name}: the model has no output {term.output!r};"
+        f" it has {', '.join(sorted(out))}"
+    )
+  output = out[term.output]
+  if term.output == "logits" and output.ndim != labels.ndim + 1:
+    kinds = {2: "one class per image", 4: "maps of classes"}
+    raise errors.UserError(
+        f"config: model.head: its logits are {kinds[output.ndim]}, the"
+        " labels of the data set are not; choose another head or data set"
+    )
+  if output.ndim == 4 and output.shape[:3] != labels.shape:
+    return losses.resize_labels(labels, output.shape[1:3])
+  return labels

@@ -15,7 +15,6 @@ from configs import custom as custom_config
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.data import browse
-from ctxseg_jax.data import datasets
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.evaluation import pictures
 
@@ -49,11 +48,10 @@ class BrowseTest(parameterized.TestCase):
     self.assertEqual(sorted(self.output.iterdir()), pages)
 
     config = custom_config.get_config("smoke").to_dict() | {"data": section}
-    config = experiment.resolve(config)
-    spec = experiment.dataset(config)
-    source = pipeline.open_source(spec, "train", section["data_dir"])
+    run = experiment.parse(config)
+    source = pipeline.open_source(run.spec, "train", section["data_dir"])
     batches = pipeline.train_batches(
-        source, experiment.augmentation(config, spec), batch_size=8, seed=3
+        source, run.augmentation, batch_size=8, seed=3
     )
     images = np.concatenate([next(batches)["image"] for _ in range(2)])
     batches.close()
@@ -93,9 +91,6 @@ class BrowseTest(parameterized.TestCase):
     self.assertGreater(picture.shape[1], 100)
 
   def test_a_published_dataset(self):
-    section = {"name": "context_scenes", "data_dir": "x", **browse._DEFAULTS}
-    config = {"data": section}
-    self.assertEqual(datasets.from_config(section), experiment.dataset(config))
     with self.assertRaisesRegex(errors.UserError, "one class per image"):
       self.browse(self.section(name="cifar10_stand_in"))
 

@@ -30,7 +30,6 @@ from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import prepare
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import predictions
-from ctxseg_jax.training import loop
 
 
 class FolderCase(parameterized.TestCase):
@@ -463,7 +462,7 @@ class TrainTest(FolderCase):
   def test_trains_and_is_used_without_the_folder(self):
     write_blocks(self.root)
     workdir = self.folder / "run"
-    loop.train_and_evaluate(self.config(), str(workdir))
+    experiment.train_and_evaluate(self.config(), str(workdir))
     report = json.loads((workdir / "eval/20.json").read_text())
     self.assertEqual(report["class_names"], ["red", "green", "blue"])
     self.assertEqual(report["num_images"], 3)
@@ -473,19 +472,19 @@ class TrainTest(FolderCase):
     self.assertGreater(report["miou"], 0.4)
 
     # A resume finds the same dataset; a changed one is refused.
-    state = loop.train_and_evaluate(self.config(), str(workdir))
+    state = experiment.train_and_evaluate(self.config(), str(workdir))
     self.assertEqual(int(state.step), 20)
     with open(self.root / "classes.txt", "a") as file:
       file.write("\n")
     with self.assertRaisesRegex(errors.UserError, "another config: data.spec"):
-      loop.train_and_evaluate(self.config(), str(workdir))
+      experiment.train_and_evaluate(self.config(), str(workdir))
 
     image = self.folder / "photo.png"
     shutil.copy(self.root / "images/val0.png", image)
     shutil.rmtree(self.root)
     trained = experiment.load(workdir)
     self.assertEqual(trained.spec.class_names, ("red", "green", "blue"))
-    predictor = trained.predictor(experiment.inference_settings(trained.config))
+    predictor = trained.predictor()
     source = pipeline.open_source(trained.spec, "val", self.data_dir)
     again, _ = evaluate.evaluate(
         predictor, trained.variables, source, trained.spec, split="val"
@@ -504,13 +503,13 @@ class TrainTest(FolderCase):
     with self.assertRaisesRegex(
         errors.UserError, r"data.root: missing; .*Pass --config.data.root=DIR"
     ):
-      loop.train_and_evaluate(config, str(self.folder / "run"))
+      experiment.train_and_evaluate(config, str(self.folder / "run"))
 
   def test_a_root_is_of_own_data_alone(self):
     config = quickstart.get_config().to_dict()
     config["data"]["root"] = "x"
     with self.assertRaisesRegex(errors.UserError, "unknown key 'data.root'"):
-      experiment.check(experiment.resolve(config))
+      experiment.parse(config)
 
   def test_from_the_command_line(self):
     write_blocks(self.root)

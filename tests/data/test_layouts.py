@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from configs import custom as custom_config
+from ctxseg_jax import experiment
 from ctxseg_jax.data import check
 from ctxseg_jax.data import datasets
 from ctxseg_jax.data import prepare
-from ctxseg_jax.training import loop
 
 # Each with the number of images in its evaluated split.
 LAYOUTS = {
@@ -99,7 +99,7 @@ class LayoutsTest(parameterized.TestCase):
       del config.data.root
     if name == "voc2012":
       config.data.train_split = "trainaug"
-    state = loop.train_and_evaluate(config, str(root / "run"))
+    state = experiment.train_and_evaluate(config, str(root / "run"))
 
     self.assertEqual(int(state.step), 1)
     report = json.loads((root / "run/eval/1.json").read_text())

@@ -136,7 +136,7 @@ class PredictionTest(RunCase):
 
   def test_a_submission_has_the_ids_of_the_server(self):
     trained = experiment.load(self.workdir)
-    predictor = trained.predictor(experiment.inference_settings(trained.config))
+    predictor = trained.predictor()
     path = self.photos / "scene.png"
     arguments = (predictor, trained.variables, [path], self.folder / "sub")
     with self.assertRaisesRegex(errors.UserError, "--submission: context_sce"):

@@ -9,10 +9,10 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import segmentation
-from ctxseg_jax.models import network
 
 NUM_CLASSES = 17
 
@@ -40,7 +40,7 @@ class ListSource:
 
 
 def make_predictor(num_devices, **fields):
-  model = network.build(
+  model = experiment.build_model(
       dict(
           backbone=dict(name="shallow", channels=8),
           head=dict(name="encnet", channels=8, num_codewords=4),

@@ -14,6 +14,7 @@ import test_segmentation
 import test_step
 
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.models import decoder
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import network
@@ -219,7 +220,7 @@ class MFHeadTest(parameterized.TestCase):
 class InferenceTest(parameterized.TestCase):
 
   def _predict(self, *sizes, **fields):
-    model = network.build(STEP["model"], 3, bn_axis_name=None)
+    model = experiment.build_model(STEP["model"], 3)
     variables = jax.jit(model.init)(
         jax.random.key(0), jnp.zeros((1, 16, 16, 3))
     )

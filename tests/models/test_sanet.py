@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.models import network
 from ctxseg_jax.models.heads import fcn_se
 from ctxseg_jax.models.heads import sanet
-from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
 
 SIZES = {"stage1": 12, "stage2": 6, "stage3": 6, "stage4": 6}
@@ -330,7 +330,7 @@ class FCNSETest(absltest.TestCase):
 
 
 def num_params(backbone, head, num_classes):
-  model = network.build(
+  model = experiment.build_model(
       dict(backbone=backbone, head=head), num_classes, bn_axis_name=None
   )
   variables = jax.eval_shape(
@@ -383,7 +383,7 @@ class CountsTest(parameterized.TestCase):
 class StepTest(absltest.TestCase):
 
   def test_the_loss_has_the_papers_three_parts(self):
-    model = network.build(
+    model = experiment.build_model(
         dict(
             backbone=dict(name="shallow", channels=8),
             head=dict(name="sanet", channels=8, dropout_rate=0.0),
@@ -392,7 +392,7 @@ class StepTest(absltest.TestCase):
         bn_axis_name=step_lib.AXIS,
     )
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (step_lib.AXIS,))
-    tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+    tx, _ = experiment.build_optimizer(dict(learning_rate=0.1)).make(10)
     state = step_lib.init_state(model, tx, jax.random.key(0), (32, 32))
     step = step_lib.make_train_step(
         model,

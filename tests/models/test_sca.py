@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.models import network
+from ctxseg_jax import experiment
 from ctxseg_jax.models.heads import fcn
 from ctxseg_jax.models.heads import HEADS
 from ctxseg_jax.models.heads import sca
@@ -65,7 +65,7 @@ def aggregate(x, dependencies):
 
 def build(backbone, host, num_classes=21, **fields):
   config = dict(backbone=backbone, head=dict(name="sca", host=host, **fields))
-  return network.build(config, num_classes, bn_axis_name=None)
+  return experiment.build_model(config, num_classes)
 
 
 def num_params(model):
@@ -247,11 +247,10 @@ class HostsTest(parameterized.TestCase):
 
   def test_a_host_is_needed(self):
     with self.assertRaisesRegex(errors.UserError, "model.head.*'host'"):
-      network.build(
+      experiment.build_model(
           dict(backbone=dict(name="shallow"), head=dict(name="sca")),
           3,
-          bn_axis_name=None,
-      )
+        )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import numpy as np
 import test_mmseg_parity as parity
 
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.models import layers
-from ctxseg_jax.models import network
 from ctxseg_jax.models.backbones import vgg
 from ctxseg_jax.models.heads import fcn_vgg
 
@@ -69,7 +69,7 @@ NETWORKS = {
 
 def build(backbone, head, num_classes=5, **fields):
   config = dict(backbone=backbone, head=head, **fields)
-  return network.build(config, num_classes, bn_axis_name=None)
+  return experiment.build_model(config, num_classes)
 
 
 def abstract(model, size=(64, 64)):

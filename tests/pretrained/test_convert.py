@@ -31,7 +31,6 @@ from configs.voc import fcn
 from configs.voc import sca
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax.models import network
 from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.pretrained import convert
 from ctxseg_jax.pretrained import export
@@ -43,7 +42,6 @@ from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import checkpoint
-from ctxseg_jax.training import loop
 from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir as workdir_lib
@@ -136,7 +134,7 @@ def state_shapes(name):
 def _network(model, num_classes):
   """Returns the network of a `model` section as JSON, and shapes by path."""
   model = dict(head=dict(name="fcn", channels=4)) | json.loads(model)
-  model = network.build(model, num_classes, bn_axis_name=None)
+  model = experiment.build_model(model, num_classes)
   variables = jax.eval_shape(
       lambda: model.init(
           jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False
@@ -610,7 +608,7 @@ class PyTorchEncodingTest(parity.ParityTestCase):
         head=dict(name="encnet", channels=16, num_codewords=4, lateral=True),
         aux_head=dict(name="fcn", stage="stage3", channels=8),
     )
-    model = network.build(model, parity.NUM_CLASSES, bn_axis_name=None)
+    model = experiment.build_model(model, parity.NUM_CLASSES)
     ours = parity.template(model, jnp.zeros((1, 65, 65, 3)))
     ours = parity.without_diagnostics(ours)
     ours = flax.traverse_util.flatten_dict(ours, sep="/")
@@ -640,7 +638,7 @@ class ConventionsTest(parameterized.TestCase):
         head=dict(name="fcn"),
         **fields,
     )
-    model = network.build(model, 5, bn_axis_name=None)
+    model = experiment.build_model(model, 5)
     return " ".join(loading.differences(source, model, whole))
 
   def test_what_no_tensor_tells_is_compared(self):
@@ -700,7 +698,7 @@ class InitFromTest(FolderCase):
     path = self.write(torchvision_tensors())
     config = self.config(source="torchvision", path=str(path))
     config["data"]["mean"] = (127.0, 127.0, 127.0)
-    model = network.build(config["model"], 11, bn_axis_name=None)
+    model = experiment.build_model(config["model"], 11)
     tx, _ = optim.make(config["optim"], total_steps=100)
     state = jax.eval_shape(
         lambda: step_lib.init_state(model, tx, jax.random.key(0), (64, 64))
@@ -723,7 +721,7 @@ class InitFromTest(FolderCase):
         backbone=dict(name="vgg16", form="dilated", channels=4),
         head=dict(name="fcn_vgg", channels=6),
     )
-    model = network.build(model, 5, bn_axis_name=None)
+    model = experiment.build_model(model, 5)
     ours = parity.template(model, jnp.zeros((1, 64, 64, 3)))
     ours = flax.traverse_util.flatten_dict(ours, sep="/")
     tensors = {}
@@ -791,7 +789,7 @@ class OwnFilesTest(FolderCase):
 
   def state(self, config=None):
     config = config or tiny_config().to_dict()
-    model = experiment.build_model(config, experiment.dataset(config))
+    model = experiment.parse(config).model
     tx, _ = optim.make(config["optim"], total_steps=1)
     return step_lib.init_state(model, tx, jax.random.key(7), (64, 64))
 
@@ -893,7 +891,7 @@ class OwnFilesTest(FolderCase):
     workdir = str(self.folder / "trained")
 
     with self.assertLogs(level="INFO") as logs:
-      state = loop.train_and_evaluate(config, workdir)
+      state = experiment.train_and_evaluate(config, workdir)
 
     log = "\n".join(logs.output)
     self.assertRegex(log, r"skipped +\d+ tensors: heads \(")
@@ -909,10 +907,12 @@ class OwnFilesTest(FolderCase):
     # A resumed run has weights of its own.
     path.unlink()
     with self.assertLogs(level="INFO") as logs:
-      loop.train_and_evaluate(config, workdir)
+      experiment.train_and_evaluate(config, workdir)
     self.assertNotIn("Backbone from", "\n".join(logs.output))
     self.assert_refused(
-        lambda: loop.train_and_evaluate(config, str(self.folder / "other")),
+        lambda: experiment.train_and_evaluate(
+            config, str(self.folder / "other")
+        ),
         str(path),
     )
 
@@ -926,7 +926,7 @@ class OwnFilesTest(FolderCase):
         checkpoint=path,
         output=self.output,
     )
-    state = loop.train_and_evaluate(config, str(self.output))
+    state = experiment.train_and_evaluate(config, str(self.output))
     self.assertEqual(int(state.step), 1)
     expected = experiment.load(run).variables["params"]
     jax.tree.map(np.testing.assert_array_equal, state.params, expected)

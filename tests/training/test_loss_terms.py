@@ -13,7 +13,6 @@ from configs import quickstart
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import losses
-from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
 
 PROBABILITIES = np.array([0.5, 0.3, 0.2])
@@ -48,11 +47,17 @@ def run(terms, num_devices=1, steps=1, switches=None):
   """Returns the states before and after each step, and the scalars."""
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
   model = Constant(tuple(terms))
-  tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+  tx, _ = experiment.build_optimizer(dict(learning_rate=0.1)).make(10)
   state = step_lib.init_state(model, tx, jax.random.key(0), (4, 4))
   state = jax.device_put(state, NamedSharding(mesh, P()))
   step = step_lib.make_train_step(
-      model, tx, mesh, terms, mean=(0,) * 3, std=(1,) * 3, switches=switches
+      model,
+      tx,
+      mesh,
+      experiment.build_terms(terms),
+      mean=(0,) * 3,
+      std=(1,) * 3,
+      switches=switches,
   )
   batch = jax.device_put(make_batch(), NamedSharding(mesh, P("data")))
   states, scalars = [jax.device_get(state)], []
@@ -205,10 +210,10 @@ class LossTermsTest(parameterized.TestCase):
   )
   def test_steps_and_weights_are_numbers(self, name, section, key):
     config = quickstart.get_config().to_dict()
-    experiment.check(config)
+    experiment.parse(config)
     section(config)[key] = "soon"
     with self.assertRaisesRegex(errors.UserError, name):
-      experiment.check(config)
+      experiment.parse(config)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.training import optim
 
 
@@ -22,24 +23,23 @@ class ScheduleTest(parameterized.TestCase):
       (80000, 0.0),
   )
   def test_poly(self, step, expected):
-    schedule = optim.poly(0.01, 80000)
+    schedule = optim.Poly().make(0.01, 80000)
     np.testing.assert_allclose(schedule(step), expected, rtol=2e-3, atol=1e-9)
     if step < 79999:  # Near the end float32 has few digits of 1 - t / T.
       np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
 
   @parameterized.parameters((40000, 0.0054052786), (80000, 0.0001))
   def test_poly_with_a_floor_as_mmsegmentation(self, step, expected):
-    schedule = optim.poly(0.01, 80000, end_value=1e-4)
+    schedule = optim.Poly(end_value=1e-4).make(0.01, 80000)
     np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
 
   def test_warmup_rises_to_the_rate_and_then_decays_to_zero(self):
-    _, schedule = optim.make(
+    _, schedule = experiment.build_optimizer(
         dict(
             learning_rate=0.1,
             schedule=dict(name="poly", power=1.0, warmup_steps=10),
         ),
-        total_steps=110,
-    )
+    ).make(110)
     values = [float(schedule(s)) for s in (0, 5, 10, 60, 110)]
     np.testing.assert_allclose(values, [0, 0.05, 0.1, 0.05, 0], atol=1e-7)
 
@@ -47,7 +47,7 @@ class ScheduleTest(parameterized.TestCase):
 class UpdateTest(parameterized.TestCase):
 
   def _run(self, config, params, grads, steps=3):
-    tx, _ = optim.make(config, total_steps=100)
+    tx, _ = experiment.build_optimizer(config).make(100)
     state = tx.init(params)
     for _ in range(steps):
       updates, state = tx.update(grads, state, params)
@@ -123,7 +123,7 @@ class UpdateTest(parameterized.TestCase):
   )
   def test_typos_are_named(self, config, message):
     with self.assertRaisesRegex(errors.UserError, message):
-      optim.make(config, total_steps=10)
+      experiment.build_optimizer(config).make(10)
 
   def test_a_multiplier_for_a_part_that_is_not_there_is_refused(self):
     config = dict(learning_rate=0.1, lr_multipliers=dict(neck=2.0))

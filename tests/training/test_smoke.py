@@ -17,8 +17,7 @@ from ctxseg_jax import describe
 from ctxseg_jax import experiment
 from ctxseg_jax.data import prepare
 from ctxseg_jax.data.datasets import DATASETS
-from ctxseg_jax.models import network
-from ctxseg_jax.training import loop
+from ctxseg_jax.evaluation.tasks import TASKS
 
 
 @pytest.mark.slow
@@ -26,12 +25,9 @@ class DescribeTest(parameterized.TestCase):
 
   @parameterized.parameters(*test_configs.PATHS)
   def test_is_described(self, path):
-    config = test_configs.resolved(self, test_configs.load(path).get_config())
-    spec = experiment.dataset(config)
-    model = network.build(
-        config["model"], spec.num_classes, bn_axis_name=None
-    )
-    size = config["data"]["crop_size"]
+    run = test_configs.parsed(self, test_configs.load(path).get_config())
+    model = experiment.build_model(run.config["model"], run.spec.num_classes)
+    size = run.augmentation.crop_size
     report = describe.describe(model, size)
     variables = jax.eval_shape(
         lambda: model.init(
@@ -77,12 +73,12 @@ class SmokeTest(parameterized.TestCase):
     if config.data.name == "custom":
       config.data.root = str(self.root / "own")
     workdir = self.root / path.replace("/", "_")
-    state = loop.train_and_evaluate(config, str(workdir))
+    state = experiment.train_and_evaluate(config, str(workdir))
     self.assertEqual(int(state.step), config.total_steps)
     report = json.loads(
         (workdir / "eval" / f"{config.total_steps}.json").read_text()
     )
-    score = experiment.task(config.to_dict()).score
+    score = TASKS[experiment.parse(config).spec.task].score
     self.assertBetween(report[score], 0.0, 1.0)
     self.assertTrue((workdir / "curves.png").is_file())
     self.assertNotEmpty(list((workdir / "predictions").glob("*.png")))

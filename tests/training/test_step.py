@@ -12,9 +12,8 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.models import network
+from ctxseg_jax import experiment
 from ctxseg_jax.models.heads import HEADS
-from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
 
 MODEL = dict(
@@ -47,16 +46,18 @@ def make_step(
   mesh = jax.sharding.Mesh(
       np.array(jax.devices()[:num_devices]), (step_lib.AXIS,)
   )
-  net = network.build(model or MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS)
+  net = experiment.build_model(
+      model or MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS
+  )
   config = dict(learning_rate=0.1, momentum=0.9) | optim_config
-  tx, _ = optim.make(config, total_steps=10)
+  tx, _ = experiment.build_optimizer(config).make(10)
   state = step_lib.init_state(net, tx, jax.random.key(0), (16, 16))
   state = jax.device_put(state, NamedSharding(mesh, P()))
   step = step_lib.make_train_step(
       net,
       tx,
       mesh,
-      loss or LOSS,
+      experiment.build_terms(loss or LOSS),
       mean=(127,) * 3,
       std=(60,) * 3,
       switches=switches,
@@ -167,7 +168,7 @@ class StepTest(chex.TestCase):
 
   def test_traces_once(self):
     chex.clear_trace_counter()
-    net = network.build(MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS)
+    net = experiment.build_model(MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS)
     apply = net.apply
 
     @chex.assert_max_traces(n=1)
@@ -175,12 +176,17 @@ class StepTest(chex.TestCase):
       return apply(*args, **kwargs)
 
     object.__setattr__(net, "apply", counted)
-    tx, _ = optim.make(dict(learning_rate=0.1), total_steps=10)
+    tx, _ = experiment.build_optimizer(dict(learning_rate=0.1)).make(10)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (step_lib.AXIS,))
     state = step_lib.init_state(net, tx, jax.random.key(0), (16, 16))
     state = jax.device_put(state, NamedSharding(mesh, P()))
     step = step_lib.make_train_step(
-        net, tx, mesh, LOSS, mean=(0,) * 3, std=(1,) * 3
+        net,
+        tx,
+        mesh,
+        experiment.build_terms(LOSS),
+        mean=(0,) * 3,
+        std=(1,) * 3,
     )
     sharding = NamedSharding(mesh, P(step_lib.AXIS))
     for i in range(3):

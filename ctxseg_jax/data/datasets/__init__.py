@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ctxseg_jax import settings
+from ctxseg_jax import schema
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import spec
 from ctxseg_jax.data.datasets import ade20k
@@ -43,30 +43,25 @@ def lookup(name: str, where: str = "--dataset") -> spec.DatasetSpec:
     UserError: There is none of this name.
   """
   # A user's own is in the list of names, but a folder makes its specification.
-  return settings.lookup({**DATASETS, custom.NAME: None}, name, where)
+  return schema.lookup({**DATASETS, custom.NAME: None}, name, where)
 
 
-def from_config(section: Mapping[str, Any]) -> spec.DatasetSpec:
-  """Returns the dataset of the section `data` of a config.
+def open_spec(
+    name: str, root: str = "", record: Mapping[str, Any] | None = None
+) -> spec.DatasetSpec:
+  """Returns the specification of the dataset that a config names.
 
-  A user's own is told by its `spec`, if the config was resolved, so that its
-  folder need not be there; else by the folder `root`.
+  Args:
+    name: A key of `DATASETS`, or "custom" for a user's own.
+    root: The folder of a user's own.
+    record: What `custom.to_record` made of the folder, which is not looked at
+      then and need not be there.
 
   Raises:
     UserError: The name is unknown, or the folder faulty.
   """
-  settings.check_keys(section, section, "data", required=("name",))
-  if section["name"] != custom.NAME:
-    return lookup(section["name"], "config: data.name")
-  root = section.get("root", "")
-  if section.get("spec"):
-    return custom.from_record(section["spec"], root)
+  if name != custom.NAME:
+    return lookup(name, "config: data.name")
+  if record is not None:
+    return custom.from_record(record, root)
   return custom.from_folder(root)
-
-
-def resolve(section: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the section `data` with all that has to outlive a folder."""
-  if section.get("name") != custom.NAME:
-    return dict(section)
-  fresh = {key: value for key, value in section.items() if key != "spec"}
-  return fresh | {"spec": custom.to_record(from_config(fresh))}

@@ -1,0 +1,147 @@
+"""What a training run is made of, typed: the config after it was parsed."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import optax
+
+from ctxseg_jax.bounds import NonNegativeInt
+from ctxseg_jax.bounds import PositiveInt
+from ctxseg_jax.data import options as options_lib
+from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data import transforms
+from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import tasks
+from ctxseg_jax.losses import term as term_lib
+from ctxseg_jax.models import network
+from ctxseg_jax.pretrained import loading
+from ctxseg_jax.training import optim
+from ctxseg_jax.training import step as step_lib
+
+# Options that a resumed run may change: they do not affect the training.
+FREE_KEYS = (
+    *("data.data_dir", "data.root", "data.num_workers", "eval"),
+    *("log_every", "checkpoint_every", "eval_every", "max_to_keep"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+  """The options of a config that are in none of its sections.
+
+  Attributes:
+    seed: Of parameters, order of examples, augmentation and dropout.
+    batch_size: Images of an update, over all devices of all processes.
+    total_steps: Updates of the whole training.
+    log_every: Steps between lines in the log and in metrics.jsonl.
+    checkpoint_every: Steps between checkpoints; there is one at the end, too.
+    eval_every: Steps between evaluations; None evaluates at the end only.
+    max_to_keep: Checkpoints that are kept beside the best.
+    switches: The step from which each switch of the model is on; 0 if absent.
+  """
+
+  seed: NonNegativeInt = 0
+  batch_size: PositiveInt
+  total_steps: PositiveInt
+  log_every: PositiveInt = 10
+  checkpoint_every: PositiveInt = 1000
+  eval_every: PositiveInt | None = None
+  max_to_keep: PositiveInt = 2
+  switches: dict[str, NonNegativeInt] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+  """The options of a config's section `eval` that every task has.
+
+  Attributes:
+    protocol: By which rule absent classes enter the mean IoU; a name of
+      `evaluation.metrics.PROTOCOLS`. None is the task's default.
+    num_pictures: Pictures that each evaluation writes.
+  """
+
+  protocol: str | None = None
+  num_pictures: NonNegativeInt = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run(RunOptions):
+  """A parsed config.
+
+  Attributes:
+    config: The complete config it was parsed from, plain values.
+    data: Where the examples are, and how they are normalised.
+    spec: The data set.
+    augmentation: What is done to each training example.
+    model: The network, its batch norms reduced over the mesh.
+    terms: The terms of the loss, by name.
+    optimizer: The optimiser with its schedule.
+    settings: How predictions are made in evaluations.
+    protocol: By which rule they are scored; None where there is one only.
+    num_pictures: Pictures that each evaluation writes.
+    init_from: The file that a new run's backbone starts from; None for random
+      weights.
+  """
+
+  config: dict[str, Any]
+  data: options_lib.DataOptions
+  spec: spec_lib.DatasetSpec
+  augmentation: transforms.Augmentation | transforms.PaddedCrop
+  model: network.SegmentationModel
+  terms: dict[str, term_lib.Term]
+  optimizer: optim.Optimizer
+  settings: tasks.Settings
+  protocol: str | None
+  num_pictures: NonNegativeInt
+  init_from: loading.InitFrom | None
+
+  def init_state(
+      self, tx: optax.GradientTransformation, key: jax.Array
+  ) -> step_lib.TrainState:
+    """Returns the state that training starts from, for an optimiser."""
+    return step_lib.init_state(
+        self.model,
+        tx,
+        key,
+        self.augmentation.crop_size,
+        average=self.optimizer.ema_decay is not None,
+    )
+
+  def train_step(
+      self, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
+  ) -> Callable[..., Any]:
+    """Returns the compiled update; see `training.step.make_train_step`."""
+    return step_lib.make_train_step(
+        self.model,
+        tx,
+        mesh,
+        self.terms,
+        mean=self.data.mean,
+        std=self.data.std,
+        ignore_label=self.spec.ignore_label,
+        switches=self.switches,
+        accumulate_steps=self.optimizer.accumulate_steps,
+        ema_decay=self.optimizer.ema_decay,
+    )
+
+  def predictor(
+      self,
+      mesh: jax.sharding.Mesh,
+      settings: tasks.Settings | None = None,
+  ) -> batching.Predictor:
+    """Returns a predictor of the network, with the config's normalisation.
+
+    Args:
+      mesh: The devices to predict on.
+      settings: How predictions are made; None is as in the config.
+    """
+    return tasks.TASKS[self.spec.task].make_predictor(
+        self.model,
+        mesh,
+        mean=self.data.mean,
+        std=self.data.std,
+        settings=settings or self.settings,
+        crop_size=self.augmentation.crop_size,
+    )
