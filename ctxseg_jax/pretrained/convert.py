@@ -147,7 +147,7 @@ def choose_config(
     source: str,
     checkpoint: str | os.PathLike[str],
 ) -> dict[str, Any]:
-  """Returns the config of the network, resolved as `train.py` does.
+  """Returns the config of the network.
 
   Args:
     given: The user's config; None takes the one in a file of our own.
@@ -158,7 +158,7 @@ def choose_config(
     UserError: There is neither, or the one in the file is damaged.
   """
   if given is not None:
-    return experiment.resolve(given)
+    return dict(given)
   text = None
   if source == "ctxseg_jax":
     text = weight_files.read_metadata(checkpoint).get("config")

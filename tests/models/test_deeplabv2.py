@@ -20,7 +20,6 @@ from ctxseg_jax import errors
 from ctxseg_jax.models import network
 from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.pretrained.sources import naming
-from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
 
 FILE = "torch_vgg.npz"
@@ -89,10 +88,9 @@ class ScalesTest(parity.ParityTestCase):
     model = build(scales=SCALES, upsample_in_training=False)
     params = test_vgg.load(self.network, model)["params"]
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (step_lib.AXIS,))
-    tx, _ = optim.make(
-        dict(learning_rate=1.0, momentum=0.0, schedule=dict(name="constant")),
-        total_steps=1,
-    )
+    tx, _ = experiment.build_optimizer(
+        dict(learning_rate=1.0, momentum=0.0, schedule=dict(name="constant"))
+    ).make(1)
     state = step_lib.TrainState(
         jnp.zeros((), jnp.int32), params, {}, tx.init(params)
     )

@@ -31,6 +31,7 @@ from configs.voc import fcn
 from configs.voc import sca
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax.models import network
 from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.pretrained import convert
 from ctxseg_jax.pretrained import export
@@ -42,7 +43,6 @@ from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import checkpoint
-from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir as workdir_lib
 
@@ -699,7 +699,7 @@ class InitFromTest(FolderCase):
     config = self.config(source="torchvision", path=str(path))
     config["data"]["mean"] = (127.0, 127.0, 127.0)
     model = experiment.build_model(config["model"], 11)
-    tx, _ = optim.make(config["optim"], total_steps=100)
+    tx, _ = experiment.build_optimizer(config["optim"]).make(100)
     state = jax.eval_shape(
         lambda: step_lib.init_state(model, tx, jax.random.key(0), (64, 64))
     )
@@ -790,7 +790,7 @@ class OwnFilesTest(FolderCase):
   def state(self, config=None):
     config = config or tiny_config().to_dict()
     model = experiment.parse(config).model
-    tx, _ = optim.make(config["optim"], total_steps=1)
+    tx, _ = experiment.build_optimizer(config["optim"]).make(1)
     return step_lib.init_state(model, tx, jax.random.key(7), (64, 64))
 
   def test_an_exported_network_comes_back_by_its_own_config(self):
@@ -845,7 +845,7 @@ class OwnFilesTest(FolderCase):
     miniatures.write_custom(root)
     given = custom.get_config("smoke").to_dict()
     given["data"]["root"] = str(root)
-    resolved = experiment.resolve(given)
+    resolved = experiment.parse(given).config
     path = self.write(
         {
             name: np.asarray(x)
