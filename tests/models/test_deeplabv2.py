@@ -17,6 +17,7 @@ import test_mmseg_parity as parity
 import test_vgg
 
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.models import network
 from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.pretrained.sources import naming
