@@ -561,7 +561,7 @@ class Cifar10Test(parameterized.TestCase):
       ("truncated", "data_batch_3.bin has 61459 bytes.*3073"),
       ("empty", "data_batch_3.bin has 0 bytes"),
       ("label", "data_batch_3: label 10 of image 4; expected 0 to 9"),
-      ("missing", "data_batch_3.bin: cannot be read"),
+      ("missing", "data_batch_3.bin: no such file"),
   )
   def test_faults_of_binary_files_are_named(self, fault, message):
     folder = self.make("cifar-10-batches-bin")

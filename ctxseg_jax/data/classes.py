@@ -32,6 +32,7 @@ from ctxseg_jax import files
 IGNORE_LABEL = 255
 _IGNORE_NAME = "__ignore__"
 _EXPECTED = "a class per line, as its name or as its name and R G B of 0-255"
+_TABLES = pathlib.Path(__file__).parent / "datasets" / "tables"
 _MAX_BYTES = 1 << 20
 _SHOWN = 60  # Characters of a line in a message.
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)")
@@ -61,19 +62,9 @@ def read(path: pathlib.Path) -> Classes:
   Raises:
     UserError: It is not there, no text, or a line of it is none of the above.
   """
-  text = files.read_text(
-      path,
-      max_bytes=_MAX_BYTES,
-      what=f"a text file, {_EXPECTED}",
-      remedy="Write one, in the order of the ids in the labels.",
-  )
-  shown = files.printable(path)
-  rows = [
-      (*_parse(line.strip(), f"{shown}:{number}"), f"{shown}:{number}")
-      for number, line in enumerate(text.splitlines(), start=1)
-      if line.strip() and not line.lstrip().startswith("#")
-  ]
+  rows = _rows(path)
   _check_unique(rows)
+  shown = files.printable(path)
   names = tuple(name for name, _, _ in rows if name != _IGNORE_NAME)
   if not 2 <= len(names) <= IGNORE_LABEL:
     raise errors.UserError(
@@ -95,6 +86,16 @@ def read(path: pathlib.Path) -> Classes:
   return Classes(names, tuple(voc_color(i) for i in range(len(names))), {})
 
 
+def read_published(name: str) -> tuple[tuple[str, ...], tuple[Color, ...]]:
+  """Returns names and colours of a table in `datasets/tables`.
+
+  The syntax is that above, but two classes may share a colour, as those of
+  published palettes do.
+  """
+  names, palette, _ = zip(*_rows(_TABLES / f"{name}.txt"), strict=True)
+  return names, palette
+
+
 def voc_color(index: int) -> Color:
   """Returns the colour of an id in VOC's palette: its bits, shuffled."""
   color = [0, 0, 0]
@@ -102,6 +103,22 @@ def voc_color(index: int) -> Color:
     for channel in range(3):
       color[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
   return tuple(color)
+
+
+def _rows(path: pathlib.Path) -> list[tuple[str, Color | None, str]]:
+  """Returns name, colour and place of each line that is no comment."""
+  text = files.read_text(
+      path,
+      max_bytes=_MAX_BYTES,
+      what=f"a text file, {_EXPECTED}",
+      remedy="Write one, in the order of the ids in the labels.",
+  )
+  shown = files.printable(path)
+  return [
+      (*_parse(line.strip(), f"{shown}:{number}"), f"{shown}:{number}")
+      for number, line in enumerate(text.splitlines(), start=1)
+      if line.strip() and not line.lstrip().startswith("#")
+  ]
 
 
 def _parse(line: str, place: str) -> tuple[str, Color | None]:

@@ -384,7 +384,7 @@ def _find_again(
     source: None,
     *,
     any_size: bool,
-) -> Mapping[str, list[finding.Pair]]:
+) -> finding.Pairs:
   """The `find` of a specification: its folder has to be what it was."""
   del source, any_size
   root = _check_root(root)
@@ -417,7 +417,7 @@ def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
   return pathlib.Path(os.path.abspath(os.path.expanduser(root)))
 
 
-def _digest(root: pathlib.Path, found: Mapping[str, list[finding.Pair]]) -> str:
+def _digest(root: pathlib.Path, found: finding.Pairs) -> str:
   content = files.read_bytes(root / CLASSES_FILE)
   digest = hashlib.sha256(content)
   for split, items in found.items():

@@ -39,6 +39,9 @@ class Pair:
   label: pathlib.Path | None
 
 
+Pairs = dict[str, list[Pair]]  # By split.
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
   """What folders or lists hold.
@@ -48,13 +51,13 @@ class Found:
     faults: What is wrong, a line each; the pairs are those without a fault.
   """
 
-  pairs: Mapping[str, list[Pair]]
+  pairs: Pairs
   faults: list[str]
 
-  def require_sound(self) -> dict[str, list[Pair]]:
+  def require_sound(self) -> Pairs:
     """Returns the pairs; a `UserError` tells the first fault, if any."""
     refuse(self.faults)
-    return dict(self.pairs)
+    return self.pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +99,8 @@ class Split:
   nested: bool = False
 
   def is_there(self) -> bool:
-    """Whether its images and its list, if it needs one, are there."""
-    return all(os.path.exists(p) for p in (self.images, self.list_file) if p)
+    """Whether its list is there, or the images of one that needs none."""
+    return os.path.exists(self.list_file or self.images)
 
 
 def refuse(faults: Sequence[str]) -> None:
@@ -110,7 +113,7 @@ def refuse(faults: Sequence[str]) -> None:
 
 def find_splits(
     splits: Mapping[str, Split], layouts: str, *, any_size: bool
-) -> dict[str, list[Pair]]:
+) -> Pairs:
   """Finds the pairs of a published layout.
 
   Args:

@@ -62,8 +62,10 @@ class DatasetSpec:
     split_sizes: Number of examples of each published split; None where that
       is not one number.
     find: `(source, *, any_size)` -> what `read` needs of each example, by
-      split, at little cost. `source` is None without `needs_source`;
-      `any_size` accepts an excerpt.
+      split, in the order of its list or else by name, at little cost. `source`
+      is the user's folder, in one of `layouts`, or None without `needs_source`;
+      with `any_size` a split may be missing or incomplete. A `UserError` says
+      that the layout is unknown, a file missing or an id there twice.
     read: `(spec, item)` -> the `Example` of an item of `find`, checked.
     needs_source: Whether preparing it takes a folder of the user's; if not,
       it is generated when first used.
@@ -231,25 +233,6 @@ def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
   for raw, train in raw_to_train.items():
     table[raw] = train
   return table
-
-
-def read_classes(
-    table: str,
-) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
-  """Reads class names and palette from a table, a line per train id.
-
-  Args:
-    table: Lines of a colour as six hexadecimal digits, a blank and a name.
-
-  Returns:
-    The names and the RGB colours.
-  """
-  names, palette = [], []
-  for line in table.strip().splitlines():
-    color, name = line.split(maxsplit=1)
-    names.append(name)
-    palette.append(tuple(bytes.fromhex(color)))
-  return tuple(names), tuple(palette)
 
 
 def ranges(ids: Iterable[int]) -> str:

@@ -83,7 +83,10 @@ class LayoutsTest(parameterized.TestCase):
     flags = [f"--dataset={name}", f"--source={source}"]
     flags += ["--any_size"] if name != "custom" else []
     self.run_command(prepare.main, *flags, f"--data_dir={root / 'data'}")
-    self.run_command(check.main, *flags, "--num_workers=0")
+    _, found = check.check(
+        check.Options(name, source=str(source), any_size=name != "custom")
+    )
+    self.assertEmpty(found.faults)
 
     config = custom_config.get_config("smoke")
     config.total_steps = 1

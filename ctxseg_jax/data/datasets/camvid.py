@@ -7,36 +7,12 @@ splits are those of Badrinarayanan et al., "SegNet", PAMI 2017.
 
 import pathlib
 
+from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
-CLASS_NAMES = (
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign_symbol",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-)
-PALETTE = (
-    (128, 128, 128),
-    (128, 0, 0),
-    (192, 192, 128),
-    (128, 64, 128),
-    (60, 40, 222),
-    (128, 128, 0),
-    (192, 128, 128),
-    (64, 64, 128),
-    (64, 0, 128),
-    (64, 64, 0),
-    (0, 128, 192),
-)
+CLASS_NAMES, PALETTE = classes.read_published("camvid")
 VOID = 11  # The raw id of unlabelled pixels; the only one that is ignored.
 
 _LAYOUTS = (
@@ -48,21 +24,8 @@ _LAYOUTS = (
 )
 
 
-def find(
-    source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[finding.Pair]]:
-  """Finds the pairs of every split, without opening an image.
-
-  Args:
-    source: A folder in one of the two layouts of `SPEC.layouts`.
-    any_size: Whether a split may be missing.
-
-  Returns:
-    The pairs of each split, in the order of its list or else by name.
-
-  Raises:
-    UserError: The layout is unknown, a file is missing or an id occurs twice.
-  """
+def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
+  """Finds the pairs of every split; see `DatasetSpec.find`."""
   for root in (source, source / "CamVid"):
     splits = {name: _split(root, name) for name in SPEC.split_sizes}
     if any(s.images.is_dir() and s.labels.is_dir() for s in splits.values()):
@@ -100,6 +63,5 @@ def _split(root: pathlib.Path, name: str) -> finding.Split:
   else:
     image_dir, label_dir = root / name, root / f"{name}annot"
     list_file = root / f"{name}.txt"
-  return finding.Split(
-      image_dir, label_dir, list_file if list_file.is_file() else None
-  )
+  listed = image_dir.is_dir() and list_file.is_file()
+  return finding.Split(image_dir, label_dir, list_file if listed else None)

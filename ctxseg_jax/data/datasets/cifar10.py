@@ -19,6 +19,7 @@ import zlib
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax import pickles
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
@@ -191,14 +192,9 @@ def _find(source: pathlib.Path):
 def _folder_reader(folder: pathlib.Path, suffix: str) -> _Read:
   def read(name):
     path = folder / f"{name}{suffix}"
-    try:
-      with open(path, "rb") as file:
-        return _read_limited(file, path)
-    except OSError as error:
-      raise errors.UserError(
-          f"{path}: cannot be read ({error.strerror}); expected a file of "
-          "CIFAR-10. Complete the folder."
-      ) from error
+    return files.read_bytes(
+        path, max_bytes=_LARGEST_FILE, what="a file of CIFAR-10"
+    )
 
   return read
 

@@ -13,32 +13,12 @@ import dataclasses
 import pathlib
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
-# Colour and name by train id.
-CLASS_NAMES, PALETTE = spec_lib.read_classes("""
-804080 road
-f423e8 sidewalk
-464646 building
-66669c wall
-be9999 fence
-999999 pole
-faaa1e traffic light
-dcdc00 traffic sign
-6b8e23 vegetation
-98fb98 terrain
-4682b4 sky
-dc143c person
-ff0000 rider
-00008e car
-000046 truck
-003c64 bus
-005064 train
-0000e6 motorcycle
-770b20 bicycle
-""")
+CLASS_NAMES, PALETTE = classes.read_published("cityscapes")
 # The label id of each train id. Servers for submissions take label ids.
 LABEL_IDS = (
     *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28),
@@ -87,21 +67,8 @@ _LAYOUTS = (
 )
 
 
-def find(
-    source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[finding.Pair]]:
-  """Finds the pairs of every split, without opening an image.
-
-  Args:
-    source: A folder in the layout of `SPEC.layouts`.
-    any_size: Whether a split may be missing or incomplete.
-
-  Returns:
-    The pairs of each split, by name.
-
-  Raises:
-    UserError: The layout is unknown or a file is missing.
-  """
+def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
+  """Finds the pairs of every split; see `DatasetSpec.find`."""
   root = finding.find_root(
       source, ("", "cityscapes"), ("leftImg8bit",), _LAYOUTS
   )

@@ -66,17 +66,9 @@ class Annotated:
 def find(
     source: pathlib.Path, *, any_size: bool
 ) -> dict[str, list[Annotated]] | dict[str, list[finding.Pair]]:
-  """Finds the images of both splits; maps of COCO-Stuff are opened for it.
+  """Finds the images of both splits; see `DatasetSpec.find`.
 
-  Args:
-    source: A folder in a layout of `SPEC.layouts`.
-    any_size: Whether a split may be missing or incomplete.
-
-  Returns:
-    What `read` takes, by split, in the order of the annotations or by name.
-
-  Raises:
-    UserError: The layout is unknown, or a file is missing or faulty.
+  Maps of COCO-Stuff are opened for it.
   """
   for root in (source, source / "coco"):
     files = {

@@ -21,6 +21,7 @@ import os
 import numpy as np
 from PIL import Image
 
+from ctxseg_jax.data import classes
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 
@@ -33,50 +34,7 @@ BAND = 16  # Width of the band.
 GAP = 40  # Between objects and the band; the blind window is 2 * GAP + 1.
 NUM_SCENES = 4
 NUM_LOOKS = 3
-CLASS_NAMES = (
-    "background",
-    # The band, by scene.
-    "soil",
-    "asphalt",
-    "cloth",
-    "water",
-    # Discs with a dark rim, by scene.
-    "boulder",
-    "wheel",
-    "plate",
-    "buoy",
-    # Striped bars, by scene.
-    "fence",
-    "barrier",
-    "ruler",
-    "pier",
-    # Checkered squares, by scene.
-    "plot",
-    "grate",
-    "napkin",
-    "raft",
-)
-# Hue by scene (green, red, purple, blue), shade by look: what belongs to one
-# scene looks alike, and so does an image whose scene was read wrongly.
-PALETTE = (
-    (48, 48, 48),
-    (38, 92, 40),
-    (112, 38, 26),
-    (82, 42, 112),
-    (22, 54, 116),
-    (96, 196, 72),
-    (228, 72, 52),
-    (196, 112, 232),
-    (58, 142, 242),
-    (190, 232, 124),
-    (252, 166, 62),
-    (248, 184, 214),
-    (132, 220, 248),
-    (18, 142, 84),
-    (172, 62, 92),
-    (144, 82, 196),
-    (36, 90, 196),
-)
+CLASS_NAMES, PALETTE = classes.read_published("context_scenes")
 
 _DISC, _BAR, _SQUARE = range(NUM_LOOKS)
 _FIELD, _ROAD, _TABLE, _SEA = range(NUM_SCENES)

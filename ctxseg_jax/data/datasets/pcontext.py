@@ -19,75 +19,15 @@ import pathlib
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
-# Colour and name by converted id; the background is 0.
-_CLASS_NAMES, _PALETTE = spec_lib.read_classes("""
-787878 background
-b47878 aeroplane
-06e6e6 bag
-503232 bed
-04c803 bedclothes
-787850 bench
-8c8c8c bicycle
-cc05ff bird
-e6e6e6 boat
-04fa07 book
-e005ff bottle
-ebff07 building
-96053d bus
-787846 cabinet
-08ff33 car
-ff0652 cat
-8fff8c ceiling
-ccff04 chair
-ff3307 cloth
-cc4603 computer
-0066c8 cow
-3de6fa cup
-ff0633 curtain
-0b66ff dog
-ff0747 door
-ff09e0 fence
-0907e6 floor
-dcdcdc flower
-ff095c food
-7009ff grass
-08ffd6 ground
-07ffe0 horse
-ffb806 keyboard
-0aff47 light
-ff290a motorbike
-07ffff mountain
-e0ff08 mouse
-6608ff person
-ff3d06 plate
-ffc207 platform
-ff7a08 pottedplant
-00ff14 road
-ff0829 rock
-ff0599 sheep
-0633ff shelves
-eb0cff sidewalk
-a09614 sign
-00a3ff sky
-8c8c8c snow
-fa0a0f sofa
-14ff00 table
-1fff00 track
-ff1f00 train
-ffe000 tree
-99ff00 truck
-0000ff tvmonitor
-ff4700 wall
-00ebff water
-00adff window
-1f00ff wood
-""")
+# By converted id; the background is 0.
+_CLASS_NAMES, _PALETTE = classes.read_published("pcontext60")
 NUM_RAW = 460  # Ids of the release, 0 included.
 # The id in the release of each class, the background first.
 RAW_IDS = (
@@ -109,21 +49,8 @@ _LAYOUTS = (
 )
 
 
-def find(
-    source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[finding.Pair]]:
-  """Finds the pairs of both splits, without opening an image.
-
-  Args:
-    source: A folder in the layout of `layouts` of the specifications.
-    any_size: Whether a split may be missing.
-
-  Returns:
-    The pairs of each split, in the order of its list.
-
-  Raises:
-    UserError: The layout is unknown, a file is missing or an id occurs twice.
-  """
+def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
+  """Finds the pairs of both splits; see `DatasetSpec.find`."""
   root = finding.find_root(
       source,
       ("", "VOC2010", "VOCdevkit/VOC2010"),

@@ -15,36 +15,14 @@ import pathlib
 
 import numpy as np
 
+from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
-# Colour and name by raw id.
-CLASS_NAMES, PALETTE = spec_lib.read_classes("""
-000000 background
-800000 aeroplane
-008000 bicycle
-808000 bird
-000080 boat
-800080 bottle
-008080 bus
-808080 car
-400000 cat
-c00000 chair
-408000 cow
-c08000 diningtable
-400080 dog
-c00080 horse
-408080 motorbike
-c08080 person
-004000 pottedplant
-804000 sheep
-00c000 sofa
-80c000 train
-004080 tvmonitor
-""")
+CLASS_NAMES, PALETTE = classes.read_published("voc2012")
 VOID = 255  # Borders of objects, and what is too hard to tell.
 
 # Labels that went through an image editor come back in colours.
@@ -59,21 +37,8 @@ _LAYOUTS = (
 )
 
 
-def find(
-    source: pathlib.Path, *, any_size: bool
-) -> dict[str, list[finding.Pair]]:
-  """Finds the pairs of every split, without opening an image.
-
-  Args:
-    source: A folder in the layout of `SPEC.layouts`.
-    any_size: Whether a split may be missing.
-
-  Returns:
-    The pairs of each split, in the order of its list or else by name.
-
-  Raises:
-    UserError: The layout is unknown, a file is missing or an id occurs twice.
-  """
+def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
+  """Finds the pairs of every split; see `DatasetSpec.find`."""
   root = finding.find_root(
       source,
       ("", "VOC2012", "VOCdevkit/VOC2012"),
