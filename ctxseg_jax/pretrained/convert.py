@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 import os
-import pathlib
 from typing import Any
 
 from absl import flags
@@ -63,7 +62,7 @@ def convert(
     UserError: The file, the config or the folder are not usable; nothing is
       left behind.
   """
-  output = pathlib.Path(output).absolute()
+  output = files.local_path(output, "--output").absolute()
   _refuse_existing(output)
   run = experiment.parse(config)
   config, model = run.config, run.model

@@ -42,6 +42,7 @@ def export(
   Raises:
     UserError: No such checkpoint, or the file cannot be written.
   """
+  output = files.local_path(output, "--output")
   if os.path.lexists(output):
     raise errors.UserError(
         f"{output}: exists, and is not overwritten; choose another --output or"

@@ -386,6 +386,14 @@ class ConvertTest(FolderCase):
         ["converted", "weights.safetensors"],
     )
 
+  def test_urls_are_no_paths(self):
+    for path in ("gs://bucket/x", "s3://bucket/x"):
+      self.assert_refused(
+          lambda p=path: weight_files.read_tensors(p), path, "not supported"
+      )
+      self.output = path
+      self.assert_refused(self.convert, f"--output: {path}", "not supported")
+
   def test_an_existing_folder_is_left_alone(self):
     self.output.mkdir()
     self.assert_refused(self.convert, "converted: exists", "--output")
@@ -859,7 +867,7 @@ class OwnFilesTest(FolderCase):
         output=self.output,
     )
     with workdir_lib.Workdir(self.output) as folder:
-      folder.write_config(resolved, ignore=experiment.FREE_KEYS)
+      folder.check_config(resolved, ignore=experiment.FREE_KEYS)
 
   def test_the_normalisation_is_in_the_file(self):
     _, path = self.export()

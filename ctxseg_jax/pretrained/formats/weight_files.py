@@ -40,6 +40,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     UserError: The file is missing, damaged, or holds something else than finite
       dense tensors by name.
   """
+  path = files.local_path(path, "weights")
   data = _open(path)
   head = data[:512]
   try:
@@ -70,6 +71,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
   Raises:
     UserError: It is missing, damaged, or not a .safetensors file.
   """
+  path = files.local_path(path, "weights")
   data = _open(path)
   if not _is_safetensors(data[:512]):
     raise errors.UserError(
