@@ -5,6 +5,7 @@ import os
 import pickle
 import tempfile
 import time
+import tracemalloc
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -63,27 +64,25 @@ class ReadTest(parameterized.TestCase):
   def test_objects_are_noted(self, protocol):
     value = collections.OrderedDict(a=1, b=[2])
     got = pickles.read(pickle.dumps(value, protocol))
-    self.assertEqual(got.function, pickles.Global("collections", "OrderedDict"))
+    self.assertEqual(got.origin, ("collections", "OrderedDict"))
     self.assertEqual(got.items, {"a": 1, "b": [2]})
     got = pickles.read(pickle.dumps(collections.deque([1, 2, 3], 4), protocol))
-    self.assertEqual(got.function.name, "deque")
+    self.assertEqual(got.origin, ("collections", "deque"))
     self.assertEqual(got.args, ((), 4))
     self.assertEqual(got.elements, [1, 2, 3])
     got = pickles.read(pickle.dumps(np.dtype(np.int16), protocol))
-    self.assertEqual(got.function, pickles.Global("numpy", "dtype"))
+    self.assertEqual(got.origin, ("numpy", "dtype"))
     self.assertEqual(got.args[0], "i2")
     self.assertEqual(got.state[1], "<")
 
-  def test_sets_are_lists(self):
-    for value in ({1, 2}, frozenset((1, 2))):
-      self.assertCountEqual(pickles.read(pickle.dumps(value, 4)), [1, 2])
-
-  def test_keys_other_than_text_are_not_hashed(self):
-    got = pickles.read(pickle.dumps({"a": 1, b"b": 2, 3: 4, (5,): 6}))
-    self.assertEqual([k for k in got if type(k) in (str, bytes)], ["a", b"b"])
-    self.assertEqual(
-        [k.value for k in got if isinstance(k, pickles.Key)], [3, (5,)]
-    )
+  def test_sets_and_keys_of_any_kind(self):
+    for value in (
+        {1, 2},
+        frozenset((1, 2)),
+        {"a": 1, b"b": 2, 3: 4, (5,): 6, None: 7, 2**80: 8},
+        {i: i for i in range(10_000)},
+    ):
+      self.assertEqual(pickles.read(pickle.dumps(value, 4)), value)
 
   def test_nothing_is_run_whatever_asks_for_it(self):
     root = tempfile.TemporaryDirectory()
@@ -116,7 +115,7 @@ class ReadTest(parameterized.TestCase):
         b"cposix\nmkdir\n)R}U\x0c__setstate__cposix\nmkdir\nsb" + path + b"b.",
         b"\x8c\x08builtins\x8c\x0dstr.__class__\x93" + path + b"\x85R.",
     ):
-      self.assertIsInstance(pickles.read(data), pickles.Call)
+      self.assertIsInstance(pickles.read(data), pickles.Noted)
       self.assertFalse(os.path.exists(folder))
 
   @parameterized.named_parameters(
@@ -156,7 +155,11 @@ class ReadTest(parameterized.TestCase):
 
   def test_a_number_far_away_in_the_memo_takes_no_memory(self):
     # `pickle` makes room for all numbers up to it.
-    self.assertEqual(pickles.read(b"K\x05r\xff\xff\xff\x7f."), 5)
+    tracemalloc.start()
+    self.addCleanup(tracemalloc.stop)
+    with self.assertRaisesRegex(ValueError, "memo number 2147483647"):
+      pickles.read(b"K\x05r\xff\xff\xff\x7f.")
+    self.assertLess(tracemalloc.get_traced_memory()[1], 10**5)
 
   def test_nesting_has_no_depth_that_ends_the_process(self):
     depth = 200_000
@@ -164,24 +167,43 @@ class ReadTest(parameterized.TestCase):
         b"]" * depth + b"a" * (depth - 1) + b".",
         b"K\x01" + b"\x85" * depth + b".",
         b"cos\nsystem\n" + b")R" * depth + b".",
-        # As a key: to hash it would be to descend.
-        b"}K\x01" + b"\x85" * depth + b"K\x01s.",
+        b"cos\nsystem\nq\0)" + b"Rh\0\x85" * depth + b".",
     ):
       value = pickles.read(data)
       self.assertLess(len(pickles.describe(value)), 100)
       del value
+    # As a key: to hash it would be to descend.
+    with self.assertRaisesRegex(ValueError, "keys that take long"):
+      pickles.read(b"}K\x01" + b"\x85" * depth + b"K\x01s.")
 
   def test_keys_that_take_forever_to_hash_do_not(self):
     start = time.monotonic()
     # Each is a pair of the one before it.
     doubled = b"K\x01" + b"q\0h\0\x86" * 200
-    pickles.read(b"}" + doubled + b"K\x01s.")
     # All have the hash 0.
-    numbers = b"".join(
-        b"\x8a\x0c" + (i * (2**61 - 1)).to_bytes(12, "little") + b"N"
+    numbers = [
+        b"\x8a\x0c" + (i * (2**61 - 1)).to_bytes(12, "little")
         for i in range(1, 50_000)
-    )
-    pickles.read(b"}(" + numbers + b"u.")
+    ]
+    items = b"".join(number + b"N" for number in numbers)
+    elements = b"".join(numbers)
+    for data in (
+        b"}" + doubled + b"K\x01s.",
+        b"}(" + doubled + b"K\x01u.",
+        b"(" + doubled + b"K\x01d.",
+        b"\x8f(" + doubled + b"\x90.",
+        b"(" + doubled + b"\x91.",
+        b"cos\nsystem\n)R" + doubled + b"K\x01s.",
+        # Through what leaves a value as it is.
+        b"}" + doubled + b"Nb(u2K\x01s.",
+        b"}" + doubled + b"r\x05\0\0\0" + b"0j\x05\0\0\0K\x01s.",
+        b"}(" + items + b"u.",
+        b"(" + items + b"d.",
+        b"\x8f(" + elements + b"\x90.",
+        b"(" + elements + b"\x91.",
+    ):
+      with self.assertRaisesRegex(ValueError, "keys that take long"):
+        pickles.read(data)
     self.assertLess(time.monotonic() - start, 10)
 
   def test_the_number_of_instructions_is_bounded(self):
@@ -192,11 +214,12 @@ class ReadTest(parameterized.TestCase):
 
   def test_descriptions_are_one_short_line(self):
     for name in ("a\nb", "x" * 10**6, "\x1b[2J", "\u2028"):
-      for value in (
-          pickles.Global(name, name),
-          pickles.Call(pickles.Global("m", name), ()),
+      encoded = b"X" + len(name.encode()).to_bytes(4, "little") + name.encode()
+      for data in (
+          encoded * 2 + b"\x93.",
+          b"X\1\0\0\0m" + encoded + b"\x93)R.",
       ):
-        text = pickles.describe(value)
+        text = pickles.describe(pickles.read(data))
         self.assertLess(len(text), 800)
         self.assertTrue(text.isprintable(), text)
 

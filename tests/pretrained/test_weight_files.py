@@ -22,8 +22,8 @@ import numpy as np
 import safetensors.numpy
 
 from ctxseg_jax import errors
+from ctxseg_jax.pretrained.formats import pth_zip
 from ctxseg_jax.pretrained.formats import safetensors_file
-from ctxseg_jax.pretrained.formats import stored_zip
 from ctxseg_jax.pretrained.formats import weight_files
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "torch_files"
@@ -1006,7 +1006,7 @@ class HostileTest(FileTest):
     more = {f"data_{i}": b"" for i in range(1, 2000)}
     data = archive(dictionary(x=tensor()), **more)
     self.assertLen(self.read(data), 1)
-    with absltest.mock.patch.object(stored_zip, "MOST_RECORDS", 2000):
+    with absltest.mock.patch.object(pth_zip, "MOST_RECORDS", 2000):
       self.assert_refused(
           "2000 records or more",
           lambda: weight_files.read_tensors(self.path),

@@ -56,10 +56,10 @@ _LAYOUTS = (
 )
 
 _ARRAYS = (
-    pickles.Global("numpy.core.multiarray", "_reconstruct"),
-    pickles.Global("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
 )
-_DTYPE = pickles.Global("numpy", "dtype")
+_DTYPE = ("numpy", "dtype")
 
 # Reads a file of the edition by its name.
 _Read = Callable[[str], bytes]
@@ -287,10 +287,10 @@ def _checked_label(label: Any) -> int:
 
 def _read_array(value: Any) -> np.ndarray:
   """Returns the array that a pickle describes, uint8 [N, C]."""
-  if not isinstance(value, pickles.Call) or value.function not in _ARRAYS:
+  if not isinstance(value, pickles.Noted) or value.origin not in _ARRAYS:
     raise TypeError(f"{pickles.describe(value)} and no array of images")
   _, shape, dtype, is_fortran, data = value.state
-  if dtype.function != _DTYPE or dtype.args[0] not in ("u1", b"u1"):
+  if dtype.origin != _DTYPE or dtype.args[0] not in ("u1", b"u1"):
     raise ValueError("images are not of 8 bits")
   # Column by column is possible, though nobody publishes it.
   order = "F" if is_fortran else "C"

@@ -1,9 +1,8 @@
 """What the pickle in a PyTorch file says of its weights, without PyTorch.
 
-The pickle is read and not run (see `pickles`). Of all it says, a few names
-count: ordered dictionaries, what rebuilds a dense tensor or a parameter, and
-the types of storages. Whatever else a file holds beside its weights, as
-settings, logs and the state of an optimizer, stays what it is, a note of what
+Of all the names in the pickle (see `pickles`) a few count: ordered
+dictionaries, what rebuilds a dense tensor or a parameter, and the types of
+storages. Settings, logs and the state of an optimizer stay notes of what
 somebody wanted called.
 
 A tensor is a window on a storage, which lies outside the pickle and which
@@ -47,16 +46,16 @@ _DTYPES = {
     "BoolStorage": np.dtype(np.bool_),
 }
 _TENSORS = (
-    pickles.Global("torch._utils", "_rebuild_tensor_v2"),
-    pickles.Global("torch._utils", "_rebuild_tensor"),  # Before 0.4.
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_tensor"),  # Before 0.4.
 )
 _PARAMETERS = (
-    pickles.Global("torch._utils", "_rebuild_parameter"),
-    pickles.Global("torch._utils", "_rebuild_parameter_with_state"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch._utils", "_rebuild_parameter_with_state"),
 )
 _DICTIONARIES = (
-    pickles.Global("collections", "OrderedDict"),
-    pickles.Global("collections", "defaultdict"),
+    ("collections", "OrderedDict"),
+    ("collections", "defaultdict"),
 )
 
 _MOST_DIMENSIONS = 8
@@ -75,13 +74,7 @@ class Unsupported(Exception):
 
 
 class Storage(NamedTuple):
-  """What a pickle says of a storage.
-
-  Attributes:
-    dtype: Type of its values.
-    key: Its name in the file.
-    size: Number of its values.
-  """
+  """A storage: type and number of its values, and its name in the file."""
 
   dtype: np.dtype
   key: str
@@ -95,26 +88,26 @@ def read_storage(outside: pickles.Outside) -> Storage:
     ValueError: It is damaged.
     Unsupported: Its values are of a type that has no place here.
   """
-  # What follows the size told of parts of storages before PyTorch 0.4.
-  if not isinstance(outside.id, tuple) or len(outside.id) not in (5, 6):
-    raise ValueError("a storage without type, key and size")
-  kind, storage_type, key, _, size, *part = outside.id
-  key = as_text(key)
-  if as_text(kind) != "storage" or not isinstance(storage_type, pickles.Global):
-    raise ValueError("a storage without type, key and size")
-  if storage_type.module != "torch" or storage_type.name not in _DTYPES:
-    raise Unsupported(f"of type {pickles.describe(storage_type)}")
-  if part not in ([], [None]):
+  match outside.id:
+    # The rest describes parts of storages, before PyTorch 0.4.
+    case ("storage" | b"storage", type() as kind, key, _, int(size), *rest) if (
+        len(rest) < 2 and isinstance(as_text(key), str) and _is_size(size)
+    ):
+      pass
+    case _:
+      raise ValueError("a storage without type, key and size")
+  module, name = kind.origin
+  if module != "torch" or name not in _DTYPES:
+    raise Unsupported(f"of type {pickles.describe(kind)}")
+  if rest not in ([], [None]):
     raise Unsupported("in a part of a storage")
-  if not isinstance(key, str) or not _is_size(size):
-    raise ValueError("a storage without key and size")
-  return Storage(_DTYPES[storage_type.name], key, size)
+  return Storage(_DTYPES[name], as_text(key), size)
 
 
 def read_weights(
     path: str | os.PathLike[str],
     value: Any,
-    find_storage: Callable[[Storage], memoryview],
+    find_storage: Callable[[str], memoryview | None],
     length: int,
 ) -> dict[str, np.ndarray]:
   """Makes the weights of what a pickle says.
@@ -122,7 +115,8 @@ def read_weights(
   Args:
     path: The file's name, for messages.
     value: What `pickles.read` returned.
-    find_storage: Returns the bytes of a storage.
+    find_storage: Returns the bytes of a storage by its name in the file; None
+      if there is none.
     length: Number of bytes of the file.
 
   Returns:
@@ -183,24 +177,30 @@ def _find_weights(path: str | os.PathLike[str], value: Any) -> dict[Any, Any]:
 
 def _entries(value: Any) -> dict[Any, Any] | None:
   """Returns a dictionary of any kind as a plain one, or None."""
-  if not isinstance(value, pickles.Call) or value.function not in _DICTIONARIES:
+  if not _is_made_by(value, _DICTIONARIES):
     return value if type(value) is dict else None
   # Python 2 gave an ordered one its items as pairs.
-  pairs = value.args[0] if _is_filled(value.args) else None
-  if not isinstance(pairs, list):
+  if not value.args or not isinstance(value.args[0], list):
     return value.items
+  pairs = value.args[0]
   if not all(type(x) is list and len(x) == 2 for x in pairs):
     raise ValueError("a dictionary of something else than pairs")
-  return {x if type(x) in (str, bytes) else pickles.Key(x): y for x, y in pairs}
+  if not all(isinstance(as_text(key), str) for key, _ in pairs):
+    raise ValueError("a dictionary with names that are no text")
+  return dict(pairs)
+
+
+def _is_made_by(value: Any, origins: tuple[tuple[str, str], ...]) -> bool:
+  return isinstance(value, pickles.Noted) and value.origin in origins
 
 
 def _read_tensor(
-    entry: Any, find_storage: Callable[[Storage], memoryview]
+    entry: Any, find_storage: Callable[[str], memoryview | None]
 ) -> np.ndarray:
   """Returns a tensor as a view of its storage."""
-  if isinstance(entry, pickles.Call) and entry.function in _PARAMETERS:
+  if _is_made_by(entry, _PARAMETERS):
     entry = _args(entry, 1)[0]
-  if not isinstance(entry, pickles.Call) or entry.function not in _TENSORS:
+  if not _is_made_by(entry, _TENSORS):
     raise Unsupported(pickles.describe(entry))
   outside, offset, shape, strides, *rest = _args(entry, 4)
   # Bits that stand for a sign or an imaginary part yet to be turned.
@@ -209,7 +209,9 @@ def _read_tensor(
   if not isinstance(outside, pickles.Outside):
     raise ValueError(f"{pickles.describe(outside)} for a storage")
   said = read_storage(outside)
-  view = find_storage(said)
+  view = find_storage(said.key)
+  if view is None:
+    raise ValueError(f"its storage {said.key[:100]!r} is missing")
   if said.size * said.dtype.itemsize != view.nbytes:
     raise ValueError(
         f"a storage of {view.nbytes} bytes where {said.size} values of "
@@ -226,9 +228,10 @@ def _read_tensor(
   size = math.prod(shape)
   if size == 0:
     return np.zeros(shape, storage.dtype)
+  # The stride of a single entry can be anything.
+  steps = [s if n > 1 else 1 for n, s in zip(shape, strides, strict=True)]
   last = offset + sum(
-      (extent - 1) * stride
-      for extent, stride in zip(shape, strides, strict=True)
+      (n - 1) * step for n, step in zip(shape, steps, strict=True)
   )
   if last >= storage.size:
     raise ValueError(
@@ -243,22 +246,14 @@ def _read_tensor(
       storage.dtype,
       storage,
       offset=offset * storage.itemsize,
-      # The stride of a single entry can be anything.
-      strides=[
-          (stride if extent > 1 else 1) * storage.itemsize
-          for extent, stride in zip(shape, strides, strict=True)
-      ],
+      strides=[step * storage.itemsize for step in steps],
   )
 
 
-def _args(call: pickles.Call, count: int) -> tuple[Any, ...]:
-  if not isinstance(call.args, tuple) or len(call.args) < count:
+def _args(made: pickles.Noted, count: int) -> tuple[Any, ...]:
+  if len(made.args) < count:
     raise ValueError(f"fewer than {count} arguments to rebuild it from")
-  return call.args
-
-
-def _is_filled(args: Any) -> bool:
-  return isinstance(args, tuple) and len(args) > 0
+  return made.args
 
 
 def _is_size(value: Any) -> bool:

@@ -26,26 +26,14 @@ _SIZE_BYTES = 8
 def read(
     path: str | os.PathLike[str], data: mmap.mmap
 ) -> dict[str, np.ndarray]:
-  """Reads the weights of a file.
-
-  Args:
-    path: The file's name, for messages.
-    data: The whole file.
-
-  Returns:
-    By name, views of `data` that cannot be written to, in the order of the
-    file.
-
-  Raises:
-    UserError: It holds something else than weights.
-    ValueError: It is cut short or damaged; the message has no name of the file.
-  """
+  """Reads the weights of a file; arguments and errors as `pth_zip.read`."""
   noted = []
 
   def note(key: Any) -> Any:
-    # A class is outside as well, for its source that goes with it.
-    if isinstance(key, tuple) and key[:1] == ("module",) and len(key) > 1:
-      return key[1]
+    match key:
+      # A class is outside as well, for its source that goes with it.
+      case ("module", type() as kind, *_):
+        return kind
     noted.append(pickles.Outside(key))
     return noted[-1]
 
@@ -61,7 +49,6 @@ def read(
     )
   value = pickles.read(data, outside=note)
   keys = pickles.read(data)
-
   try:
     said = {x.key: x for x in map(pth.read_storage, noted)}
   except pth.Unsupported as error:
@@ -71,13 +58,7 @@ def read(
         "the file, make them some with PyTorch: x.dequantize(), x.float()."
     ) from error
   views = _find_storages(data, keys, said)
-
-  def find_storage(storage):
-    if storage.key not in views:
-      raise ValueError(f"its storage {storage.key[:100]!r} is missing")
-    return views[storage.key]
-
-  return pth.read_weights(path, value, find_storage, len(data))
+  return pth.read_weights(path, value, views.get, len(data))
 
 
 def _find_storages(
