@@ -1,7 +1,7 @@
 """Miniatures of the datasets, in the layouts that users have.
 
 `WRITERS[name](root)` writes a few small pairs of a dataset under `root`, which
-is then a source for `prepare.prepare(..., any_size=True)`. What a file holds
+is then a source for `packing.prepare(..., any_size=True)`. What a file holds
 depends on its id alone: `photo` and `raw_label` return it.
 """
 

@@ -1,8 +1,6 @@
 """EncNet's CIFAR-10 networks, their data, and classification as a task."""
 
-import contextlib
 import csv
-import io
 import json
 import os
 import pathlib
@@ -21,14 +19,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 from PIL import Image
+import running
 import test_configs
 import tiny
 
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import losses
-from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import packing
 from ctxseg_jax.data import prepare
+from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data import transforms
 from ctxseg_jax.data.datasets import cifar10
@@ -535,12 +535,12 @@ class Cifar10Test(parameterized.TestCase):
     self.make("cifar-10-batches-bin")
     data_dir = self.root.parent / "data"
     flags = ["--dataset=cifar10", f"--source={self.root}"]
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-      code = prepare.main([*flags, f"--data_dir={data_dir}", "--any_size"])
+    code, out, _ = running.run(
+        prepare, *flags, f"--data_dir={data_dir}", "--any_size"
+    )
     self.assertEqual(code, 0)
-    self.assertRegex(out.getvalue(), r"train +100 +10/10 +0\.00%")
-    source = pipeline.open_source(cifar10.SPEC, "train", data_dir)
+    self.assertRegex(out, r"train +100 +10/10 +0\.00%")
+    source = records.open_source(cifar10.SPEC, "train", data_dir)
     self.assertLen(source, 100)
     planes, labels = make_arrays(2)
     example = source[47]  # Image 7 of the third file.
@@ -659,7 +659,7 @@ class Cifar10Test(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UserError, "no known layout.*bin"):
       cifar10.load(self.root)
     with self.assertRaisesRegex(errors.UserError, "not a folder"):
-      prepare.prepare(cifar10.SPEC, self.root, source=self.root / "train.bin")
+      packing.prepare(cifar10.SPEC, self.root, source=self.root / "train.bin")
 
 
 class SpecTest(parameterized.TestCase):

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ctxseg_jax.data import prepare
+from ctxseg_jax.data import packing
 from ctxseg_jax.data.datasets import context_scenes
 from ctxseg_jax.training import checkpoint
 
@@ -85,7 +85,7 @@ def data_dir() -> str:
   """Returns a folder with context scenes as this source draws them."""
   source = pathlib.Path(context_scenes.__file__).read_bytes()
   path = cache_dir() / f"data_{hashlib.sha256(source).hexdigest()[:12]}"
-  prepare.ensure_prepared(context_scenes.SPEC, path)  # Holds a lock.
+  packing.ensure_prepared(context_scenes.SPEC, path)  # Holds a lock.
   return str(path)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
+import types
 from typing import Any
 
 from array_record.python import array_record_module
@@ -24,19 +25,40 @@ from ctxseg_jax.data import rules
 from ctxseg_jax.data import scan
 from ctxseg_jax.data import spec as spec_lib
 
-_FORMAT = "array_record"
+FORMAT = "array_record"
 # A file is closed when it has grown to this size.
 _SHARD_BYTES = 256 << 20
+
+
+def features(spec: spec_lib.DatasetSpec) -> tfds.features.FeaturesDict:
+  """Returns what the record of an example consists of."""
+  names = list(spec.class_names)
+  if spec.task == "classification":
+    label = tfds.features.ClassLabel(names=names)
+  else:
+    label = tfds.features.LabeledImage(
+        labels=names, shape=(None, None, 1), encoding_format="png"
+    )
+  return tfds.features.FeaturesDict(
+      {
+          "image": tfds.features.Image(shape=(None, None, 3)),
+          "label": label,
+          "name": tfds.features.Text(),
+      }
+  )
+
+
+class _Info(tfds.core.DatasetInfo):
+
+  def initialize_from_bucket(self):
+    """Does nothing: tfds asks its server and leaves an empty folder in /tmp."""
 
 
 # One class serves every dataset, so it is no entry of tfds's registry.
 class Builder(tfds.core.DatasetBuilder, skip_registration=True):
   """Packs the examples of a specification."""
 
-  VERSION = tfds.core.Version("1.0.0")  # Of what is stored.
-  # Nothing is downloaded. Looking for checksums would take importlib_resources,
-  # which tfds uses there without depending on it.
-  url_infos = None
+  VERSION = tfds.core.Version("2.0.0")  # Of what is stored.
 
   def __init__(
       self,
@@ -57,11 +79,8 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     self._report = rules.Report(spec, items)
     super().__init__(data_dir=data_dir)
 
-  def write(self, download_dir: str | os.PathLike) -> list[str]:
+  def write(self) -> list[str]:
     """Writes all splits; what is unfinished is not kept.
-
-    Args:
-      download_dir: An empty folder; tfds insists on one.
 
     Returns:
       A line for each lack of classes in the labels of a user's own data.
@@ -69,30 +88,20 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     Raises:
       UserError: An example, or a user's own data as a whole, is faulty.
     """
-    self.download_and_prepare(download_dir=download_dir, file_format=_FORMAT)
+    self.download_and_prepare(file_format=FORMAT)
     return self._report.absent
 
+  def _make_download_manager(self, **kwargs):
+    # Nothing is downloaded, and tfds's own one makes folders for it.
+    return types.SimpleNamespace(downloaded_size=0)
+
   def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
+    return _Info(
         builder=self,
         description=self._spec.description,
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": self._label_feature(),
-                "name": tfds.features.Text(),
-            }
-        ),
+        features=features(self._spec),
         disable_shuffling=True,
-        metadata=tfds.core.MetadataDict(label_pixels={}),
-    )
-
-  def _label_feature(self) -> tfds.features.FeatureConnector:
-    names = list(self._spec.class_names)
-    if self._spec.task == "classification":
-      return tfds.features.ClassLabel(names=names)
-    return tfds.features.LabeledImage(
-        labels=names, shape=(None, None, 1), encoding_format="png"
+        metadata=tfds.core.MetadataDict(splits={}),
     )
 
   def _download_and_prepare(self, dl_manager, download_config):
@@ -113,9 +122,9 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
         data_dir=self.data_path,
         dataset_name=self.name,
         split=split,
-        filetype_suffix=_FORMAT,
+        filetype_suffix=FORMAT,
     )
-    pixels = np.zeros(256, np.int64)
+    pixels, sizes = np.zeros(256, np.int64), []
     shards = _Shards(template)
     for item in _with_progress(items, f"{self.name}/{split}"):
       example = self._spec.read(self._spec, item)
@@ -123,6 +132,7 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
         self._report.add(split, scan.scan_example(self._spec, example, item))
       # The one label of an image counts as a pixel.
       pixels += np.bincount(example.label.ravel(), minlength=256)
+      sizes.append(images.image_size(example.image, example.name))
       shards.write(
           self.info.features.serialize_example(
               {
@@ -135,7 +145,12 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
           )
       )
     shards.close()
-    self.info.metadata["label_pixels"][split] = pixels.tolist()
+    # All that `records` has to know of a split before it reads any.
+    self.info.metadata["splits"][split] = {
+        "shard_lengths": shards.lengths,
+        "sizes": sizes,
+        "label_pixels": pixels.tolist(),
+    }
     return tfds.core.SplitInfo(
         name=split,
         shard_lengths=shards.lengths,

@@ -217,33 +217,33 @@ def _open_folders(options: Options):
 
 def _open_source(spec: spec_lib.DatasetSpec, options: Options):
   # It takes tfds, which is half a second that not every use pays.
-  from ctxseg_jax.data import prepare
+  from ctxseg_jax.data import packing
 
   try:
-    items = prepare.find(spec, options.source, any_size=options.any_size)
+    items = packing.find(spec, options.source, any_size=options.any_size)
     return spec, items, scan_lib.read_pair, []
   except errors.UserError as error:
     # What there is can be scanned all the same, if it is of the layout.
     try:
-      items = prepare.find(spec, options.source, any_size=True)
+      items = packing.find(spec, options.source, any_size=True)
     except errors.UserError:
       raise error from error
     return spec, items, scan_lib.read_pair, [str(error)]
 
 
 def _open_prepared(spec: spec_lib.DatasetSpec, options: Options):
-  from ctxseg_jax.data import pipeline
-  from ctxseg_jax.data import prepare
+  from ctxseg_jax.data import packing
+  from ctxseg_jax.data import records
 
-  folder = prepare.dataset_dir(spec, options.data_dir)
-  if not prepare.is_prepared(spec, options.data_dir):
+  folder = packing.dataset_dir(spec, options.data_dir)
+  if not packing.is_prepared(spec, options.data_dir):
     raise errors.UserError(
         f"{folder}: {spec.name} is not prepared; run: "
-        f"{prepare.prepare_command(spec, options.data_dir)}"
+        f"{packing.prepare_command(spec, options.data_dir)}"
     )
   items = {}
-  for split in prepare.splits(spec, options.data_dir):
-    source = pipeline.open_source(spec, split, options.data_dir)
+  for split in records.splits(spec, options.data_dir):
+    source = records.open_source(spec, split, options.data_dir)
     items[split] = [scan_lib.Stored(source, i) for i in range(len(source))]
   return spec, items, scan_lib.read_stored, []
 

@@ -1,4 +1,4 @@
-"""Prepared datasets as sources, and sources as streams of training batches.
+"""Sources of examples as streams of training batches.
 
 The global batch of step k is a pure function of (seed, k): order and
 augmentation derive from the seed and the position in the stream, never from a
@@ -10,19 +10,19 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import itertools
-import os
 from typing import Any
 from typing import Protocol
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 
 from ctxseg_jax import errors
-from ctxseg_jax.data import images
-from ctxseg_jax.data import prepare
-from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data import records
 from ctxseg_jax.data import workers
+
+# Until their callers ask `records`.
+open_source = records.open_source
+Source = records.Source
 
 # Returns {"image": uint8 [h, w, 3], "label": uint8 [h, w] or []} of fixed size.
 Augment = Callable[
@@ -40,107 +40,11 @@ class ExampleSource(Protocol):
     """Returns `"image"` uint8 [H, W, 3] and `"label"` uint8 [H, W] or []."""
 
 
-class Source:
-  """Random access to a prepared split, decoding on access."""
-
-  def __init__(self, records: Any, title: str):
-    """Wraps a tfds data source.
-
-    Args:
-      records: Sequence of dicts with encoded `"image"`, `"label"` (an encoded
-        map or a class) and `"name"`.
-      title: What to call the split in messages.
-    """
-    self._records = records
-    self._title = title
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    """Returns an example.
-
-    Args:
-      index: Position in the split.
-
-    Returns:
-      `"image"` uint8 [H, W, 3], `"label"` uint8 [H, W], or [] if the image has
-      one class, and `"name"`, a string.
-    """
-    record = self.record(index)
-    name = record["name"].decode()
-    place = f"{self._title}/{name}"
-    return {
-        # Verified at preparation, so there is no second decode here.
-        "image": images.decode_image(record["image"], place, verify=False),
-        "label": self.decode_label(record, place),
-        "name": name,
-    }
-
-  def record(self, index: int) -> dict[str, Any]:
-    """Returns an example as it is stored: `"image"` and `"name"` in bytes."""
-    return self._records[index]
-
-  def decode_label(self, record: Mapping[str, Any], place: str) -> np.ndarray:
-    """Returns the label of a record, uint8 [H, W] or []."""
-    label = record["label"]
-    if isinstance(label, bytes):
-      return images.decode_label(label, place, verify=False)
-    return np.array(label, np.uint8)
-
-  def sizes(self) -> np.ndarray:
-    """Returns int32 [len, 2], height and width, read from the headers."""
-    sizes = [
-        images.image_size(self._records[i]["image"], f"{self._title}/{i}")
-        for i in range(len(self))
-    ]
-    return np.array(sizes, np.int32).reshape(len(self), 2)
-
-
 class Batches(Iterator[dict[str, np.ndarray]], Protocol):
   """An endless iterator of training batches; close it when done."""
 
   def close(self) -> None:
     """Ends the workers and frees their memory."""
-
-
-def open_source(
-    spec: spec_lib.DatasetSpec, split: str, data_dir: str | os.PathLike
-) -> Source:
-  """Opens a split of a prepared dataset.
-
-  Args:
-    spec: The dataset; one that needs no source is generated when missing.
-    split: Name of the split, with an optional slice such as `train[:10%]`.
-    data_dir: Folder of all prepared datasets.
-
-  Returns:
-    The examples of the split, picklable.
-
-  Raises:
-    UserError: The dataset is not prepared or damaged, or has no such split.
-  """
-  folder = prepare.ensure_prepared(spec, data_dir)
-  builder = tfds.builder_from_directory(str(folder))
-  splits = builder.info.splits
-  name = split.split("[")[0]
-  if name not in splits:
-    raise errors.UserError(
-        f"data.split: {spec.name} has no split {split!r}; expected one of "
-        f"{', '.join(sorted(splits))}, or a part of one such as train[:90%]. "
-        "Change the config or the flag."
-    )
-  missing = [p for p in splits[name].filepaths if not os.path.isfile(p)]
-  if missing:
-    raise errors.UserError(
-        f"{missing[0]}: missing; expected the files that were prepared. Remove "
-        f"{folder} and prepare the dataset again."
-    )
-  skip = tfds.decode.SkipDecoding()
-  records = builder.as_data_source(
-      split, decoders={"image": skip, "label": skip}
-  )
-  return Source(records, f"{spec.name}/{split}")
 
 
 def train_batches(

@@ -6,335 +6,56 @@ The dataset appears in `data_dir` under its name when it is complete, and not at
 all when something is wrong. Running the command again does nothing.
 """
 
-import argparse
-from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
-import errno
-import fcntl
-import io
-import os
-import pathlib
-import shutil
-import sys
-import tempfile
-from typing import Any
 
-import tensorflow_datasets as tfds
+from absl import flags
 
+from ctxseg_jax import commands
 from ctxseg_jax import errors
-from ctxseg_jax.data import arguments
-from ctxseg_jax.data import builder
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
-from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data import packing
+from ctxseg_jax.data import records
 
 
-def dataset_dir(
-    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
-) -> pathlib.Path:
-  """Returns the folder of the prepared dataset, whether or not it exists."""
-  data_dir = pathlib.Path(data_dir).expanduser()
-  return data_dir / spec.name / str(builder.Builder.VERSION)
-
-
-def is_prepared(
-    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
-) -> bool:
-  """Returns whether the dataset is there; it is complete if it is."""
-  return (dataset_dir(spec, data_dir) / "dataset_info.json").is_file()
-
-
-def prepare_command(spec: spec_lib.DatasetSpec, data_dir: str) -> str:
-  """Returns the command that prepares a dataset, to be shown to the user."""
-  source = " --source DIR" if spec.needs_source else ""
-  return (
-      f"python -m ctxseg_jax.data.prepare --dataset {spec.name}{source} "
-      f"--data_dir {data_dir}"
+def main(argv: Sequence[str]) -> None:
+  """Runs the command."""
+  del argv
+  values = flags.FLAGS
+  source = values.source
+  if values.dataset != custom.NAME:
+    spec = datasets.lookup(values.dataset, "--dataset")
+  elif source is None:
+    raise errors.UserError(
+        f"--source: missing; expected your folder, with {custom.LAYOUTS}. Pass "
+        "it."
+    )
+  else:
+    spec, source = custom.from_folder(source), None
+  written = packing.prepare(
+      spec, values.data_dir, source=source, any_size=values.any_size
   )
+  if not written:
+    print(f"{spec.name} is already prepared; nothing was done.")
+  print(records.summary(spec, values.data_dir))
 
 
-def ensure_prepared(
-    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
-) -> pathlib.Path:
-  """Makes sure a dataset is there, generating it if that takes no source.
-
-  Args:
-    spec: The dataset.
-    data_dir: Folder of all prepared datasets.
-
-  Returns:
-    The folder of the prepared dataset.
-
-  Raises:
-    UserError: It is not there and a folder of the user's is needed.
-  """
-  if not is_prepared(spec, data_dir):
-    if spec.needs_source:
-      raise errors.UserError(
-          f"{dataset_dir(spec, data_dir)}: {spec.name} is not prepared; run: "
-          f"{prepare_command(spec, str(data_dir))}"
-      )
-    print(
-        f"Preparing {spec.name} in {data_dir}, once.",
-        file=sys.stderr,
-        flush=True,
-    )
-    prepare(spec, data_dir)
-  return dataset_dir(spec, data_dir)
-
-
-def prepare(
-    spec: spec_lib.DatasetSpec,
-    data_dir: str | os.PathLike,
-    *,
-    source: str | os.PathLike | None = None,
-    any_size: bool = False,
-) -> bool:
-  """Writes a dataset, unless it is there.
-
-  Args:
-    spec: The dataset.
-    data_dir: Folder of all prepared datasets.
-    source: The user's folder, for a dataset that needs one.
-    any_size: Whether to accept a source of another size than the published.
-
-  Returns:
-    Whether it was written now; False if it was there.
-
-  Raises:
-    UserError: The source is missing or faulty, or `data_dir` cannot be written.
-  """
-  if is_prepared(spec, data_dir):
-    return False
-  if spec.needs_source and source is None:
-    raise errors.UserError(
-        f"--source: missing; expected a folder of {spec.name} that holds "
-        f"{spec.layouts}. Run: {prepare_command(spec, str(data_dir))}"
-    )
-  items = find(spec, source, any_size=any_size)
-  data_dir = pathlib.Path(data_dir).expanduser()
-  try:
-    with _lock(spec, data_dir):
-      # Another process may have written it while this one waited.
-      if is_prepared(spec, data_dir):
-        return False
-      _remove_leftovers(spec, data_dir)
-      with (
-          tempfile.TemporaryDirectory() as downloads,
-          contextlib.redirect_stdout(io.StringIO()),  # tfds announces itself.
-      ):
-        notes = builder.Builder(spec, items, data_dir).write(downloads)
-  except (OSError, RuntimeError) as error:
-    reason = " ".join(str(error).split())
-    # Writers of array_record tell a full disk by its text only.
-    disk_full = os.strerror(errno.ENOSPC)
-    if isinstance(error, RuntimeError):
-      if disk_full not in reason:
-        raise
-      reason = disk_full
-    raise errors.UserError(
-        f"{data_dir}: {spec.name} cannot be written ({reason}); expected a "
-        "writable folder with enough space. Nothing was kept: mend it and run "
-        "the command again."
-    ) from error
-  for note in notes:
-    print(f"warning: {note}", file=sys.stderr, flush=True)
-  return True
-
-
-def find(
-    spec: spec_lib.DatasetSpec,
-    source: str | os.PathLike | None,
-    *,
-    any_size: bool = False,
-) -> Mapping[str, Sequence[Any]]:
-  """Returns what `spec.read` needs of each example, by split.
-
-  Args:
-    spec: The dataset.
-    source: The user's folder, for a dataset that needs one.
-    any_size: Whether to accept a source of another size than the published.
-
-  Raises:
-    UserError: The source is missing or faulty.
-  """
-  if spec.needs_source:
-    source = _check_source(spec, source)
-  elif source is not None or any_size:
-    raise errors.UserError(
-        f"--source, --any_size: {spec.name} is generated and takes neither; "
-        "leave them out."
-    )
-  try:
-    items = spec.find(source, any_size=any_size)
-  except OSError as error:
-    raise errors.UserError(
-        f"{error.filename}: cannot be read ({error.strerror}); expected a "
-        f"readable folder of {spec.name}. Check its permissions."
-    ) from error
-  if not any(items.values()):
-    raise errors.UserError(
-        f"{source or spec.name}: no pairs in any split; expected "
-        f"{spec.layouts}. Complete the source."
-    )
-  if not any_size:
-    _check_sizes(spec, source, items)
-  return items
-
-
-def splits(
-    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
-) -> list[str]:
-  """Returns the splits of a prepared dataset."""
-  folder = dataset_dir(spec, data_dir)
-  return list(tfds.builder_from_directory(str(folder)).info.splits)
-
-
-def summary(spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike) -> str:
-  """Returns a table of what a prepared dataset holds."""
-  folder = dataset_dir(spec, data_dir)
-  info = tfds.builder_from_directory(str(folder)).info
-  lines = ["split     examples  classes  ignored"]
-  for split, pixels in info.metadata["label_pixels"].items():
-    examples = info.splits[split].num_examples
-    present = sum(count > 0 for count in pixels[: spec.num_classes])
-    ignored = pixels[spec.ignore_label] / sum(pixels)
-    lines.append(
-        f"{split:8}  {examples:8}  {f'{present}/{spec.num_classes}':>7}  "
-        f"{ignored:7.2%}"
-    )
-  absent = [split for split in spec.split_sizes if split not in info.splits]
-  if absent:
-    lines.append(
-        f"without {', '.join(absent)}, which the source lacks; to add it, "
-        f"complete the source, remove {folder} and prepare again"
-    )
-  lines.append(f"{spec.name} in {folder}")
-  return "\n".join(lines)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command and returns its exit code."""
-  try:
-    args = _parse(argv)
-    spec, source = _open(args.dataset, args.source)
-    written = prepare(
-        spec, args.data_dir, source=source, any_size=args.any_size
-    )
-    if not written:
-      print(f"{spec.name} is already prepared; nothing was done.")
-    print(summary(spec, args.data_dir))
-  except errors.UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
-  return 0
-
-
-def _open(
-    name: str, source: str | None
-) -> tuple[spec_lib.DatasetSpec, str | None]:
-  """Returns a specification, and the source it still needs."""
-  if name == custom.NAME:
-    if source is None:
-      raise errors.UserError(
-          "--source: missing; expected your folder, with "
-          f"{custom.LAYOUTS}. Pass it."
-      )
-    return custom.from_folder(source), None
-  return datasets.lookup(name, "--dataset"), source
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = arguments.Parser(
-      prog="python -m ctxseg_jax.data.prepare",
-      description="Packs a dataset into array_record files.",
-      allow_abbrev=False,
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_string(
+      "dataset", None, ", ".join([custom.NAME, *sorted(datasets.DATASETS)])
   )
-  parser.add_argument(
-      "--dataset",
-      required=True,
-      help=", ".join([custom.NAME, *sorted(datasets.DATASETS)]),
+  flags.DEFINE_string(
+      "source", None, "Your folder of the dataset, if it needs one."
   )
-  parser.add_argument(
-      "--source", help="Your folder of the dataset, if it needs one."
+  flags.DEFINE_string("data_dir", None, "Folder of all prepared datasets.")
+  flags.DEFINE_bool(
+      "any_size", False, "Accept other numbers of pairs than the published."
   )
-  parser.add_argument(
-      "--data_dir", required=True, help="Folder of all prepared datasets."
-  )
-  parser.add_argument(
-      "--any_size",
-      action="store_true",
-      help="Accept other numbers of pairs than the published ones.",
-  )
-  return parser.parse_args(argv)
-
-
-def _check_source(
-    spec: spec_lib.DatasetSpec, source: str | os.PathLike
-) -> pathlib.Path:
-  if not os.path.isdir(source) or not os.listdir(source):
-    state = "no such folder"
-    if os.path.exists(source):
-      state = "empty folder" if os.path.isdir(source) else "not a folder"
-    raise errors.UserError(
-        f"{source}: {state}; expected {spec.layouts}. Pass the folder of "
-        f"{spec.name} as --source."
-    )
-  return pathlib.Path(source)
-
-
-def _check_sizes(
-    spec: spec_lib.DatasetSpec,
-    source: pathlib.Path | None,
-    items: Mapping[str, Sequence[Any]],
-) -> None:
-  expected = {
-      split: size
-      for split, size in spec.split_sizes.items()
-      if size is not None
-      and (split in items or split not in spec.optional_splits)
-  }
-  found = {split: len(items.get(split, ())) for split in expected}
-  wrong = [
-      split
-      for split, size in found.items()
-      if size not in (expected[split], spec.variant_sizes.get(split))
-  ]
-  if wrong:
-    raise errors.UserError(
-        f"{source}: found {_counts(found)} pairs; expected {_counts(expected)}."
-        f" Complete {', '.join(wrong)}, or pass --any_size to prepare what is "
-        "there."
-    )
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-  return ", ".join(f"{n} {split}" for split, n in counts.items())
-
-
-@contextlib.contextmanager
-def _lock(
-    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
-) -> Iterator[None]:
-  """Lets one process at a time prepare a dataset; the kernel frees it."""
-  data_dir = pathlib.Path(data_dir).expanduser()
-  data_dir.mkdir(parents=True, exist_ok=True)
-  with open(data_dir / f".{spec.name}.lock", "w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
-def _remove_leftovers(
-    spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
-) -> None:
-  # tfds writes to a folder of this name and renames it at the end. One that
-  # is there while we hold the lock belongs to a process that was killed.
-  folder = dataset_dir(spec, data_dir)
-  for path in folder.parent.glob(f"incomplete.*_{folder.name}"):
-    shutil.rmtree(path)
+  flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  # Not on import: a process may import several commands.
+  define_flags()
+  commands.run(main)

@@ -125,14 +125,7 @@ def read_stored(spec: spec_lib.DatasetSpec, item: Stored) -> Scan:
   """Scans an example of a prepared dataset."""
   place = f"{spec.name}/{item.index}"
   try:
-    try:
-      record = item.source.record(item.index)
-    except Exception as error:  # The reader raises anything on damage.
-      reason = " ".join(str(error).split())
-      raise errors.UserError(
-          f"{place}: cannot be read ({reason}); expected the files as they "
-          "were prepared. Remove the dataset and prepare it again."
-      ) from error
+    record = item.source.record(item.index)
     place = f"{spec.name}/{record['name'].decode()}"
     size = images.verify_image(record["image"], place)
     label = item.source.decode_label(record, place)

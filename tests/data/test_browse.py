@@ -16,6 +16,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.data import browse
 from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import records
 from ctxseg_jax.evaluation import pictures
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -49,7 +50,7 @@ class BrowseTest(parameterized.TestCase):
 
     config = custom_config.get_config("smoke").to_dict() | {"data": section}
     run = experiment.parse(config)
-    source = pipeline.open_source(run.spec, "train", section["data_dir"])
+    source = records.open_source(run.spec, "train", section["data_dir"])
     batches = pipeline.train_batches(
         source, run.augmentation, batch_size=8, seed=3
     )

@@ -1,6 +1,5 @@
 """Tests for ctxseg_jax.data.camvid and ctxseg_jax.data.prepare."""
 
-import contextlib
 import io
 import os
 import pathlib
@@ -15,12 +14,14 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
 from PIL import Image
+import running
 import tensorflow_datasets as tfds
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import builder
-from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import packing
 from ctxseg_jax.data import prepare
+from ctxseg_jax.data import records
 from ctxseg_jax.data.datasets import camvid
 
 HEIGHT, WIDTH = 18, 24
@@ -76,7 +77,7 @@ class _TreeTest(parameterized.TestCase):
     self.data_dir = pathlib.Path(folder, "data")
 
   def prepare(self, any_size=True):
-    return prepare.prepare(
+    return packing.prepare(
         camvid.SPEC, self.data_dir, source=self.source, any_size=any_size
     )
 
@@ -94,7 +95,7 @@ class PrepareTest(_TreeTest):
     write(self.source / inside)
     self.assertTrue(self.prepare())
     for split, names in SPLITS.items():
-      source = pipeline.open_source(camvid.SPEC, split, self.data_dir)
+      source = records.open_source(camvid.SPEC, split, self.data_dir)
       source = pickle.loads(pickle.dumps(source))  # As a worker gets it.
       self.assertLen(source, len(names))
       self.assertEqual(source.sizes().tolist(), [[HEIGHT, WIDTH]] * len(names))
@@ -113,7 +114,7 @@ class PrepareTest(_TreeTest):
     _write_repacked(self.source)
     self.prepare()
     records = tfds.builder_from_directory(
-        str(prepare.dataset_dir(camvid.SPEC, self.data_dir))
+        str(packing.dataset_dir(camvid.SPEC, self.data_dir))
     ).as_data_source("val", decoders={"image": tfds.decode.SkipDecoding()})
     file = self.source / "images" / "val" / "b1.jpg"
     self.assertEqual(records[0]["image"], file.read_bytes())
@@ -135,7 +136,7 @@ class PrepareTest(_TreeTest):
     palette.putpalette([c for color in camvid.PALETTE for c in color])
     palette.save(self.source / "valannot" / "b1.png")
     self.prepare()
-    example = pipeline.open_source(camvid.SPEC, "val", self.data_dir)[0]
+    example = records.open_source(camvid.SPEC, "val", self.data_dir)[0]
     raw = np.array(label)
     np.testing.assert_array_equal(
         example["label"], np.where(raw == 11, 255, raw)
@@ -149,22 +150,22 @@ class PrepareTest(_TreeTest):
 
   def test_killed_preparation_leaves_nothing_that_counts(self):
     _write_segnet(self.source)
-    folder = prepare.dataset_dir(camvid.SPEC, self.data_dir)
+    folder = packing.dataset_dir(camvid.SPEC, self.data_dir)
     left = folder.parent / f"incomplete.ABC123_{folder.name}"
     left.mkdir(parents=True)
     (left / "dataset_info.json").write_text("{}")
-    self.assertFalse(prepare.is_prepared(camvid.SPEC, self.data_dir))
+    self.assertFalse(packing.is_prepared(camvid.SPEC, self.data_dir))
     with self.assertRaisesRegex(errors.UserError, "not prepared"):
-      pipeline.open_source(camvid.SPEC, "val", self.data_dir)
+      records.open_source(camvid.SPEC, "val", self.data_dir)
     self.prepare()
     self.assertFalse(left.exists())
-    self.assertLen(pipeline.open_source(camvid.SPEC, "val", self.data_dir), 1)
+    self.assertLen(records.open_source(camvid.SPEC, "val", self.data_dir), 1)
 
   def test_summary_counts_ignored_pixels(self):
     _write_segnet(self.source)
     self.prepare()
     ignored = np.mean(np.array(_draw("b1")[1]) == 11)
-    text = prepare.summary(camvid.SPEC, self.data_dir)
+    text = records.summary(camvid.SPEC, self.data_dir)
     self.assertRegex(text, rf"val +1 +11/11 +{ignored:.2%}")
 
   def test_excerpt_may_lack_a_split(self):
@@ -173,16 +174,16 @@ class PrepareTest(_TreeTest):
     shutil.rmtree(self.source / "testannot")
     self.prepare()
     with self.assertRaisesRegex(errors.UserError, "no split 'test'; .*train"):
-      pipeline.open_source(camvid.SPEC, "test", self.data_dir)
+      records.open_source(camvid.SPEC, "test", self.data_dir)
 
   def test_lost_record_file_is_named(self):
     _write_segnet(self.source)
     self.prepare()
-    folder = prepare.dataset_dir(camvid.SPEC, self.data_dir)
+    folder = packing.dataset_dir(camvid.SPEC, self.data_dir)
     (lost,) = folder.glob("*-val.array_record*")
     lost.unlink()
-    with self.assertRaisesRegex(errors.UserError, f"{lost.name}: missing"):
-      pipeline.open_source(camvid.SPEC, "val", self.data_dir)
+    with self.assertRaisesRegex(errors.UserError, f"{lost.name}: no such file"):
+      records.open_source(camvid.SPEC, "val", self.data_dir)
 
 
 def _resize_label(root):
@@ -318,7 +319,7 @@ class FaultTest(_TreeTest):
     with self.assertRaisesRegex(errors.UserError, words) as raised:
       self.prepare()
     self.assertNotIn("\n", str(raised.exception))
-    self.assertFalse(prepare.is_prepared(camvid.SPEC, self.data_dir))
+    self.assertFalse(packing.is_prepared(camvid.SPEC, self.data_dir))
     self.assertEmpty(list(self.data_dir.rglob("*.array_record*")))
 
   def test_other_counts_need_the_flag(self):
@@ -343,7 +344,7 @@ class FaultTest(_TreeTest):
         "python -m ctxseg_jax.data.prepare --dataset camvid --source DIR "
         f"--data_dir {self.data_dir}$",
     ):
-      pipeline.open_source(camvid.SPEC, "train", self.data_dir)
+      records.open_source(camvid.SPEC, "train", self.data_dir)
 
   def test_full_disk(self):
     _write_segnet(self.source)
@@ -369,10 +370,7 @@ class FaultTest(_TreeTest):
 class CommandTest(_TreeTest):
 
   def _run(self, *argv):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-      code = prepare.main(argv)
-    return code, out.getvalue(), err.getvalue()
+    return running.run(prepare, *argv)
 
   def test_prepares_then_says_it_is_there(self):
     _write_segnet(self.source)
@@ -386,10 +384,10 @@ class CommandTest(_TreeTest):
     self.assertStartsWith(out, "camvid is already prepared")
 
   @parameterized.parameters(
-      ((), "required: --dataset, --data_dir"),
+      ((), "--dataset must have a value"),
       (("--dataset=cmavid", "--data_dir=x"), "'cmavid', did you mean 'camvid'"),
       (("--dataset=camvid", "--data_dir=x"), "--source: missing"),
-      (("--dataset=camvid", "--data_dir=x", "--sorce=y"), "--sorce=y"),
+      (("--dataset=camvid", "--data_dir=x", "--sorce=y"), "flag 'sorce'"),
       (
           ("--dataset=context_scenes", "--data_dir=x", "--source=y"),
           "takes neither",
@@ -433,10 +431,10 @@ class RealCamVidTest(_TreeTest):
   def test_prepares_in_full(self):
     self.source = REAL
     self.assertTrue(self.prepare(any_size=False))
-    rows = prepare.summary(camvid.SPEC, self.data_dir).splitlines()
+    rows = records.summary(camvid.SPEC, self.data_dir).splitlines()
     self.assertRegex(rows[1], r"^train +367 +11/11 +3.9")
     self.assertRegex(rows[3], r"^test +233 +11/11 +3.8")
-    source = pipeline.open_source(camvid.SPEC, "train", self.data_dir)
+    source = records.open_source(camvid.SPEC, "train", self.data_dir)
     self.assertEqual(np.unique(source.sizes(), axis=0).tolist(), [[360, 480]])
     sample = [source[index] for index in range(0, 367, 8)]
     mean = np.mean([e["image"].mean(axis=(0, 1)) for e in sample], axis=0)

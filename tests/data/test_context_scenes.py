@@ -11,7 +11,7 @@ from absl.testing import parameterized
 import numpy as np
 
 from ctxseg_jax.data import images
-from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import context_scenes
 
@@ -156,8 +156,8 @@ class DatasetTest(absltest.TestCase):
     spec = context_scenes.SPEC
     self.enterContext(mock.patch.dict(spec.split_sizes, {"train": 6, "val": 3}))
     data_dir = self.enterContext(tempfile.TemporaryDirectory())
-    val = pipeline.open_source(spec, "val", data_dir)
-    train = pipeline.open_source(spec, "train", data_dir)
+    val = records.open_source(spec, "val", data_dir)
+    train = records.open_source(spec, "train", data_dir)
     self.assertLen(train, 6)
     self.assertLen(val, 3)
     for source, seed in ((train, 1), (val, 2)):

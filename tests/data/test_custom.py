@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ from absl.testing import parameterized
 import miniatures
 import numpy as np
 from PIL import Image
+import running
 import tiny
 
 from configs import custom as custom_config
@@ -26,8 +26,9 @@ from ctxseg_jax.data import classes
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
 from ctxseg_jax.data import finding
-from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import packing
 from ctxseg_jax.data import prepare
+from ctxseg_jax.data import records
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import predictions
 
@@ -313,7 +314,7 @@ class SpecTest(FolderCase):
 
   def prepare(self):
     spec = custom.from_folder(self.root)
-    prepare.ensure_prepared(spec, self.data_dir)
+    packing.ensure_prepared(spec, self.data_dir)
     return spec
 
   @parameterized.parameters(False, True)
@@ -325,7 +326,7 @@ class SpecTest(FolderCase):
       self.assertEqual(spec.palette, tuple(miniatures.CUSTOM_CLASSES.values()))
     self.assertRegex(spec.name, r"^my_streets_2_[0-9a-f]{10}$")
     source = pickle.loads(
-        pickle.dumps(pipeline.open_source(spec, "train", self.data_dir))
+        pickle.dumps(records.open_source(spec, "train", self.data_dir))
     )
     self.assertLen(source, 9)
     means = []
@@ -339,14 +340,14 @@ class SpecTest(FolderCase):
   def test_the_command_packs_it_too(self):
     miniatures.write_custom(self.root)
     flags = ["--dataset=custom", f"--data_dir={self.data_dir}"]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-      self.assertEqual(prepare.main(flags), 2)
-      self.assertEqual(prepare.main([*flags, f"--source={self.root}"]), 0)
-    self.assertStartsWith(err.getvalue(), "error: --source: missing; expected")
-    self.assertRegex(out.getvalue(), r"train +9 +3/3 +25.00%\nval +2 +3/3 ")
+    code, _, err = running.run(prepare, *flags)
+    self.assertEqual(code, 2)
+    self.assertStartsWith(err, "error: --source: missing; expected")
+    code, out, _ = running.run(prepare, *flags, f"--source={self.root}")
+    self.assertEqual(code, 0)
+    self.assertRegex(out, r"train +9 +3/3 +25.00%\nval +2 +3/3 ")
     spec = custom.from_folder(self.root)
-    self.assertTrue(prepare.is_prepared(spec, self.data_dir))
+    self.assertTrue(packing.is_prepared(spec, self.data_dir))
 
   def test_palette_labels_are_ids(self):
     miniatures.write_custom(self.root)
@@ -354,7 +355,7 @@ class SpecTest(FolderCase):
     image = Image.fromarray(np.array(Image.open(path)), "P")
     image.putpalette(np.random.default_rng(0).bytes(768))
     image.save(path)
-    source = pipeline.open_source(self.prepare(), "train", self.data_dir)
+    source = records.open_source(self.prepare(), "train", self.data_dir)
     np.testing.assert_array_equal(
         source[0]["label"],
         miniatures.raw_label("train0", miniatures.CUSTOM_IDS),
@@ -379,10 +380,10 @@ class SpecTest(FolderCase):
     for field in ("name", "class_names", "palette", "mean", "split_sizes"):
       self.assertEqual(getattr(again, field), getattr(spec, field))
     self.assertEqual(custom.to_record(again), record)
-    self.assertLen(pipeline.open_source(again, "val", self.data_dir), 2)
+    self.assertLen(records.open_source(again, "val", self.data_dir), 2)
     shutil.rmtree(self.data_dir)
     with self.assertRaisesRegex(errors.UserError, "2: no such folder; expec"):
-      pipeline.open_source(again, "val", self.data_dir)
+      records.open_source(again, "val", self.data_dir)
 
   @parameterized.parameters(
       ({"name": "a"},), ({"colors": [1]},), ({"palette": [[1, 2, 3]]},)
@@ -403,7 +404,7 @@ class SpecTest(FolderCase):
     os.utime(path, ns=(time, time + 1))
     self.assertNotEqual(custom.from_folder(self.root).name, spec.name)
     with self.assertRaisesRegex(errors.UserError, "files have changed since"):
-      prepare.ensure_prepared(spec, self.data_dir)
+      packing.ensure_prepared(spec, self.data_dir)
     os.utime(path, ns=(time, time))
     self.assertEqual(custom.from_folder(self.root).name, spec.name)
     self.root.rename(self.root.with_name("my streets 2"))
@@ -419,8 +420,8 @@ class SpecTest(FolderCase):
         errors.UserError, r"no split 'val'; expected one of train, or a part "
         r"of one such as train\[:90%\]",
     ):  # fmt: skip
-      pipeline.open_source(spec, "val", self.data_dir)
-    source = pipeline.open_source(spec, "train[7:]", self.data_dir)
+      records.open_source(spec, "val", self.data_dir)
+    source = records.open_source(spec, "train[7:]", self.data_dir)
     self.assertEqual([source[i]["name"] for i in (0, 1)], ["train7", "train8"])
 
 
@@ -485,7 +486,7 @@ class TrainTest(FolderCase):
     trained = experiment.load(workdir)
     self.assertEqual(trained.spec.class_names, ("red", "green", "blue"))
     predictor = trained.predictor()
-    source = pipeline.open_source(trained.spec, "val", self.data_dir)
+    source = records.open_source(trained.spec, "val", self.data_dir)
     again, _ = evaluate.evaluate(
         predictor, trained.variables, source, trained.spec, split="val"
     )

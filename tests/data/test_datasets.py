@@ -1,7 +1,5 @@
 """Tests for the published datasets of ctxseg_jax.data."""
 
-import contextlib
-import io
 import os
 import pathlib
 import shutil
@@ -13,14 +11,16 @@ from absl.testing import parameterized
 import miniatures
 import numpy as np
 from PIL import Image
+import running
 import scipy.io
 import tensorflow_datasets as tfds
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import builder
 from ctxseg_jax.data import mat
-from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import packing
 from ctxseg_jax.data import prepare
+from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import cityscapes
 from ctxseg_jax.data.datasets import DATASETS
@@ -86,7 +86,7 @@ class _TreeTest(parameterized.TestCase):
     return DATASETS[name].read(DATASETS[name], pair).label
 
   def prepare(self, name, any_size=True):
-    return prepare.prepare(
+    return packing.prepare(
         DATASETS[name], self.data_dir, source=self.source, any_size=any_size
     )
 
@@ -120,7 +120,7 @@ class PrepareTest(_TreeTest):
     self.assertTrue(self.prepare(name))
     self.assertSetEqual(set(items), set(spec.split_sizes))
     for split, size in sizes.items():
-      source = pipeline.open_source(spec, split, self.data_dir)
+      source = records.open_source(spec, split, self.data_dir)
       self.assertLen(source, size)
       for i, item in enumerate(items[split]):
         example = source[i]
@@ -134,7 +134,7 @@ class PrepareTest(_TreeTest):
         else:  # The same up to the losses of JPEG.
           difference = example["image"].astype(int) - photo
           self.assertLess(np.abs(difference).mean(), 5)
-    text = prepare.summary(spec, self.data_dir)
+    text = records.summary(spec, self.data_dir)
     self.assertRegex(text, rf"train +9 +{spec.num_classes}/{spec.num_classes} ")
     self.assertNotIn("without", text)
 
@@ -142,12 +142,12 @@ class PrepareTest(_TreeTest):
     miniatures.write_camvid(self.source)
     with mock.patch.object(builder, "_SHARD_BYTES", 20_000):
       self.prepare("camvid")
-    folder = prepare.dataset_dir(DATASETS["camvid"], self.data_dir)
+    folder = packing.dataset_dir(DATASETS["camvid"], self.data_dir)
     files = sorted(path.name for path in folder.glob("camvid-train.*"))
     self.assertGreater(len(files), 1)
     self.assertEndsWith(files[0], f"-00000-of-{len(files):05}")
     self.assertEmpty(list(folder.glob("*.part")))
-    source = pipeline.open_source(DATASETS["camvid"], "train", self.data_dir)
+    source = records.open_source(DATASETS["camvid"], "train", self.data_dir)
     names = [source[i]["name"] for i in range(9)]
     self.assertEqual(names, [f"train{i}" for i in range(9)])
     info = tfds.builder_from_directory(str(folder)).info
@@ -156,7 +156,7 @@ class PrepareTest(_TreeTest):
   def test_summary_tells_what_the_source_lacks(self):
     miniatures.write_voc2012(self.source, sbd="none")
     self.prepare("voc2012")
-    text = prepare.summary(DATASETS["voc2012"], self.data_dir)
+    text = records.summary(DATASETS["voc2012"], self.data_dir)
     self.assertIn("without trainaug, which the source lacks", text)
 
 
@@ -592,7 +592,7 @@ class FaultTest(_TreeTest):
     with self.assertRaisesRegex(errors.UserError, words) as raised:
       self.prepare(name)
     self.assertNotIn("\n", str(raised.exception))
-    self.assertFalse(prepare.is_prepared(DATASETS[name], self.data_dir))
+    self.assertFalse(packing.is_prepared(DATASETS[name], self.data_dir))
     self.assertEmpty(
         [
             path
@@ -627,17 +627,17 @@ class FaultTest(_TreeTest):
     spec = DATASETS["voc2012"]
     complete = {"train": range(1464), "val": range(1449)}
     complete["trainval"] = range(2913)
-    prepare._check_sizes(spec, self.source, complete)
+    packing._check_sizes(spec, self.source, complete)
     for split in ("train", "trainaug"):  # One may lack, but not be cut.
       with self.assertRaisesRegex(errors.UserError, f"Complete {split}, or"):
-        prepare._check_sizes(spec, self.source, complete | {split: range(9)})
+        packing._check_sizes(spec, self.source, complete | {split: range(9)})
     with self.assertRaisesRegex(errors.UserError, "found 1464 train, 0 val"):
-      prepare._check_sizes(spec, self.source, {"train": range(1464)})
+      packing._check_sizes(spec, self.source, {"train": range(1464)})
     context = {"train": range(4996), "val": range(5104)}
-    prepare._check_sizes(DATASETS["pcontext59"], self.source, context)
+    packing._check_sizes(DATASETS["pcontext59"], self.source, context)
     context["train"] = range(4997)
     with self.assertRaisesRegex(errors.UserError, "Complete train, or"):
-      prepare._check_sizes(DATASETS["pcontext59"], self.source, context)
+      packing._check_sizes(DATASETS["pcontext59"], self.source, context)
 
   def test_unreadable_folder_is_named(self):
     miniatures.write_cityscapes(self.source)
@@ -656,15 +656,16 @@ class FaultTest(_TreeTest):
   def test_command_tells_a_fault_in_one_line(self):
     miniatures.write_voc2012(self.source)
     _deep(_voc(self.source))
-    out = io.StringIO()
-    with contextlib.redirect_stderr(out):
-      code = prepare.main(
-          ["--dataset=voc2012", f"--source={self.source}", "--any_size"]
-          + [f"--data_dir={self.data_dir}"]
-      )
+    code, _, err = running.run(
+        prepare,
+        "--dataset=voc2012",
+        f"--source={self.source}",
+        "--any_size",
+        f"--data_dir={self.data_dir}",
+    )
     self.assertEqual(code, 2)
-    self.assertStartsWith(out.getvalue(), "error: ")
-    self.assertEqual(out.getvalue().count("\n"), 1)
+    self.assertStartsWith(err, "error: ")
+    self.assertEqual(err.count("\n"), 1)
 
 
 class MatTest(_TreeTest):

@@ -16,6 +16,7 @@ from absl.testing import parameterized
 import miniatures
 import numpy as np
 import pytest
+import running
 
 from configs import custom as custom_config
 from ctxseg_jax import experiment
@@ -82,7 +83,9 @@ class LayoutsTest(parameterized.TestCase):
     write(source)
     flags = [f"--dataset={name}", f"--source={source}"]
     flags += ["--any_size"] if name != "custom" else []
-    self.run_command(prepare.main, *flags, f"--data_dir={root / 'data'}")
+    data_dir = root / "data"
+    code, _, err = running.run(prepare, *flags, f"--data_dir={data_dir}")
+    self.assertEqual((code, err), (0, ""))
     _, found = check.check(
         check.Options(name, source=str(source), any_size=name != "custom")
     )

@@ -5,7 +5,6 @@ prepares: exit code 0 and the pixels as said, or exit code 2 and one line.
 Faults of folders, lists and published layouts are in the tests of these.
 """
 
-import contextlib
 import io
 import pathlib
 import resource
@@ -21,11 +20,12 @@ from absl.testing import parameterized
 import numpy as np
 from PIL import Image
 from PIL import PngImagePlugin
+import running
 
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import images
-from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import prepare
+from ctxseg_jax.data import records
 from ctxseg_jax.data import transforms
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -353,10 +353,8 @@ class MalformedTest(parameterized.TestCase):
   def prepare(self):
     flags = ["--dataset=custom", f"--source={self.root}"]
     flags += [f"--data_dir={self.data_dir}"]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-      code = prepare.main(flags)
-    return code, err.getvalue()
+    code, _, err = running.run(prepare, *flags)
+    return code, err
 
   def assert_refused(self, name, words):
     code, err = self.prepare()
@@ -369,7 +367,7 @@ class MalformedTest(parameterized.TestCase):
     code, err = self.prepare()
     self.assertEqual((code, err), (0, ""))
     spec = custom.from_folder(self.root)
-    return pipeline.open_source(spec, "train", self.data_dir)[1]
+    return records.open_source(spec, "train", self.data_dir)[1]
 
   @parameterized.named_parameters((k, *v) for k, v in BAD_IMAGES.items())
   def test_bad_image(self, data, words):
@@ -414,14 +412,12 @@ class MalformedTest(parameterized.TestCase):
     path = self.root / f"camvid.{suffix}"
     path.write_bytes(data)
     for dataset in ("camvid", "custom"):
-      err = io.StringIO()
-      with contextlib.redirect_stderr(err):
-        code = prepare.main(
-            [f"--dataset={dataset}", f"--source={path}", "--data_dir=/no"]
-        )
+      code, _, err = running.run(
+          prepare, f"--dataset={dataset}", f"--source={path}", "--data_dir=/no"
+      )
       self.assertEqual(code, 2)
-      self.assertRegex(err.getvalue(), r"^error: .*: (not a|no such) folder")
-      self.assertEqual(err.getvalue().count("\n"), 1)
+      self.assertRegex(err, r"^error: .*: (not a|no such) folder")
+      self.assertEqual(err.count("\n"), 1)
 
   def test_bombs_take_no_memory(self):
     self.write("images/photo.png", _png((20_000, 20_000), 8, 2, []))

@@ -15,7 +15,7 @@ import tiny
 
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
-from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import records
 from ctxseg_jax.data.datasets import context_scenes
 from ctxseg_jax.evaluation import predictions
 
@@ -114,7 +114,7 @@ class PredictionTest(RunCase):
     for name, size in SIZES.items():
       image = rng.integers(0, 256, (*size, 3), np.uint8)
       Image.fromarray(image).save(cls.photos / f"{name}.jpg")
-    source = pipeline.open_source(SPEC, "val[:14]", tiny.data_dir())
+    source = records.open_source(SPEC, "val[:14]", tiny.data_dir())
     cls.example = source[3]
     Image.fromarray(cls.example["image"]).save(cls.photos / "scene.png")
 

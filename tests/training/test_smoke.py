@@ -15,7 +15,7 @@ import test_configs
 
 from ctxseg_jax import describe
 from ctxseg_jax import experiment
-from ctxseg_jax.data import prepare
+from ctxseg_jax.data import packing
 from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation.tasks import TASKS
 
@@ -61,7 +61,7 @@ class SmokeTest(parameterized.TestCase):
       source = self.root / "sources" / name
       if not source.exists():
         miniatures.WRITERS[name](source, size=(96, 128))
-      prepare.prepare(
+      packing.prepare(
           DATASETS[name], self.root / "data", source=source, any_size=True
       )
 
