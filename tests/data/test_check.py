@@ -400,7 +400,7 @@ class CheckTest(parameterized.TestCase):
     with contextlib.redirect_stderr(err):
       try:
         spec = custom.from_folder(self.root)
-        prepare.ensure_prepared(spec, self.root.parent / "data")
+        packing.ensure_prepared(spec, self.root.parent / "data")
       except errors.UserError as error:
         lines = [re.sub(r" \(and \d+ faults more\)$", "", str(error))]
       else:
