@@ -34,7 +34,7 @@ flags.mark_flags_as_required(["workdir"])
 def main(argv):
   del argv
   from ctxseg_jax import experiment
-  from ctxseg_jax.data import pipeline
+  from ctxseg_jax.data import records
   from ctxseg_jax.evaluation import evaluate
   from ctxseg_jax.evaluation import progress
   from ctxseg_jax.training import workdir
@@ -49,7 +49,7 @@ def main(argv):
     report, _ = evaluate.evaluate(
         trained.predictor(settings),
         trained.variables,
-        pipeline.open_source(trained.spec, split, data_dir),
+        records.open_source(trained.spec, split, data_dir),
         trained.spec,
         split=split,
         protocol=protocol,
