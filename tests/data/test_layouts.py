@@ -4,9 +4,7 @@ Prepared, checked, one training step, an evaluation: with the smallest network,
 on miniatures of all layouts that `data` reads.
 """
 
-import contextlib
 import functools
-import io
 import json
 import pathlib
 import tempfile
@@ -69,12 +67,6 @@ LAYOUTS = {
 
 @pytest.mark.slow
 class LayoutsTest(parameterized.TestCase):
-
-  def run_command(self, main, *flags):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-      code = main(list(flags))
-    self.assertEqual((code, err.getvalue()), (0, ""), out.getvalue())
 
   @parameterized.named_parameters((k, *v) for k, v in LAYOUTS.items())
   def test_from_a_folder_to_a_score(self, name, write, num_images):
