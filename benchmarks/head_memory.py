@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import commands
+from ctxseg_jax.models import attention
 from ctxseg_jax.models import encoding
-from ctxseg_jax.models import layers
 
 _BATCH = flags.DEFINE_integer("batch", 4, "Images.", lower_bound=1)
 _SIZE = flags.DEFINE_integer(
@@ -61,7 +61,7 @@ def compare(batch: int, positions: int) -> list[tuple[str, int, int]]:
   ):
     whole, chunked = (
         temporaries(
-            lambda q, k, v, size=size: layers.attention(
+            lambda q, k, v, size=size: attention.attention(
                 q, k, v, chunk_size=size
             ),
             queries,

@@ -6,6 +6,7 @@ Annotations are `int`, `float`, `bool`, `str`, `Literal[...]`, `tuple[...]`,
 """
 
 from collections.abc import Mapping
+from collections.abc import Sized
 import dataclasses
 import math
 import numbers
@@ -60,6 +61,17 @@ class Bounds:
     return " and ".join(parts)
 
 
+@dataclasses.dataclass(frozen=True)
+class NotEmpty:
+  """At least one item."""
+
+  text = "(not empty)"
+
+  def check(self, value: Sized) -> bool:
+    """Returns whether a value has items."""
+    return len(value) > 0
+
+
 PositiveInt = Annotated[int, Bounds(1)]
 NonNegativeInt = Annotated[int, Bounds(0)]
 PositiveFloat = Annotated[float, Bounds(0, open_low=True)]
@@ -67,6 +79,7 @@ NonNegativeFloat = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1)]
 # All dropped leaves nothing: 1 is excluded.
 DropoutRate = Annotated[float, Bounds(0, 1, open_high=True)]
+PositiveInts = Annotated[tuple[PositiveInt, ...], NotEmpty()]
 
 _NOUNS = {
     bool: "True or False",
@@ -209,7 +222,7 @@ def _convert_plain(value, annotation):
 
 def _bounds(args):
   """Returns the bounds among the arguments of an `Annotated`."""
-  return [arg for arg in args[1:] if isinstance(arg, Bounds)]
+  return [arg for arg in args[1:] if isinstance(arg, (Bounds, NotEmpty))]
 
 
 def _require(value, condition):

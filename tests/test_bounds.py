@@ -80,6 +80,7 @@ class CheckValueTest(parameterized.TestCase):
       (2.0, bounds.Fraction, "a finite number from 0 to 1"),
       (1.0, bounds.DropoutRate, "a finite number of at least 0 and below 1"),
       ((1, 0), tuple[bounds.PositiveInt, ...], "a list, each item an integer"),
+      ((), bounds.PositiveInts, "a list, each item an integer of at least 1 ("),
       (5, Annotated[int, bounds.Bounds(high=4)], "an integer of at most 4"),
   )
   def test_other_values_are_refused_by_name(self, value, annotation, expected):

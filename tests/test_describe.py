@@ -16,9 +16,11 @@ import tiny
 from ctxseg_jax import describe
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax.models import attention
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import macs
 from ctxseg_jax.models import network
+from ctxseg_jax.models import resizing
 from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.models.backbones import shallow
 from ctxseg_jax.models.heads import HEADS
@@ -61,7 +63,7 @@ class SmallNet(nn.Module):
     x = nn.BatchNorm(use_running_average=True, name="bn", **kw)(x)
     x = nn.relu(x)
     x = nn.ConvTranspose(7, (4, 4), (2, 2), name="transposed", **kw)(x)
-    x = layers.max_pool(x)
+    x = resizing.max_pool(x)
     x = nn.avg_pool(x, (2, 2), (2, 2))
     x = nn.softmax(x)
     return self._attend(nn.Dense(9, name="dense", **kw)(x[:, 0]))
@@ -145,7 +147,7 @@ class HandCountTest(parameterized.TestCase):
   def test_attention_counts_its_padded_queries(self, chunk_size, executed):
     x = jax.ShapeDtypeStruct((2, 10, 4), jnp.float32)
     values = jax.ShapeDtypeStruct((2, 10, 6), jnp.float32)
-    attend = functools.partial(layers.attention, chunk_size=chunk_size)
+    attend = functools.partial(attention.attention, chunk_size=chunk_size)
     counts, _, _ = macs.count(attend, x, x, values)
     self.assertEqual(
         counts, {((), "matmul"): 2 * executed * 10 * 4 + 2 * executed * 10 * 6}
@@ -178,8 +180,8 @@ class HandCountTest(parameterized.TestCase):
   def test_products_with_fixed_matrices_are_no_work(self):
     x = image((6, 8))
     for function in (
-        lambda x: layers.resize_bilinear(x, (13, 9), align_corners=True),
-        lambda x: layers.adaptive_average_pool(x, (2, 3)),
+        lambda x: resizing.resize_bilinear(x, (13, 9), align_corners=True),
+        lambda x: resizing.adaptive_average_pool(x, (2, 3)),
     ):
       counts, shape, _ = macs.count(function, x)
       self.assertNotEqual(shape.shape, x.shape)

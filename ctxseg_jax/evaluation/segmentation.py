@@ -23,7 +23,7 @@ from ctxseg_jax import bounds
 from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import forward
-from ctxseg_jax.models.layers import resize_matrix
+from ctxseg_jax.models.resizing import resize_matrix
 
 Scale = Annotated[float, bounds.Bounds(0.01, 100)]
 Size = tuple[bounds.PositiveInt, bounds.PositiveInt]

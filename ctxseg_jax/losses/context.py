@@ -8,7 +8,7 @@ import optax
 def class_presence(
     labels: jax.Array, num_classes: int, *, ignore_label: int = 255
 ) -> jax.Array:
-  """Tells which classes occur in each label map.
+  """Returns which classes occur in each label map.
 
   Args:
     labels: Integer classes, [B, H, W] or [B].
@@ -54,14 +54,14 @@ def presence_bce(
 def mean_squared_residual(
     residual: jax.Array, labels: jax.Array, *, ignore_label: int = 255
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the mean square of what is left of a reconstruction (MFNet).
+  """Computes the mean square of the residual of a reconstruction (MFNet).
 
   Args:
     residual: Differences between features and their reconstruction, of any
-      shape; every element counts, as what lies under ignored pixels is
-      reconstructed as well.
-    labels: Not read.
-    ignore_label: Not read.
+      shape. Every element counts: features of ignored pixels are reconstructed
+      as well.
+    labels: Not used.
+    ignore_label: Not used.
 
   Returns:
     The sum of the squares and the number of elements, both scalars.

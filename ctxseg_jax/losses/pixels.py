@@ -7,13 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ctxseg_jax import bounds
+
+ClassWeights = tuple[bounds.NonNegativeFloat, ...]
+
 
 def softmax_cross_entropy(
     logits: jax.Array,
     labels: jax.Array,
     *,
     ignore_label: int = 255,
-    class_weights: tuple[float, ...] | None = None,
+    class_weights: ClassWeights | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes cross-entropy over the pixels that carry a label.
 
@@ -21,8 +25,8 @@ def softmax_cross_entropy(
     logits: Unnormalised class scores, [..., num_classes].
     labels: Integer classes, [...]; `ignore_label` marks unlabelled pixels.
     ignore_label: The label to leave out of both the sum and the count.
-    class_weights: Factor of each class's pixels, in the count as well: the
-      mean over labelled pixels is then torch's weighted one.
+    class_weights: Weight of each class's pixels, in the count as well, so that
+      the mean is the weighted mean of PyTorch; None is 1 for all.
 
   Returns:
     The summed loss and the number of pixels that contributed (the sum of
@@ -35,12 +39,11 @@ def softmax_cross_entropy(
   if class_weights is None:
     return jnp.sum(loss, where=valid), jnp.sum(valid)
   num_classes = logits.shape[-1]
-  if len(class_weights) != num_classes or not all(
-      isinstance(w, (int, float)) and w >= 0 for w in class_weights
-  ):
+  bounds.check_value(class_weights, ClassWeights, "class_weights")
+  if len(class_weights) != num_classes:
     raise ValueError(
-        f"class_weights: expected {num_classes} numbers, none below 0,"
-        f" got {len(class_weights)}: {class_weights!r}"
+        f"class_weights: expected {num_classes}, one per class, got"
+        f" {len(class_weights)}: {class_weights!r}"
     )
   weights = jnp.asarray(class_weights, jnp.float32)[safe_labels]
   return jnp.sum(weights * loss, where=valid), jnp.sum(weights, where=valid)
@@ -62,28 +65,28 @@ def ohem_cross_entropy(
     labels: jax.Array,
     *,
     ignore_label: int = 255,
-    threshold: float = 0.7,
-    min_kept: int = 100_000,
+    threshold: bounds.Fraction = 0.7,
+    min_kept: bounds.NonNegativeInt = 100_000,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes cross-entropy over the hard pixels of each image (OHEM).
 
-  Hard are the pixels whose true class is given a probability below
-  `threshold`; in an image with fewer than `min_kept` of them the `min_kept`
-  hardest pixels are. The rule and its defaults are mmsegmentation's, which
-  pools the images of a device: here an image is on its own, so that the loss
-  does not depend on the number of devices.
+  A pixel is hard if the probability of its true class is below `threshold`; of
+  an image with fewer than `min_kept` such pixels, the `min_kept` hardest count.
+  Rule and defaults are mmsegmentation's, which applies it to all images of a
+  device together: here it applies to each image, so that the loss does not
+  depend on the number of devices.
 
   Args:
     logits: Unnormalised class scores, [B, ..., num_classes].
     labels: Integer classes, [B, ...].
     ignore_label: The label to leave out.
     threshold: Probability from which a pixel is easy.
-    min_kept: Number of pixels kept of an image that has more.
+    min_kept: Least number of pixels that count in an image that has as many.
 
   Returns:
-    The summed loss of the hard pixels and their number, both scalars. The
-    mean over them is OHEM's own; mmsegmentation's sampler goes with the
-    denominator "pixels".
+    The summed loss of the hard pixels and their number, both scalars. OHEM
+    takes the mean over them; mmsegmentation's sampler, over all pixels
+    (denominator "pixels").
   """
   loss, valid, _ = _cross_entropy(logits, labels, ignore_label)
   num_images = labels.shape[0]
@@ -103,8 +106,8 @@ def focal(
     labels: jax.Array,
     *,
     ignore_label: int = 255,
-    alpha: float = 0.5,
-    gamma: float = 2.0,
+    alpha: bounds.Fraction = 0.5,
+    gamma: bounds.NonNegativeFloat = 2.0,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the sigmoid focal loss, each class against the rest.
 
@@ -117,7 +120,7 @@ def focal(
     labels: Integer classes, [...].
     ignore_label: The label to leave out of both the sum and the count.
     alpha: Weight of a pixel's own class; the others have 1 - alpha.
-    gamma: Power of 1 - p_t, by which easy decisions count less.
+    gamma: Exponent of 1 - p_t, by which easy decisions count less.
 
   Returns:
     The summed loss and the number of labelled pixels, both scalars.

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import bounds
+
 
 def lovasz_softmax(
     logits: jax.Array, labels: jax.Array, *, ignore_label: int = 255
@@ -10,8 +12,8 @@ def lovasz_softmax(
   """Computes the Lovasz extension of one minus the IoU of each image.
 
   Reference: Berman et al., "The Lovasz-Softmax loss", CVPR 2018,
-  https://arxiv.org/abs/1705.08790. Taken of each image, so that it does not
-  depend on the number of devices, over the classes its labels contain.
+  https://arxiv.org/abs/1705.08790. Computed per image, so that it does not
+  depend on the number of devices, over the classes in the image's labels.
 
   Args:
     logits: Unnormalised class scores, [B, ..., num_classes].
@@ -66,16 +68,16 @@ def dice(
     labels: jax.Array,
     *,
     ignore_label: int = 255,
-    epsilon: float = 1e-3,
+    epsilon: bounds.PositiveFloat = 1e-3,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes one minus the Dice coefficients of each image.
 
   1 - 2 sum(p t) / (sum(p^2) + sum(t^2)) of the softmax p and the one-hot
   labels t of a class, with the squares of Milletari et al., "V-Net", 3DV
-  2016, https://arxiv.org/abs/1606.04797; the mean over the classes that an
-  image's labels contain. mmsegmentation takes one coefficient of all classes
-  together, in which large ones drown small ones, and lets predictions under
-  ignored pixels count as errors.
+  2016, https://arxiv.org/abs/1606.04797; the mean over the classes in an
+  image's labels. mmsegmentation computes one coefficient over all classes, in
+  which large classes dominate, and counts predictions at ignored pixels as
+  errors.
 
   Args:
     logits: Unnormalised class scores, [B, ..., num_classes].

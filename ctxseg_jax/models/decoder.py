@@ -11,8 +11,8 @@ from ctxseg_jax.models.layers import Classifier
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import dropout
 from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import resize_bilinear
 from ctxseg_jax.models.layers import SeparableConvBNAct
+from ctxseg_jax.models.resizing import resize_bilinear
 
 
 def decode(
@@ -47,7 +47,7 @@ def decode(
     decoder_dropout_rate: Dropout between them.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in both.
-    align_corners: Convention of the upsampling; see `layers.resize_matrix`.
+    align_corners: Convention of the upsampling; see `resizing.resize_matrix`.
     norm: Settings of the batch norms.
     dtype: Compute dtype; the logits are float32.
 

@@ -5,9 +5,18 @@ Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
 """
 
 from collections.abc import Callable
+from typing import Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from ctxseg_jax.models.layers import batch_norm
+from ctxseg_jax.models.layers import ConvBNAct
+from ctxseg_jax.models.layers import Norm
+
+# How a vector is made of the codewords' residuals.
+Pooling = Literal["mean", "sum"]
 
 
 def encode(
@@ -64,3 +73,43 @@ def uniform(low: float, high: float) -> Callable[..., jax.Array]:
     return jax.random.uniform(key, shape, jnp.float32, low, high)
 
   return init
+
+
+class ContextEncoding(nn.Module):
+  """Encodes a feature map into one vector of global statistics.
+
+  The fields are `EncNetHead`'s. The paper's first release did not project.
+  """
+
+  num_codewords: int = 32
+  project: bool = True
+  pooling: Pooling = "mean"
+  scale_features: bool = False
+  norm: Norm = Norm()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to the encoded semantics e, float32 [B, C]."""
+    b, h, w, c = x.shape
+    if self.project:
+      kw = dict(norm=self.norm, dtype=self.dtype)
+      x = ConvBNAct(c, 1, name="project", **kw)(x, train=train)
+    if self.scale_features:
+      x = x / jnp.asarray((c / 2) ** 0.5, x.dtype)
+    bound = (self.num_codewords * c) ** -0.5
+    codewords = self.param(
+        "codewords", uniform(-bound, bound), (self.num_codewords, c)
+    )
+    scale = self.param("scale", uniform(-1.0, 0.0), (self.num_codewords,))
+    encoding, assignments = encode(x.reshape(b, h * w, c), codewords, scale)
+    self.sow(
+        "diagnostics", "effective_codewords", effective_codewords(assignments)
+    )
+    # Batch norm with the codewords as channels: statistics over B and C.
+    encoding = batch_norm(
+        train=train, norm=self.norm, dtype=jnp.float32, name="bn", axis=1
+    )(encoding)
+    encoding = nn.relu(encoding)
+    pool = jnp.mean if self.pooling == "mean" else jnp.sum
+    return pool(encoding, axis=1)

@@ -4,21 +4,38 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import functools
+from typing import Any
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from ctxseg_jax import bounds
+
+# What backbones and heads return, by name.
+Outputs = dict[str, jax.Array]
+
+# The outputs of a backbone that a head may read.
+Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 # Fan-out He: N(0, sqrt(2 / (k * k * C_out))), as the published ResNets.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-# Name scope of matrix products that are no layers but resize or average maps;
-# those who count multiply-accumulates leave them out.
-FIXED_MATRICES = "fixed_matrices"
-
 # Up to as many groups a convolution is one call for each.
 _FEW_GROUPS = 4
+
+
+class CheckedModule(nn.Module):
+  """A module whose fields are checked against their annotations.
+
+  Raises:
+    ValueError: A field's value is none of its `Literal`, or out of its bounds.
+  """
+
+  def __post_init__(self):
+    bounds.check_fields(self)
+    super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +49,16 @@ class Norm:
       PyTorch's (0.9 is its default 0.1; EMANet's 3e-4 is 0.9997).
     epsilon: Added to the variance.
     frozen: Normalise by the running statistics in training too, and leave them
-      alone (DeepLabV2). Scale and bias are still trained.
+      unchanged (DeepLabV2). Scale and bias are still trained.
   """
 
   axis_name: str | None = None
-  momentum: float = 0.9
-  epsilon: float = 1e-5
+  momentum: bounds.Fraction = 0.9
+  epsilon: bounds.PositiveFloat = 1e-5
   frozen: bool = False
+
+  def __post_init__(self):
+    bounds.check_fields(self)
 
 
 def batch_norm(
@@ -77,12 +97,45 @@ def batch_norm(
   )
 
 
+def conv(
+    channels: int,
+    size: int = 3,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: int | None = None,
+    kernel_init: nn.initializers.Initializer = conv_init,
+    dtype: jnp.dtype,
+    name: str,
+    **kwargs: Any,
+) -> nn.Conv:
+  """Returns a convolution with a square, odd kernel.
+
+  Padding is explicit and symmetric, as in PyTorch; 'SAME' would pad (0, 1) at
+  stride 2. None is `dilation * (size - 1) / 2`, which keeps the size of the
+  map at stride 1.
+  """
+  if padding is None:
+    padding = dilation * (size - 1) // 2
+  return nn.Conv(
+      channels,
+      (size, size),
+      strides=(stride, stride),
+      kernel_dilation=(dilation, dilation),
+      padding=((padding, padding), (padding, padding)),
+      kernel_init=kernel_init,
+      dtype=dtype,
+      name=name,
+      **kwargs,
+  )
+
+
 def conv_by_groups(
     inputs: jax.Array,
     kernel: jax.Array,
-    *args,
+    *args: Any,
     feature_group_count: int = 1,
-    **kwargs,
+    **kwargs: Any,
 ) -> jax.Array:
   """Convolves NHWC like `jax.lax.conv_general_dilated`, a group at a time.
 
@@ -91,22 +144,19 @@ def conv_by_groups(
   many, as in a depthwise convolution, it is one call.
   """
   groups = feature_group_count
-  conv = functools.partial(jax.lax.conv_general_dilated, **kwargs)
+  convolve = functools.partial(jax.lax.conv_general_dilated, **kwargs)
   if groups == 1 or groups > _FEW_GROUPS:
-    return conv(inputs, kernel, *args, feature_group_count=groups)
+    return convolve(inputs, kernel, *args, feature_group_count=groups)
   parts = zip(
       jnp.split(inputs, groups, axis=-1),
       jnp.split(kernel, groups, axis=-1),
       strict=True,
   )
-  return jnp.concatenate([conv(x, k, *args) for x, k in parts], axis=-1)
+  return jnp.concatenate([convolve(x, k, *args) for x, k in parts], axis=-1)
 
 
-class ConvBNAct(nn.Module):
+class ConvBNAct(CheckedModule):
   """Convolution without bias, batch norm, activation.
-
-  Padding is explicit and symmetric, `dilation * (kernel - 1) / 2`, as in
-  PyTorch; 'SAME' would pad (0, 1) at stride 2.
 
   Attributes:
     channels: Output channels.
@@ -120,24 +170,22 @@ class ConvBNAct(nn.Module):
     dtype: Compute dtype.
   """
 
-  channels: int
-  kernel_size: int = 3
-  stride: int = 1
-  dilation: int = 1
-  groups: int = 1
+  channels: bounds.PositiveInt
+  kernel_size: bounds.PositiveInt = 3
+  stride: bounds.PositiveInt = 1
+  dilation: bounds.PositiveInt = 1
+  groups: bounds.PositiveInt = 1
   act: Callable[[jax.Array], jax.Array] | None = nn.relu
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    pad = self.dilation * (self.kernel_size - 1) // 2
-    x = nn.Conv(
+    x = conv(
         self.channels,
-        (self.kernel_size, self.kernel_size),
-        strides=(self.stride, self.stride),
-        kernel_dilation=(self.dilation, self.dilation),
-        padding=((pad, pad), (pad, pad)),
+        self.kernel_size,
+        stride=self.stride,
+        dilation=self.dilation,
         feature_group_count=self.groups,
         conv_general_dilated=conv_by_groups,
         use_bias=False,
@@ -156,9 +204,7 @@ class ConvBNAct(nn.Module):
 class SeparableConvBNAct(nn.Module):
   """A 3x3 convolution of each channel, then a 1x1 convolution over channels.
 
-  Batch norm and ReLU follow both, as in mmsegmentation. So does the initial
-  scale of the depthwise kernels, for which the fan-out counts all channels:
-  small, but batch norm undoes it.
+  Batch norm and ReLU follow both, as in mmsegmentation.
 
   Attributes:
     channels: Output channels.
@@ -183,6 +229,31 @@ class SeparableConvBNAct(nn.Module):
     return ConvBNAct(self.channels, 1, name="pointwise", **kw)(x, train=train)
 
 
+def squeeze_excite(
+    x: jax.Array,
+    squeeze_channels: int,
+    act: Callable[[jax.Array], jax.Array] = nn.relu,
+) -> jax.Array:
+  """Returns factors for channels, computed from the means of an image.
+
+  Two dense layers, `squeeze` and `excite`, that belong to the calling module.
+
+  Reference: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
+
+  Args:
+    x: [B, H, W, C].
+    squeeze_channels: Width between the two layers.
+    act: Activation between the two layers.
+
+  Returns:
+    [B, 1, 1, C], from 0 to 1, in the dtype of x; computed in float32.
+  """
+  gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+  gate = act(nn.Dense(squeeze_channels, name="squeeze")(gate))
+  gate = nn.sigmoid(nn.Dense(x.shape[-1], name="excite")(gate))
+  return gate.astype(x.dtype)[:, None, None]
+
+
 def dropout(
     x: jax.Array, rate: float, *, channel_dropout: bool, train: bool, name: str
 ) -> jax.Array:
@@ -195,7 +266,7 @@ def dropout(
   )(x)
 
 
-class Classifier(nn.Module):
+class Classifier(CheckedModule):
   """Dropout and a 1x1 convolution to float32 logits.
 
   Attributes:
@@ -205,17 +276,18 @@ class Classifier(nn.Module):
       and the first PyTorch-Encoding), or single elements (PyTorch-Encoding
       since 2020).
     kernel_init: Initialiser of the kernel. Its default is 1 / sqrt(C) and not
-      mmsegmentation's 0.01: a gate gets its gradient through it, and on
-      context scenes EncNet's stayed asleep.
+      mmsegmentation's 0.01: a gate gets its gradient through it, and EncNet's
+      did not learn on context scenes.
   """
 
-  num_classes: int
-  dropout_rate: float = 0.1
+  num_classes: bounds.PositiveInt
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, H, W, C] to [B, H, W, num_classes]."""
     x = dropout(
         x,
         self.dropout_rate,
@@ -223,190 +295,23 @@ class Classifier(nn.Module):
         train=train,
         name="dropout",
     )
-    # float32 whatever the compute dtype: bfloat16 logits cost accuracy. The
-    # kernel starts at 1 / sqrt(C), not at mmsegmentation's 0.01: a gate gets
-    # its gradient through it, and on context scenes EncNet's stayed asleep.
-    return nn.Conv(
+    # float32 whatever the compute dtype: bfloat16 logits cost accuracy.
+    return conv(
         self.num_classes,
-        (1, 1),
-        padding="VALID",
+        1,
         kernel_init=self.kernel_init,
         dtype=jnp.float32,
         name="conv",
     )(x)
 
 
-def attention(
-    queries: jax.Array,
-    keys: jax.Array,
-    values: jax.Array,
-    *,
-    scale: float = 1.0,
-    chunk_size: int = 512,
+def classify(
+    head: nn.Module, x: jax.Array, *, train: bool, name: str = "classifier"
 ) -> jax.Array:
-  """Averages values by softmax(scale * queries keys^T), softmax over the keys.
-
-  Queries are taken in chunks of equal size, each recomputed in the backward
-  pass, so that of the [B, N, M] attention one chunk exists at a time: at N = M
-  = 4096 the gradients need a fifth of the memory.
-
-  Args:
-    queries: [B, N, D].
-    keys: [B, M, D].
-    values: [B, M, C]; C need not be D.
-    scale: Factor of the inner products.
-    chunk_size: Largest number of queries at a time.
-
-  Returns:
-    [B, N, C] in the dtype of the values; inner products, softmax and sums are
-    float32.
-  """
-  f32 = jnp.float32
-
-  def attend(queries):
-    logits = jnp.einsum(
-        "bnd,bmd->bnm", queries, keys, preferred_element_type=f32
-    )
-    weights = jax.nn.softmax(scale * logits, axis=-1).astype(values.dtype)
-    out = jnp.einsum(
-        "bnm,bmc->bnc", weights, values, preferred_element_type=f32
-    )
-    return out.astype(values.dtype)
-
-  b, n, d = queries.shape
-  if n <= chunk_size:
-    return attend(queries)
-  num_chunks = -(-n // chunk_size)
-  size = -(-n // num_chunks)
-  padding = num_chunks * size - n
-  queries = jnp.pad(queries, ((0, 0), (0, padding), (0, 0)))
-  chunks = queries.reshape(b, num_chunks, size, d).swapaxes(0, 1)
-  # A loop needs no protection from common subexpression elimination.
-  out = jax.lax.map(jax.checkpoint(attend, prevent_cse=False), chunks)
-  return out.swapaxes(0, 1).reshape(b, num_chunks * size, -1)[:, :n]
-
-
-def max_pool(
-    x: jax.Array,
-    *,
-    window: int = 3,
-    stride: int = 2,
-    padding: int = 1,
-    ceil_mode: bool = False,
-) -> jax.Array:
-  """Max pooling, padded with minus infinity.
-
-  Args:
-    x: Maps, [B, H, W, C].
-    window: Side of the square window.
-    stride: Stride in both directions.
-    padding: Padding on all sides, at most half of the window.
-    ceil_mode: Round output sizes up instead of down where the stride leaves a
-      rest: a last window then reaches over the edge (Caffe's rule; PyTorch's
-      option of this name).
-  """
-  pads = []
-  for size in x.shape[1:3]:
-    rest = (size + 2 * padding - window) % stride
-    over = stride - rest if ceil_mode and rest else 0
-    # No window begins beyond the first padding and the map.
-    starts_at = size + 2 * padding + over - window
-    pads.append((padding, padding + over * (starts_at < size + padding)))
-  return nn.max_pool(x, (window,) * 2, strides=(stride,) * 2, padding=pads)
-
-
-def resize_matrix(
-    target: int, source: int, *, align_corners: bool
-) -> np.ndarray:
-  """Returns the matrix of linear interpolation along one axis.
-
-  Equal to `torch.nn.functional.interpolate(mode="bilinear")` with either
-  `align_corners`, without antialiasing. A matrix serves both conventions,
-  and is free of gathers, which TPUs are slow at.
-
-  Args:
-    target: Output length.
-    source: Input length.
-    align_corners: Whether the first and last samples of both grids coincide
-      (else the half-pixel rule with clamped edges).
-
-  Returns:
-    float32 [target, source]; rows sum to 1.
-  """
-  if align_corners:
-    step = (source - 1) / (target - 1) if target > 1 else 0.0
-    positions = np.arange(target) * step
-  else:
-    positions = (np.arange(target) + 0.5) * (source / target) - 0.5
-  positions = np.clip(positions, 0, source - 1)
-  low = np.floor(positions).astype(np.int64)
-  high = np.minimum(low + 1, source - 1)
-  weight = positions - low
-  matrix = np.zeros((target, source))
-  rows = np.arange(target)
-  np.add.at(matrix, (rows, low), 1 - weight)
-  np.add.at(matrix, (rows, high), weight)
-  return matrix.astype(np.float32)
-
-
-@jax.named_scope(FIXED_MATRICES)
-def resize_bilinear(
-    x: jax.Array, size: Sequence[int], *, align_corners: bool
-) -> jax.Array:
-  """Resizes [B, h, w, C] to [B, H, W, C] in float32.
-
-  Args:
-    x: Maps, [B, h, w, C].
-    size: (H, W).
-    align_corners: See `resize_matrix`.
-  """
-  x = x.astype(jnp.float32)
-  if tuple(x.shape[1:3]) == tuple(size):
-    return x
-  rows = resize_matrix(size[0], x.shape[1], align_corners=align_corners)
-  cols = resize_matrix(size[1], x.shape[2], align_corners=align_corners)
-  # Full float32 passes: TPUs would multiply in bfloat16 by default.
-  kw = dict(precision=jax.lax.Precision.HIGHEST)
-  x = jnp.einsum("Hh,bhwc->bHwc", rows, x, **kw)
-  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **kw)
-
-
-def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
-  """Returns the matrix of adaptive average pooling along one axis.
-
-  Equal to `torch.nn.functional.adaptive_avg_pool2d`: bin i is the mean over
-  the samples from floor(i * source / target) up to, and without,
-  ceil((i + 1) * source / target). Bins overlap where `target` does not divide
-  `source`.
-
-  Args:
-    target: Output length, the number of bins.
-    source: Input length.
-
-  Returns:
-    float32 [target, source]; rows sum to 1.
-  """
-  matrix = np.zeros((target, source), np.float32)
-  for i in range(target):
-    low = i * source // target
-    high = -(-(i + 1) * source // target)
-    matrix[i, low:high] = 1.0 / (high - low)
-  return matrix
-
-
-@jax.named_scope(FIXED_MATRICES)
-def adaptive_average_pool(x: jax.Array, size: Sequence[int]) -> jax.Array:
-  """Averages [B, h, w, C] over bins to [B, H, W, C] in float32.
-
-  Args:
-    x: Maps, [B, h, w, C].
-    size: (H, W).
-  """
-  rows = adaptive_pool_matrix(size[0], x.shape[1])
-  cols = adaptive_pool_matrix(size[1], x.shape[2])
-  kw = dict(precision=jax.lax.Precision.HIGHEST)
-  x = jnp.einsum("Hh,bhwc->bHwc", rows, x.astype(jnp.float32), **kw)
-  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **kw)
+  """Maps [B, H, W, C] to logits by a head's classifier, with its dropout."""
+  return Classifier(
+      head.num_classes, head.dropout_rate, head.channel_dropout, name=name
+  )(x, train=train)
 
 
 def normalize_images(

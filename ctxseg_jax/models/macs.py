@@ -17,7 +17,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
-from ctxseg_jax.models.layers import FIXED_MATRICES
+from ctxseg_jax.models.resizing import FIXED_MATRICES
 
 # The kinds of work that count, and those of them that every table counts.
 KINDS = ("conv", "matmul", "batch_norm", "relu", "max_pool")

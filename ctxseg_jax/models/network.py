@@ -12,7 +12,7 @@ from ctxseg_jax.bounds import PositiveFloat
 from ctxseg_jax.models.backbones import BACKBONES
 from ctxseg_jax.models.heads import HEADS
 from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import resize_bilinear
+from ctxseg_jax.models.resizing import resize_bilinear
 
 # What each field of a network, or of a part of it, that holds a part of it can
 # be, by name.
@@ -40,6 +40,10 @@ class Common:
   align_corners: bool = False
 
 
+class RefusedFeaturesError(errors.UserError, ValueError):
+  """The features of the backbone do not suit a head and its options."""
+
+
 class SegmentationModel(nn.Module):
   """Maps images to class scores per pixel, or per image if the head does.
 
@@ -48,7 +52,7 @@ class SegmentationModel(nn.Module):
     head: Module returning at least `{"logits": [B, h, w, num_classes]}`, or
       [B, num_classes].
     aux_head: Optional second head; its outputs exist only to be supervised.
-    align_corners: Convention of all resizing; see `layers.resize_matrix`.
+    align_corners: Convention of all resizing; see `resizing.resize_matrix`.
     scales: Factors, 1 among them, by which images are resized before each
       passes through the same network; the logits are fused by their maximum
       (DeepLabV2: 1, 0.75, 0.5). Empty is the plain network.
@@ -107,11 +111,18 @@ class SegmentationModel(nn.Module):
   def _forward(self, images, train):
     """Returns the outputs at the resolution of the heads."""
     features = self.backbone(images, train=train)
-    out = dict(self.head(features, train=train))
+    out = self._run("head", features, train)
     if self.aux_head is not None and (train or self.is_initializing()):
-      aux = self.aux_head(features, train=train)
+      aux = self._run("aux_head", features, train)
       out |= {f"aux_{name}": x for name, x in aux.items()}
     return out
+
+  def _run(self, field, features, train):
+    """Returns what a head returns; what it refuses, with its field's name."""
+    try:
+      return dict(getattr(self, field)(features, train=train))
+    except ValueError as e:
+      raise RefusedFeaturesError(f"config: model.{field}: {e}") from e
 
   def _fuse_scales(self, images, train):
     """Returns the outputs at each scale, and the largest logits of all."""

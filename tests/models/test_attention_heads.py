@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import test_step
 
-from ctxseg_jax.models import layers
+from ctxseg_jax.models import attention
 from ctxseg_jax.models.heads import danet
 from ctxseg_jax.models.heads import double_attention
 from ctxseg_jax.models.heads import emanet
@@ -58,7 +58,7 @@ class AttentionTest(parameterized.TestCase):
         weights = softmax([0.5 * queries[b, i] @ keys[b, j] for j in range(19)])
         for j in range(19):
           expected[b, i] += weights[j] * values[b, j]
-    out = layers.attention(
+    out = attention.attention(
         queries, keys, values, scale=0.5, chunk_size=chunk_size
     )
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
@@ -70,7 +70,7 @@ class AttentionTest(parameterized.TestCase):
 
     def loss(size):
       def f(*args):
-        return jnp.sum(probe * layers.attention(*args, chunk_size=size))
+        return jnp.sum(probe * attention.attention(*args, chunk_size=size))
 
       return jax.value_and_grad(f, argnums=(0, 1, 2))(*args)
 
@@ -83,7 +83,7 @@ class AttentionTest(parameterized.TestCase):
 
     def temporaries(chunk_size):
       def loss(*args):
-        out = layers.attention(*args, chunk_size=chunk_size)
+        out = attention.attention(*args, chunk_size=chunk_size)
         return jnp.sum(jnp.square(out))
 
       args = [jax.ShapeDtypeStruct((b, n, c), jnp.float32) for c in (8, 8, 16)]
@@ -102,7 +102,7 @@ class AttentionTest(parameterized.TestCase):
 
     def loss(weight, x):
       y = x @ weight
-      out = layers.attention(y, y, x, chunk_size=8)
+      out = attention.attention(y, y, x, chunk_size=8)
       return jnp.sum(jnp.square(out))
 
     def sharded(weight, x):
@@ -126,7 +126,7 @@ class AttentionTest(parameterized.TestCase):
     queries, keys, values = (np.asarray(x, np.float32) for x in low)
     logits = np.einsum("bnd,bmd->bnm", queries, keys)
     exact = np.einsum("bnm,bmc->bnc", jax.nn.softmax(logits), values)
-    rough = layers.attention(*low, chunk_size=chunk_size)
+    rough = attention.attention(*low, chunk_size=chunk_size)
     self.assertEqual(rough.dtype, jnp.bfloat16)
     np.testing.assert_allclose(
         rough.astype(jnp.float32), exact, rtol=2e-2, atol=2e-2
@@ -246,10 +246,6 @@ class EquationsTest(parameterized.TestCase):
             rtol=1e-4,
             atol=1e-4,
         )
-
-  def test_unknown_softmax_is_refused(self):
-    with self.assertRaisesRegex(ValueError, "'channels'; known: .*positions"):
-      double_attention.DoubleAttentionHead(num_classes=5, softmax="channels")
 
   @parameterized.parameters(
       (4, None, 263_040), (1, None, 1_050_624), (1, 64, 590_976)

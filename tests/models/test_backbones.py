@@ -121,15 +121,12 @@ class ResNetTest(parameterized.TestCase):
     self.assertEqual(plan[3][1], stage4)
 
   @parameterized.parameters(
-      (dict(depth=51), "depth"),
-      (dict(output_stride=4), "output_stride"),
-      (dict(dilation="none"), "dilation"),
-      (dict(stem="8x8"), "stem"),
       (dict(depth=18, dilation="multi_grid"), "needs 3 blocks"),
+      (dict(depth=34, stride_in_1x1=True), "needs bottlenecks"),
   )
-  def test_values_that_do_not_exist_are_refused(self, fields, message):
-    with self.assertRaisesRegex(ValueError, message):
-      _shapes(resnet.ResNet(**fields))
+  def test_options_that_do_not_suit_the_depth_are_refused(self, fields, text):
+    with self.assertRaisesRegex(ValueError, text):
+      resnet.ResNet(**fields)
 
   def test_batch_statistics_change_only_in_training(self):
     backbone = resnet.ResNet(depth=18)

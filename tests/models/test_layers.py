@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 
 class ResizeTest(parameterized.TestCase):
@@ -21,7 +22,7 @@ class ResizeTest(parameterized.TestCase):
       ),
   )
   def test_four_samples_to_eight(self, align_corners, expected):
-    matrix = layers.resize_matrix(8, 4, align_corners=align_corners)
+    matrix = resizing.resize_matrix(8, 4, align_corners=align_corners)
     np.testing.assert_allclose(matrix @ np.arange(4), expected, atol=1e-6)
 
   @parameterized.product(
@@ -29,26 +30,26 @@ class ResizeTest(parameterized.TestCase):
       sizes=((7, 13), (13, 7), (1, 5), (5, 1), (6, 6)),
   )
   def test_rows_sum_to_one(self, align_corners, sizes):
-    matrix = layers.resize_matrix(*sizes, align_corners=align_corners)
+    matrix = resizing.resize_matrix(*sizes, align_corners=align_corners)
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0, atol=1e-6)
     self.assertGreaterEqual(matrix.min(), 0.0)
 
   def test_half_pixel_upsampling_equals_jax_image_resize(self):
     x = jax.random.normal(jax.random.key(0), (2, 5, 7, 3))
-    ours = layers.resize_bilinear(x, (20, 21), align_corners=False)
+    ours = resizing.resize_bilinear(x, (20, 21), align_corners=False)
     theirs = jax.image.resize(x, (2, 20, 21, 3), "bilinear", antialias=False)
     chex.assert_trees_all_close(ours, theirs, atol=1e-5)
 
   def test_the_same_size_is_left_alone(self):
     x = jax.random.normal(jax.random.key(0), (1, 4, 5, 2))
     chex.assert_trees_all_equal(
-        layers.resize_bilinear(x, (4, 5), align_corners=True), x
+        resizing.resize_bilinear(x, (4, 5), align_corners=True), x
     )
 
   def test_bfloat16_maps_come_out_as_float32(self):
     x = jnp.ones((1, 2, 2, 1), jnp.bfloat16)
     self.assertEqual(
-        layers.resize_bilinear(x, (4, 4), align_corners=False).dtype,
+        resizing.resize_bilinear(x, (4, 4), align_corners=False).dtype,
         jnp.float32,
     )
 
@@ -104,7 +105,7 @@ class LayersTest(chex.TestCase):
 
   def test_max_pool_pads_with_minus_infinity(self):
     x = -jnp.ones((1, 4, 4, 1))
-    np.testing.assert_array_equal(layers.max_pool(x), -jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(resizing.max_pool(x), -jnp.ones((1, 2, 2, 1)))
 
   @parameterized.named_parameters(("channels", True), ("elements", False))
   def test_dropout_drops(self, channel_dropout):

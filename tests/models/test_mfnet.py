@@ -211,7 +211,7 @@ class MFHeadTest(parameterized.TestCase):
     features["stage4"] = features["stage4"].swapaxes(1, 2)
     head = make_head()
     with self.assertRaisesRegex(
-        errors.UserError, "5x3.*3x5.*16: 33-48 x 65-80.*slide"
+        ValueError, "5x3.*3x5.*16: 33-48 x 65-80.*slide"
     ) as caught:
       head.init(jax.random.key(0), features, train=False)
     self.assertNotIn("\n", str(caught.exception))

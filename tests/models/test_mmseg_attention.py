@@ -16,7 +16,7 @@ from ctxseg_jax import losses
 from ctxseg_jax.models.heads import danet
 from ctxseg_jax.models.heads import emanet
 from ctxseg_jax.models.heads import non_local
-from ctxseg_jax.models.layers import resize_bilinear
+from ctxseg_jax.models.resizing import resize_bilinear
 
 FILE = "mmseg_attention.npz"
 COMMON = dict(num_classes=5, channels=8, dropout_rate=0.0)

@@ -19,8 +19,8 @@ from ctxseg_jax import losses
 from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.models.heads import encnet
 from ctxseg_jax.models.heads import fcn
-from ctxseg_jax.models.layers import resize_bilinear
 from ctxseg_jax.models.network import SegmentationModel
+from ctxseg_jax.models.resizing import resize_bilinear
 from ctxseg_jax.pretrained.sources import naming
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"

@@ -15,8 +15,9 @@ import numpy as np
 import test_mmseg_parity as parity
 
 from ctxseg_jax import losses
-from ctxseg_jax.models import layers
-from ctxseg_jax.models.heads import deeplab
+from ctxseg_jax.models import resizing
+from ctxseg_jax.models.heads import deeplabv3
+from ctxseg_jax.models.heads import deeplabv3plus
 from ctxseg_jax.models.heads import pspnet
 
 FILE = "mmseg_pyramids.npz"
@@ -34,9 +35,9 @@ HEADS = {
     "pspnet_aligned": pspnet.PSPHead(
         branch_channels=6, bins=(1, 2, 5), align_corners=True, **COMMON
     ),
-    "deeplabv3": deeplab.DeepLabV3Head(**ASPP),
-    "deeplabv3plus": deeplab.DeepLabV3PlusHead(**PLUS),
-    "deeplabv3plus_aligned": deeplab.DeepLabV3PlusHead(
+    "deeplabv3": deeplabv3.DeepLabV3Head(**ASPP),
+    "deeplabv3plus": deeplabv3plus.DeepLabV3PlusHead(**PLUS),
+    "deeplabv3plus_aligned": deeplabv3plus.DeepLabV3PlusHead(
         align_corners=True, **PLUS
     ),
 }
@@ -101,7 +102,7 @@ class PyramidParityTest(parity.ParityTestCase):
           train=True,
           mutable=["batch_stats"],
       )
-      logits = layers.resize_bilinear(
+      logits = resizing.resize_bilinear(
           out["logits"], labels.shape[1:], align_corners=False
       )
       total, count = losses.softmax_cross_entropy(logits, labels)
@@ -166,9 +167,9 @@ class AdaptivePoolParityTest(parameterized.TestCase):
     x = mmseg_names.make_tensor(f"{name}.features", (2, 3, h, w))
     expected = POOLS[f"{name}/out"]
 
-    rows = layers.adaptive_pool_matrix(target[0], h)
-    cols = layers.adaptive_pool_matrix(target[1], w)
-    out = layers.adaptive_average_pool(jnp.asarray(parity.nhwc(x)), target)
+    rows = resizing.adaptive_pool_matrix(target[0], h)
+    cols = resizing.adaptive_pool_matrix(target[1], w)
+    out = resizing.adaptive_average_pool(jnp.asarray(parity.nhwc(x)), target)
 
     np.testing.assert_allclose(rows @ x @ cols.T, expected, atol=1e-6)
     np.testing.assert_allclose(out, parity.nhwc(expected), atol=1e-6)

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 from ctxseg_jax.models.backbones import resnet
-from ctxseg_jax.models.heads import deeplab
+from ctxseg_jax.models.heads import deeplabv3
+from ctxseg_jax.models.heads import deeplabv3plus
 from ctxseg_jax.models.heads import fcn
 from ctxseg_jax.models.heads import pspnet
 from ctxseg_jax.models.network import SegmentationModel
@@ -27,19 +29,19 @@ TOTALS = {
     ),
     "pytorch_encoding_deeplabv3_r50": (
         dict(),
-        deeplab.DeepLabV3Head(refine=True, dropout_rate=0.1, **N),
+        deeplabv3.DeepLabV3Head(refine=True, dropout_rate=0.1, **N),
         False,
         39_762_645,
     ),
     "jfzhang95_deeplabv3plus_r50": (
         dict(stem="7x7", output_stride=16, dilation="multi_grid"),
-        deeplab.DeepLabV3PlusHead(**N),
+        deeplabv3plus.DeepLabV3PlusHead(**N),
         False,
         40_352_181,
     ),
     "jfzhang95_deeplabv3plus_r101_deep64": (
         dict(depth=101),
-        deeplab.DeepLabV3PlusHead(**N),
+        deeplabv3plus.DeepLabV3PlusHead(**N),
         False,
         59_468_085,
     ),
@@ -52,13 +54,13 @@ TOTALS = {
     ),
     "mmseg_deeplabv3_r50": (
         dict(stem="deep32"),
-        deeplab.DeepLabV3Head(**MMSEG_ASPP),
+        deeplabv3.DeepLabV3Head(**MMSEG_ASPP),
         True,
         68_114_570,
     ),
     "mmseg_deeplabv3plus_r50": (
         dict(stem="deep32"),
-        deeplab.DeepLabV3PlusHead(separable=True, **MMSEG_ASPP),
+        deeplabv3plus.DeepLabV3PlusHead(separable=True, **MMSEG_ASPP),
         True,
         43_591_418,
     ),
@@ -95,7 +97,7 @@ class AdaptivePoolTest(parameterized.TestCase):
 
   def test_bins_of_seven_samples(self):
     np.testing.assert_allclose(
-        layers.adaptive_pool_matrix(3, 7),
+        resizing.adaptive_pool_matrix(3, 7),
         # [0, 3), [2, 5) and [4, 7): neighbours share a sample.
         np.array(
             [
@@ -110,7 +112,7 @@ class AdaptivePoolTest(parameterized.TestCase):
 
   @parameterized.parameters((1, 9), (6, 60), (6, 64), (6, 5), (4, 1))
   def test_bins_are_those_of_the_formula(self, target, source):
-    matrix = layers.adaptive_pool_matrix(target, source)
+    matrix = resizing.adaptive_pool_matrix(target, source)
     for i in range(target):
       low = int(np.floor(i * source / target))
       high = int(np.ceil((i + 1) * source / target))
@@ -123,7 +125,7 @@ class AdaptivePoolTest(parameterized.TestCase):
   def test_bfloat16_maps_are_averaged_in_float32(self, *shape):
     # 1 + 2^-7 is a bfloat16; the mean with 1 is none.
     x = jnp.array([1.0, 1.0078125], jnp.bfloat16).reshape(shape)
-    out = layers.adaptive_average_pool(x, (1, 1))
+    out = resizing.adaptive_average_pool(x, (1, 1))
     self.assertEqual(out.dtype, jnp.float32)
     self.assertEqual(float(out[0, 0, 0, 0]), 1.00390625)
 
@@ -141,7 +143,7 @@ class OptionsTest(parameterized.TestCase):
 
   def test_rates_do_not_change_the_parameters(self):
     features = make_features()
-    head = deeplab.DeepLabV3Head(num_classes=5, channels=8, rates=(1, 2, 3))
+    head = deeplabv3.DeepLabV3Head(num_classes=5, channels=8, rates=(1, 2, 3))
     variables = head.init(jax.random.key(0), features, train=False)
     other = head.clone(rates=(2, 4, 6))
     out = head.apply(variables, features, train=False)["logits"]
@@ -150,21 +152,21 @@ class OptionsTest(parameterized.TestCase):
 
   def test_logits_of_deeplabv3plus_have_the_size_of_stage_1(self):
     features = make_features()
-    head = deeplab.DeepLabV3PlusHead(num_classes=5, channels=8)
+    head = deeplabv3plus.DeepLabV3PlusHead(num_classes=5, channels=8)
     out, _ = head.init_with_output(jax.random.key(0), features, train=False)
     self.assertEqual(out["logits"].shape, (2, 14, 14, 5))
 
   @parameterized.parameters(
-      (deeplab.DeepLabV3Head, "aspp_dropout_rate"),
-      (deeplab.DeepLabV3Head, "dropout_rate"),
-      (deeplab.DeepLabV3PlusHead, "aspp_dropout_rate"),
-      (deeplab.DeepLabV3PlusHead, "decoder_dropout_rate"),
-      (deeplab.DeepLabV3PlusHead, "dropout_rate"),
+      (deeplabv3.DeepLabV3Head, "aspp_dropout_rate"),
+      (deeplabv3.DeepLabV3Head, "dropout_rate"),
+      (deeplabv3plus.DeepLabV3PlusHead, "aspp_dropout_rate"),
+      (deeplabv3plus.DeepLabV3PlusHead, "decoder_dropout_rate"),
+      (deeplabv3plus.DeepLabV3PlusHead, "dropout_rate"),
   )
   def test_each_dropout_drops_when_training_only(self, cls, field):
     features = make_features()
     rates = {"aspp_dropout_rate": 0.0, "dropout_rate": 0.0}
-    if cls is deeplab.DeepLabV3PlusHead:
+    if cls is deeplabv3plus.DeepLabV3PlusHead:
       rates["decoder_dropout_rate"] = 0.0
     head = cls(num_classes=5, channels=8, **rates)
     variables = head.init(jax.random.key(0), features, train=False)
@@ -191,8 +193,12 @@ class PooledBatchNormTest(parameterized.TestCase):
 
   @parameterized.named_parameters(
       ("pspnet", pspnet.PSPHead, ("pyramid", "bin1")),
-      ("deeplabv3", deeplab.DeepLabV3Head, ("aspp", "image_pool")),
-      ("deeplabv3plus", deeplab.DeepLabV3PlusHead, ("aspp", "image_pool")),
+      ("deeplabv3", deeplabv3.DeepLabV3Head, ("aspp", "image_pool")),
+      (
+          "deeplabv3plus",
+          deeplabv3plus.DeepLabV3PlusHead,
+          ("aspp", "image_pool"),
+      ),
   )
   def test_statistics_are_those_of_all_devices(self, cls, path):
     # One image per device: alone, each would have a variance of 0.

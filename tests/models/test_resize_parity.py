@@ -13,6 +13,7 @@ import mmseg_names
 import numpy as np
 
 from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "torch_ops.npz")
 
@@ -35,9 +36,9 @@ class ResizeParityTest(parameterized.TestCase):
     for align_corners, key in ((False, "half_pixel"), (True, "aligned")):
       expected = GOLDEN[f"{name}/{key}"]
 
-      rows = layers.resize_matrix(target[0], h, align_corners=align_corners)
-      cols = layers.resize_matrix(target[1], w, align_corners=align_corners)
-      out = layers.resize_bilinear(
+      rows = resizing.resize_matrix(target[0], h, align_corners=align_corners)
+      cols = resizing.resize_matrix(target[1], w, align_corners=align_corners)
+      out = resizing.resize_bilinear(
           jnp.asarray(x)[None, ..., None], target, align_corners=align_corners
       )
 
@@ -49,7 +50,7 @@ class ResizeParityTest(parameterized.TestCase):
     x = mmseg_names.make_tensor(f"{name}.features", (1, 2, *numbers(name)))
     x = jnp.moveaxis(x - 3.0, 1, -1)
 
-    out = layers.max_pool(x)
+    out = resizing.max_pool(x)
 
     self.assertLess(out.max(), -1.0)
     np.testing.assert_array_equal(

@@ -6,30 +6,33 @@ encoding layers against residual and squeeze-and-excitation networks of the
 same depth. Layers as in the authors' code (zhanghang1989/PyTorch-Encoding,
 experiments/recognition until 2020), which the published parameter counts
 belong to; it has no SE-ResNet. Ours is the EncNet with another gate, reduction
-16, which has the published 2.8 M.
+16, which gives the published 2.8 M parameters.
 """
 
 from collections.abc import Callable
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import settings
+from ctxseg_jax import bounds
 from ctxseg_jax.models.encoding import encode
 from ctxseg_jax.models.encoding import uniform
 from ctxseg_jax.models.layers import batch_norm
-from ctxseg_jax.models.layers import conv_init
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import conv
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.layers import squeeze_excite
 
-BLOCKS = ("encoding", "encoding_drop", "preactivation", "squeeze_excitation")
 BLOCKS_PER_GROUP = 2
 STRIDES = (1, 2, 2)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(CheckedModule):
   """A 3x3 convolution and three groups of two residual blocks.
 
   Attributes:
@@ -39,26 +42,18 @@ class CifarResNet(nn.Module):
     num_codewords: Codewords K of each encoding layer (paper: 16 "16k", 32).
     norm: Settings of the batch norms.
     dtype: Compute dtype.
-
-  Raises:
-    ValueError: Unknown `block`, or a number below 1.
   """
 
-  block: str = "preactivation"
-  widen: int = 4
-  num_codewords: int = 16
+  block: Literal[
+      "encoding", "encoding_drop", "preactivation", "squeeze_excitation"
+  ] = "preactivation"
+  widen: bounds.PositiveInt = 4
+  num_codewords: bounds.PositiveInt = 16
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
-  def __post_init__(self):
-    settings.check_choice("block", self.block, BLOCKS)
-    for name in ("widen", "num_codewords"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name}={getattr(self, name)}; expected at least 1.")
-    super().__post_init__()
-
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
     """Maps images [B, H, W, 3] to feature maps.
 
     Returns:
@@ -69,9 +64,8 @@ class CifarResNet(nn.Module):
     kw = dict(norm=self.norm, dtype=self.dtype)
     width = 16 * self.widen
     make_block = self._block()
-    x = _conv(width, 3, dtype=self.dtype, name="stem_conv")(
-        images.astype(self.dtype)
-    )
+    x = images.astype(self.dtype)
+    x = conv(width, dtype=self.dtype, name="stem_conv")(x)
     x = nn.relu(batch_norm(train=train, name="stem_bn", **kw)(x))
     features = {"stem": x}
     for group, stride in enumerate(STRIDES, start=1):
@@ -111,32 +105,20 @@ class PreactivationBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    kw = dict(train=train, norm=self.norm, dtype=self.dtype)
-    out = nn.relu(batch_norm(name="bn1", **kw)(x))
-    out = _conv(
-        self.channels,
-        3,
-        self.stride,
-        use_bias=False,
-        dtype=self.dtype,
-        name="conv1",
-    )(out)
-    out = nn.relu(batch_norm(name="bn2", **kw)(out))
-    out = _conv(
-        self.channels, 3, use_bias=False, dtype=self.dtype, name="conv2"
-    )(out)
+    norm = dict(train=train, norm=self.norm, dtype=self.dtype)
+    kw = dict(use_bias=False, dtype=self.dtype)
+    out = nn.relu(batch_norm(name="bn1", **norm)(x))
+    out = conv(self.channels, stride=self.stride, name="conv1", **kw)(out)
+    out = nn.relu(batch_norm(name="bn2", **norm)(out))
+    out = conv(self.channels, name="conv2", **kw)(out)
     return out + _shortcut(x, self.channels, self.stride, self.dtype)
 
 
 class GatedBlock(nn.Module):
   """Convolution, batch norm, ReLU, convolution, batch norm, a gate.
 
-  Attributes:
-    channels: Output channels.
-    stride: Of the first convolution.
-    gate: Module that scales the channels of its input.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
+  The stride is that of the first convolution; `gate` makes a module that
+  scales the channels of its input.
   """
 
   channels: int
@@ -151,19 +133,14 @@ class GatedBlock(nn.Module):
     out = ConvBNAct(self.channels, stride=self.stride, name="conv1", **kw)(
         x, train=train
     )
-    out = ConvBNAct(self.channels, act=None, name="conv2", **kw)(
-        out, train=train
-    )
+    conv2 = ConvBNAct(self.channels, act=None, name="conv2", **kw)
+    out = conv2(out, train=train)
     out = self.gate(name="gate", **kw)(out, train=train)
     return nn.relu(out + _shortcut(x, self.channels, self.stride, self.dtype))
 
 
 class SqueezeExcitation(nn.Module):
-  """Scales channels by what two linear layers make of their means.
-
-  Reference: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018; the
-  reduction to a sixteenth is the one of that paper.
-  """
+  """Scales channels by factors from their means; reduction 16 as published."""
 
   norm: Norm
   dtype: jnp.dtype
@@ -171,15 +148,11 @@ class SqueezeExcitation(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     del train
-    channels = x.shape[-1]
-    gate = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-    gate = nn.relu(nn.Dense(channels // 16, name="squeeze")(gate))
-    gate = nn.sigmoid(nn.Dense(channels, name="excite")(gate))
-    return x * gate.astype(self.dtype)[:, None, None]
+    return x * squeeze_excite(x, x.shape[-1] // 16)
 
 
 class EncodingGate(nn.Module):
-  """Scales channels by what a linear layer makes of their encoding.
+  """Scales channels by a linear function of their encoding.
 
   The residuals to the codewords are concatenated and normalised, where the
   segmentation head sums them over the codewords.
@@ -202,10 +175,9 @@ class EncodingGate(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     b, h, w, channels = x.shape
     reduced = channels // 4
-    y = _conv(reduced, 1, dtype=self.dtype, name="reduce_conv")(x)
-    y = batch_norm(
-        train=train, norm=self.norm, dtype=self.dtype, name="reduce_bn"
-    )(y)
+    y = conv(reduced, 1, dtype=self.dtype, name="reduce_conv")(x)
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    y = batch_norm(train=train, name="reduce_bn", **kw)(y)
     y = nn.relu(y).reshape(b, h * w, reduced)
     bound = (self.num_codewords * reduced) ** -0.5
     codewords = self.param(
@@ -238,23 +210,8 @@ def l2_normalize(x: jax.Array, eps: float = 1e-8) -> jax.Array:
   return x * jax.lax.rsqrt(jnp.maximum(squares, eps**2))
 
 
-def _conv(channels, size, stride=1, *, use_bias=True, dtype, name):
-  """Returns a convolution with PyTorch's padding; biased as in the code."""
-  pad = (size - 1) // 2
-  return nn.Conv(
-      channels,
-      (size, size),
-      strides=(stride, stride),
-      padding=((pad, pad), (pad, pad)),
-      use_bias=use_bias,
-      kernel_init=conv_init,
-      dtype=dtype,
-      name=name,
-  )
-
-
 def _shortcut(x, channels, stride, dtype):
   """Returns x, projected (without batch norm) where its shape changes."""
   if stride == 1 and x.shape[-1] == channels:
     return x
-  return _conv(channels, 1, stride, dtype=dtype, name="shortcut")(x)
+  return conv(channels, 1, stride=stride, dtype=dtype, name="shortcut")(x)

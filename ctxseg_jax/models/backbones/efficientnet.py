@@ -2,23 +2,28 @@
 
 Reference: Tan and Le, "EfficientNet: Rethinking Model Scaling for
 Convolutional Neural Networks", ICML 2019, https://arxiv.org/abs/1905.11946.
-Padding is symmetric, as in torchvision and in timm's own weights; the authors'
-TensorFlow weights (timm's `tf_` models) pad (0, 1) at stride 2. What dilation
-replaces a stride is timm's: the block that loses its stride keeps the dilation
-of those before it.
+Padding is symmetric, as for the weights of torchvision and timm; the authors'
+TensorFlow weights (timm's `tf_` models) pad (0, 1) at stride 2. As in timm, a
+block whose stride is replaced by dilation keeps the dilation before it.
 """
 
 import dataclasses
 import math
+from typing import Literal
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import settings
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.layers import squeeze_excite
+
+Variant = Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"]
 
 # Coefficients of width and depth.
 VARIANTS = {
@@ -67,22 +72,17 @@ def round_channels(channels: int, width: float) -> int:
 
 
 def group_plan(
-    variant: str, output_stride: int
+    variant: Variant, output_stride: Literal[8, 16, 32]
 ) -> list[list[tuple[Group, int, int]]]:
   """Returns the scaled groups, each with stride and dilation by block.
 
   Args:
-    variant: A key of `VARIANTS`.
-    output_stride: 8, 16 or 32.
+    variant: See `EfficientNet`.
+    output_stride: See `EfficientNet`.
 
   Returns:
     One list per group: of every block the group, the stride and the dilation.
-
-  Raises:
-    ValueError: A value out of these.
   """
-  settings.check_choice("variant", variant, VARIANTS)
-  settings.check_choice("output_stride", output_stride, (8, 16, 32))
   width, depth = VARIANTS[variant]
   plan = []
   stride, dilation = 2, 1  # After the stem.
@@ -102,25 +102,18 @@ def group_plan(
 
 
 class SqueezeExcitation(nn.Module):
-  """Scales channels by a function of their means.
-
-  Attributes:
-    channels: Width between the two layers of the function.
-  """
+  """Scales channels by `squeeze_excite`, with `channels` in between."""
 
   channels: int
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [B, H, W, C] to [B, H, W, C]; means and gate are float32."""
-    gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    gate = nn.silu(nn.Dense(self.channels, name="squeeze")(gate))
-    gate = nn.sigmoid(nn.Dense(x.shape[-1], name="excite")(gate))
-    return x * gate.astype(x.dtype)[:, None, None]
+    return x * squeeze_excite(x, self.channels, nn.silu)
 
 
 class MBConv(nn.Module):
-  """Expands, convolves depthwise, gates and projects; adds its input.
+  """Expands, convolves depthwise, gates and projects; adds the input.
 
   Attributes:
     channels: Output channels.
@@ -176,56 +169,41 @@ class MBConv(nn.Module):
     return x + inputs
 
 
-class EfficientNet(nn.Module):
+class EfficientNet(CheckedModule):
   """EfficientNet without its last 1x1 convolution and its classifier.
 
-  That convolution, which quadruples the width for the classifier, is no part
-  of `stage4`.
-
   Attributes:
-    variant: "b0" to "b7"; see `VARIANTS`.
+    variant: "b0" to "b7", by width and depth (paper: section 4).
     output_stride: Input size over the size of stage 4: 8, 16 or 32.
     drop_rate: Share of the images for which training skips the last block;
       it rises linearly from 0 at the first (paper: 0.2, "stochastic depth").
-    epsilon: Of the batch norms. It is part of the function that published
-      weights compute, and not small beside some of their variances: 1e-3 (the
-      authors; torchvision's B5 to B7), 1e-5 (timm's own, torchvision's B0 to
-      B4).
-    norm: Settings of the batch norms, all but momentum and epsilon; the
-      momentum is 0.99, as published.
+    epsilon: Added to the variance in the batch norms; must be that of the
+      published weights, some of whose variances are small: 1e-3 (the authors;
+      torchvision's B5 to B7), 1e-5 (timm's own, torchvision's B0 to B4).
+    norm: Settings of the batch norms, except epsilon and the momentum, which
+      is 0.99 as published.
     dtype: Compute dtype; the gates are float32.
   """
 
-  variant: str = "b0"
-  output_stride: int = 8
-  drop_rate: float = 0.2
-  epsilon: float = 1e-3
+  variant: Variant = "b0"
+  output_stride: Literal[8, 16, 32] = 8
+  drop_rate: bounds.DropoutRate = 0.2
+  epsilon: bounds.PositiveFloat = 1e-3
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
-  def __post_init__(self):
-    group_plan(self.variant, self.output_stride)
-    super().__post_init__()
-
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
     """Maps images [B, H, W, 3] to feature maps.
 
     Returns:
       `stem` [B, H/2, W/2, C0] and `stage1` ... `stage4`, at strides 4, 8 and
       then 8, 16 or 32 by `output_stride`; 24, 40, 112, 320 channels in "b0",
       48, 80, 224, 640 in "b7".
-
-    Raises:
-      ValueError: A field has an unknown value.
     """
     plan = group_plan(self.variant, self.output_stride)
-    kw = dict(
-        norm=dataclasses.replace(
-            self.norm, momentum=0.99, epsilon=self.epsilon
-        ),
-        dtype=self.dtype,
-    )
+    own = dict(momentum=0.99, epsilon=self.epsilon)
+    kw = dict(norm=dataclasses.replace(self.norm, **own), dtype=self.dtype)
     width, _ = VARIANTS[self.variant]
     x = ConvBNAct(
         round_channels(STEM_CHANNELS, width),

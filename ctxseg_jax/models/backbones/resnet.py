@@ -7,15 +7,26 @@ a field says otherwise.
 """
 
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import settings
+from ctxseg_jax.models.layers import CheckedModule
 from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import max_pool
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.resizing import max_pool
+
+Depth = Literal[18, 34, 50, 101, 152]
+Dilation = Literal[
+    "contracted",
+    "uniform",
+    "multi_grid",
+    "multi_grid_contracted",
+    "multi_grid_stage4",
+]
 
 STAGE_SIZES = {
     18: (2, 2, 2, 2),
@@ -53,21 +64,18 @@ DILATIONS = {
 
 
 def stage_plan(
-    depth: int, output_stride: int, dilation: str
+    depth: Depth, output_stride: Literal[8, 16, 32], dilation: Dilation
 ) -> list[tuple[int, tuple[int, ...]]]:
   """Returns the stride and the blocks' dilations of each of the four stages.
 
   Args:
     depth: A key of `STAGE_SIZES`.
-    output_stride: 8, 16 or 32.
+    output_stride: Input size over the size of stage 4.
     dilation: A key of `DILATIONS`.
 
   Raises:
-    ValueError: A value out of these.
+    ValueError: A dilation that the depth has too few or too many blocks for.
   """
-  settings.check_choice("depth", depth, STAGE_SIZES)
-  settings.check_choice("output_stride", output_stride, (8, 16, 32))
-  settings.check_choice("dilation", dilation, DILATIONS)
   sizes = STAGE_SIZES[depth]
   strides = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
   bases = {8: (2, 4), 16: (1, 2), 32: (1, 1)}[output_stride]
@@ -84,7 +92,7 @@ def stage_plan(
     if grid is not None and blocks != len(grid):
       raise ValueError(
           f"dilation={dilation!r} needs {len(grid)} blocks in stage"
-          f" {stage + 1}, depth {depth} has {blocks}; use 'contracted'."
+          f" {stage + 1}, depth {depth} has {blocks}; use 'contracted'"
       )
     rates = [base * g for g in (grid or (1,) * blocks)]
     if first == "halved":
@@ -109,16 +117,10 @@ class BasicBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     kw = dict(norm=self.norm, dtype=self.dtype)
-    out = ConvBNAct(
-        self.channels,
-        stride=self.stride,
-        dilation=self.dilation,
-        name="conv1",
-        **kw,
-    )(x, train=train)
-    out = ConvBNAct(self.channels, act=None, name="conv2", **kw)(
-        out, train=train
-    )
+    moves = dict(stride=self.stride, dilation=self.dilation)
+    out = ConvBNAct(self.channels, name="conv1", **moves, **kw)(x, train=train)
+    conv2 = ConvBNAct(self.channels, act=None, name="conv2", **kw)
+    out = conv2(out, train=train)
     shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
     return nn.relu(out + shortcut)
 
@@ -144,16 +146,12 @@ class Bottleneck(nn.Module):
     out = ConvBNAct(self.channels, 1, stride=strides[0], name="conv1", **kw)(
         x, train=train
     )
-    out = ConvBNAct(
-        self.channels,
-        stride=strides[1],
-        dilation=self.dilation,
-        name="conv2",
-        **kw,
-    )(out, train=train)
-    out = ConvBNAct(4 * self.channels, 1, act=None, name="conv3", **kw)(
+    moves = dict(stride=strides[1], dilation=self.dilation)
+    out = ConvBNAct(self.channels, name="conv2", **moves, **kw)(
         out, train=train
     )
+    conv3 = ConvBNAct(4 * self.channels, 1, act=None, name="conv3", **kw)
+    out = conv3(out, train=train)
     shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
     return nn.relu(out + shortcut)
 
@@ -171,36 +169,41 @@ def _shortcut(x, out, stride, avg_down, kw, train):
 
 
 def _average_pool(x, stride):
-  """Returns means of squares; at the edges, of what there is of them."""
+  """Returns the means of squares, which are cut off at the edges."""
   pads = [(0, -size % stride) for size in x.shape[1:3]]
   return nn.avg_pool(
       x, (stride,) * 2, (stride,) * 2, pads, count_include_pad=False
   )
 
 
-class ResNet(nn.Module):
+class ResNet(CheckedModule):
   """ResNet without its classifier.
 
   Attributes:
-    depth: 18, 34, 50, 101 or 152.
+    depth: Number of layers with parameters; bottlenecks from 50 on.
     output_stride: Input size over the size of stage 4: 8, 16 or 32.
-    stem: "7x7", "deep64" or "deep32"; see `STEMS`.
-    dilation: Which blocks are dilated by how much; see `DILATIONS`.
+    stem: Convolutions before max pooling: one of 7x7 (torchvision), or three
+      3x3 ones of 64, 64 and 128 channels ("deep64": PyTorch-Encoding, semseg,
+      EMANet) or 32, 32 and 64 ("deep32": mmsegmentation's ResNetV1c).
+    dilation: How the blocks of stages 3 and 4 are dilated: "contracted"
+      (PyTorch-Encoding, mmsegmentation), "uniform" (semseg), "multi_grid"
+      (pytorch-deeplab-xception), "multi_grid_contracted" (EMANet) or
+      "multi_grid_stage4" (DANet); see `DILATIONS`.
     stride_in_1x1: Put the stride of a bottleneck into its first convolution,
       as in the first release of the weights (He et al.; DeepLabV2).
     avg_down: Average over the stride before the projection of a shortcut,
       which then has none (He et al., "Bag of Tricks for Image Classification
       with Convolutional Neural Networks", CVPR 2019: ResNet-D; ResNetV1d).
-    ceil_pool: Round the size of the stem up; see `layers.max_pool` (the first
+    ceil_pool: Round the size of the stem up; see `resizing.max_pool` (the first
       release, DeepLabV2).
     norm: Settings of the batch norms.
     dtype: Compute dtype.
   """
 
-  depth: int = 50
-  output_stride: int = 8
-  stem: str = "deep64"
-  dilation: str = "contracted"
+  depth: Depth = 50
+  output_stride: Literal[8, 16, 32] = 8
+  stem: Literal["7x7", "deep64", "deep32"] = "deep64"
+  dilation: Dilation = "contracted"
   stride_in_1x1: bool = False
   avg_down: bool = False
   ceil_pool: bool = False
@@ -208,17 +211,16 @@ class ResNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
+    super().__post_init__()
     stage_plan(self.depth, self.output_stride, self.dilation)
-    settings.check_choice("stem", self.stem, STEMS)
     if self.stride_in_1x1 and self.depth < 50:
       raise ValueError(
           "stride_in_1x1 needs bottlenecks, a depth of 50 or more, got"
-          f" {self.depth}."
+          f" {self.depth}"
       )
-    super().__post_init__()
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
     """Maps images [B, H, W, 3] to feature maps.
 
     Returns:

@@ -1,21 +1,24 @@
-"""A five-layer backbone for the quickstart: small, and short-sighted.
+"""A five-layer backbone for the quickstart, with a small receptive field.
 
 Output stride 4 and a receptive field of 39 pixels after the last layer. With
 a head of one more 3x3 convolution and bilinear upsampling a prediction sees
 57 pixels at most, less than the 81 that separate an object of *context
-scenes* from its cue: what such a network knows of the scene, its context head
-told it.
+scenes* from its cue: such a network knows the scene only through its context
+head.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
 
-class ShallowNet(nn.Module):
+class ShallowNet(CheckedModule):
   """Five 3x3 convolutions with batch norm and ReLU, output stride 4.
 
   Attributes:
@@ -24,12 +27,12 @@ class ShallowNet(nn.Module):
     dtype: Compute dtype.
   """
 
-  channels: int = 64
+  channels: bounds.PositiveInt = 64
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
     """Maps images [B, H, W, 3] to `stem`, `stage1` ... `stage4`."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     layers = {

@@ -6,14 +6,17 @@ forms as in the papers named at `FORMS`.
 """
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import settings
-from ctxseg_jax.models.layers import conv_init
-from ctxseg_jax.models.layers import max_pool
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import conv
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.resizing import max_pool
 
 # Width, as a multiple of the first block's, and convolutions of each block.
 BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
@@ -24,13 +27,13 @@ NAMES = ("stem", "stage1", "stage2", "stage3", "stage4")
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """What a segmentation network makes of VGG16.
+  """The changes of a segmentation network to VGG16.
 
   Attributes:
     image_padding: Padding of the first convolution.
     pool_window: Side of the windows of max pooling.
     pool_padding: Padding of max pooling.
-    ceil_mode: Whether sizes round up; see `layers.max_pool`.
+    ceil_mode: Whether sizes round up; see `resizing.max_pool`.
     pool_strides: Strides of max pooling.
     last_dilation: Dilation of the last block's convolutions.
     replaces_last_pool: Whether a convolution of dilation 2, without ReLU,
@@ -48,8 +51,8 @@ class Form:
 
 FORMS = {
     # Long et al., "Fully Convolutional Networks for Semantic Segmentation",
-    # CVPR 2015. So much padding lets small images through the 7x7 of the head;
-    # its crops take the offset away again.
+    # CVPR 2015. The padding lets small images through the 7x7 of the head,
+    # whose crops undo it.
     "fcn": Form(image_padding=100),
     # Wang et al., "Neuron-level Selective Context Aggregation for Scene
     # Segmentation", https://arxiv.org/abs/1711.08278; pooling as torchvision's.
@@ -64,11 +67,11 @@ FORMS = {
 }
 
 
-class VGG16(nn.Module):
+class VGG16(CheckedModule):
   """Thirteen 3x3 convolutions with bias and ReLU, in five blocks.
 
-  There is no batch norm, nothing else keeps the scale of activations: learning
-  rates that suit ResNets are too high.
+  Without batch norm nothing keeps the scale of activations: learning rates
+  that suit ResNets are too high.
 
   Attributes:
     form: "fcn" (output stride 32), "dilated" (16) or "deeplab" (8); see
@@ -78,16 +81,12 @@ class VGG16(nn.Module):
     dtype: Compute dtype.
   """
 
-  form: str = "dilated"
-  channels: int = 64
+  form: Literal["fcn", "dilated", "deeplab"] = "dilated"
+  channels: bounds.PositiveInt = 64
   dtype: jnp.dtype = jnp.float32
 
-  def __post_init__(self):
-    settings.check_choice("form", self.form, FORMS)
-    super().__post_init__()
-
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
     """Maps images [B, H, W, 3] to feature maps.
 
     Args:
@@ -99,8 +98,7 @@ class VGG16(nn.Module):
       (pool3), `stage3` (pool4) and `stage4` (pool5, or the convolution in its
       place), with 64, 128, 256, 512 and 512 channels, at strides 2, 4, 8, then
       16 and 32 ("fcn"), 16 and 16 ("dilated") or 8 and 8 ("deeplab"). The form
-      "fcn" adds the `image`: its maps reach far beyond, and what is made of
-      them is cropped to it.
+      "fcn" adds the `image`, to whose size the head crops its padded maps.
     """
     del train
     form = FORMS[self.form]
@@ -111,12 +109,17 @@ class VGG16(nn.Module):
       width = multiple * self.channels
       for i in range(1, num_convs + 1):
         name = f"conv{block}_{i}"
-        padding = form.image_padding if name == "conv1_1" else None
-        dilation = form.last_dilation if last else 1
-        x = self._conv(x, width, name, dilation, padding)
+        x = conv(
+            width,
+            dilation=form.last_dilation if last else 1,
+            padding=form.image_padding if name == "conv1_1" else None,
+            dtype=self.dtype,
+            name=name,
+        )(x)
         x = nn.relu(x)
       if last and form.replaces_last_pool:
-        x = self._conv(x, width, "conv_dilated", 2)
+        kw = dict(dilation=2, dtype=self.dtype)
+        x = conv(width, name="conv_dilated", **kw)(x)
       else:
         x = max_pool(
             x,
@@ -127,15 +130,3 @@ class VGG16(nn.Module):
         )
       features[NAMES[block - 1]] = x
     return features
-
-  def _conv(self, x, width, name, dilation, padding=None):
-    padding = dilation if padding is None else padding
-    return nn.Conv(
-        width,
-        (3, 3),
-        kernel_dilation=(dilation, dilation),
-        padding=((padding, padding), (padding, padding)),
-        kernel_init=conv_init,
-        dtype=self.dtype,
-        name=name,
-    )(x)

@@ -1,11 +1,20 @@
-"""Context heads, by the name used in configs."""
+"""Context heads, by the name used in configs.
+
+A head maps `features`, the outputs of a backbone by name, [B, h, w, C] each,
+to a dict of float32 outputs: `"logits"` at a resolution of its own, and what
+else its paper supervises, with names that end in `_logits`. `train` is whether
+batch norms use and update batch statistics, dropout drops, and other state is
+updated; the collections must then be mutable.
+"""
 
 from ctxseg_jax.models.heads import danet
-from ctxseg_jax.models.heads import deeplab
 from ctxseg_jax.models.heads import deeplabv2
+from ctxseg_jax.models.heads import deeplabv3
+from ctxseg_jax.models.heads import deeplabv3plus
 from ctxseg_jax.models.heads import double_attention
 from ctxseg_jax.models.heads import emanet
 from ctxseg_jax.models.heads import encnet
+from ctxseg_jax.models.heads import encoding_aux
 from ctxseg_jax.models.heads import fcn
 from ctxseg_jax.models.heads import fcn_se
 from ctxseg_jax.models.heads import fcn_vgg
@@ -20,12 +29,12 @@ HEADS = {
     "danet": danet.DANetHead,
     "deeplabv2": deeplabv2.DeepLabV2Head,
     "deeplabv2_concat": deeplabv2.DeepLabV2ConcatHead,
-    "deeplabv3": deeplab.DeepLabV3Head,
-    "deeplabv3plus": deeplab.DeepLabV3PlusHead,
+    "deeplabv3": deeplabv3.DeepLabV3Head,
+    "deeplabv3plus": deeplabv3plus.DeepLabV3PlusHead,
     "double_attention": double_attention.DoubleAttentionHead,
     "emanet": emanet.EMAHead,
     "encnet": encnet.EncNetHead,
-    "encoding_aux": encnet.EncodingAuxHead,
+    "encoding_aux": encoding_aux.EncodingAuxHead,
     "fcn": fcn.FCNHead,
     "fcn_se": fcn_se.FCNSEHead,
     "fcn_vgg": fcn_vgg.FCNVGGHead,

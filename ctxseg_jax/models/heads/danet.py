@@ -10,10 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import attention
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax import bounds
+from ctxseg_jax.models.attention import attention
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
 # PyTorch's default: unscaled products need small queries and keys.
 _projection_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -22,9 +25,9 @@ _projection_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 def channel_attention(x: jax.Array) -> jax.Array:
   """Averages channels by their dissimilarity.
 
-  Paper: Eq. (3), but as in the code with softmax(max - similarity), the
-  maximum of each row, where the paper has softmax(similarity). A softmax does
-  not change when all its arguments shift, so the maximum need not be taken.
+  Paper: Eq. (3), but with the code's softmax(max - similarity), the maximum of
+  each row, for softmax(similarity). A softmax is invariant to the maximum, so
+  it is left out.
 
   Args:
     x: [B, N, C].
@@ -32,36 +35,24 @@ def channel_attention(x: jax.Array) -> jax.Array:
   Returns:
     [B, N, C] in the dtype of x; similarities, softmax and sums are float32.
   """
-  f32 = jnp.float32
   # Sums over N, then exponentiated: float32 must be full float32, which GPUs
   # and TPUs only do when asked.
-  similarity = jnp.einsum(
-      "bnc,bnd->bcd",
-      x,
-      x,
-      preferred_element_type=f32,
-      precision=jax.lax.Precision.HIGHEST,
-  )
+  kw = dict(preferred_element_type=jnp.float32)
+  precision = jax.lax.Precision.HIGHEST
+  similarity = jnp.einsum("bnc,bnd->bcd", x, x, precision=precision, **kw)
   weights = jax.nn.softmax(-similarity, axis=-1).astype(x.dtype)
-  return jnp.einsum(
-      "bcd,bnd->bnc", weights, x, preferred_element_type=f32
-  ).astype(x.dtype)
+  return jnp.einsum("bcd,bnd->bnc", weights, x, **kw).astype(x.dtype)
 
 
 class PositionAttention(nn.Module):
   """Adds to each position a weighted mean over all (paper: Eqs. 1 and 2).
 
   The inner products are not scaled. The factor of the mean starts at 0, so
-  that the module starts as the identity.
-
-  Attributes:
-    query_channels: Width of queries and keys; None is an eighth of the input.
-    chunk_size: See `layers.attention`.
-    dtype: Compute dtype; softmax is float32.
+  that the module starts as the identity. The fields are `DANetHead`'s.
   """
 
-  query_channels: int | None = None
-  chunk_size: int = 512
+  query_channels: bounds.PositiveInt | None = None
+  chunk_size: bounds.PositiveInt = 512
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -101,7 +92,7 @@ class ChannelAttention(nn.Module):
     return x + gamma.astype(x.dtype) * y.reshape(b, h, w, c)
 
 
-class DANetHead(nn.Module):
+class DANetHead(CheckedModule):
   """Sums a branch with position attention and one with channel attention.
 
   The branches have classifiers of their own, which the code supervises with
@@ -110,8 +101,9 @@ class DANetHead(nn.Module):
   Attributes:
     num_classes: Number of classes.
     channels: Width C of both branches (a quarter of stage 4).
-    query_channels: See `PositionAttention`.
-    chunk_size: See `layers.attention`.
+    query_channels: Width of queries and keys; None is an eighth of C.
+    chunk_size: Largest number of queries at a time; bounds the memory, and
+      changes no result. See `attention.attention`.
     supervise_branches: Whether the branches have classifiers.
     dropout_rate: Dropout before the classifiers.
     channel_dropout: Drop channels instead of elements.
@@ -119,60 +111,44 @@ class DANetHead(nn.Module):
     dtype: Compute dtype; softmax and logits are float32.
   """
 
-  num_classes: int
-  channels: int = 512
-  query_channels: int | None = None
-  chunk_size: int = 512
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt = 512
+  query_channels: bounds.PositiveInt | None = None
+  chunk_size: bounds.PositiveInt = 512
   supervise_branches: bool = True
-  dropout_rate: float = 0.1
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"` is read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to class scores, [B, h, w, num_classes] each.
 
     Returns:
       `"logits"` and, if `supervise_branches`, `"position_logits"` and
-      `"channel_logits"`, each [B, h, w, num_classes].
+      `"channel_logits"`.
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
 
     def branch(name, attend):
-      x = ConvBNAct(self.channels, name=f"{name}_reduce", **kw)(
-          features["stage4"], train=train
-      )
-      return ConvBNAct(self.channels, name=f"{name}_conv", **kw)(
-          attend(x), train=train
-      )
+      x = features["stage4"]
+      x = ConvBNAct(self.channels, name=f"{name}_reduce", **kw)(x, train=train)
+      x = attend(x)
+      return ConvBNAct(self.channels, name=f"{name}_conv", **kw)(x, train=train)
 
-    def classify(x, name):
-      return Classifier(
-          self.num_classes,
-          self.dropout_rate,
-          self.channel_dropout,
-          name=name,
-      )(x, train=train)
-
-    position = branch(
-        "position",
-        PositionAttention(
-            self.query_channels,
-            self.chunk_size,
-            self.dtype,
-            name="position_attention",
-        ),
+    attend = PositionAttention(
+        self.query_channels,
+        self.chunk_size,
+        self.dtype,
+        name="position_attention",
     )
+    position = branch("position", attend)
     channel = branch("channel", ChannelAttention(name="channel_attention"))
-    out = {"logits": classify(position + channel, "classifier")}
+    out = {"logits": classify(self, position + channel, train=train)}
     if self.supervise_branches:
-      out["position_logits"] = classify(position, "position_classifier")
-      out["channel_logits"] = classify(channel, "channel_classifier")
+      for name, x in (("position", position), ("channel", channel)):
+        out[f"{name}_logits"] = classify(
+            self, x, train=train, name=f"{name}_classifier"
+        )
     return out

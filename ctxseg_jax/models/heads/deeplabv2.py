@@ -6,19 +6,21 @@ https://arxiv.org/abs/1606.00915, with kazuto1011/deeplab-pytorch.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
 from ctxseg_jax.models.layers import Classifier
-from ctxseg_jax.models.layers import conv_init
+from ctxseg_jax.models.layers import conv
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
-# Of what scores classes.
+# Of the layers that give scores.
 score_init = nn.initializers.normal(0.01)
 
 
-class DeepLabV2Head(nn.Module):
+class DeepLabV2Head(CheckedModule):
   """Branches that differ in their dilation, each with scores; their sum.
 
   ResNet-101: the defaults, each branch a single convolution. VGG16:
@@ -33,25 +35,15 @@ class DeepLabV2Head(nn.Module):
     dtype: Compute dtype; logits are float32.
   """
 
-  num_classes: int
-  channels: int | None = None
-  rates: tuple[int, ...] = (6, 12, 18, 24)
-  dropout_rate: float = 0.5
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt | None = None
+  rates: bounds.PositiveInts = (6, 12, 18, 24)
+  dropout_rate: bounds.DropoutRate = 0.5
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"`, [B, h, w, C4], is read.
-      train: Whether dropout drops.
-
-    Returns:
-      `"logits"`, [B, h, w, num_classes].
-    """
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     # Named by position: a model may be evaluated at other rates.
     logits = [
         self._branch(features["stage4"], i, rate, train)
@@ -61,35 +53,14 @@ class DeepLabV2Head(nn.Module):
 
   def _branch(self, x, i, rate, train):
     if self.channels is None:
-      return nn.Conv(
-          self.num_classes,
-          (3, 3),
-          kernel_dilation=(rate, rate),
-          padding=((rate, rate), (rate, rate)),
-          kernel_init=score_init,
-          dtype=jnp.float32,
-          name=f"score{i}",
-      )(x)
-    x = nn.Conv(
-        self.channels,
-        (3, 3),
-        kernel_dilation=(rate, rate),
-        padding=((rate, rate), (rate, rate)),
-        kernel_init=conv_init,
-        dtype=self.dtype,
-        name=f"fc6_{i}",
-    )(x)
+      kw = dict(dilation=rate, kernel_init=score_init, dtype=jnp.float32)
+      return conv(self.num_classes, name=f"score{i}", **kw)(x)
+    kw = dict(dtype=self.dtype)
+    x = conv(self.channels, dilation=rate, name=f"fc6_{i}", **kw)(x)
     x = nn.Dropout(
         self.dropout_rate, deterministic=not train, name=f"dropout6_{i}"
     )(nn.relu(x))
-    x = nn.Conv(
-        self.channels,
-        (1, 1),
-        padding="VALID",
-        kernel_init=conv_init,
-        dtype=self.dtype,
-        name=f"fc7_{i}",
-    )(x)
+    x = conv(self.channels, 1, name=f"fc7_{i}", **kw)(x)
     return Classifier(
         self.num_classes,
         self.dropout_rate,
@@ -99,7 +70,7 @@ class DeepLabV2Head(nn.Module):
     )(nn.relu(x), train=train)
 
 
-class DeepLabV2ConcatHead(nn.Module):
+class DeepLabV2ConcatHead(CheckedModule):
   """What a summary of SCA calls DeepLabV2: branches concatenated, not summed.
 
   A 1x1 convolution, three 3x3 ones and the mean of the image, as in
@@ -117,36 +88,23 @@ class DeepLabV2ConcatHead(nn.Module):
     dtype: Compute dtype; the branch of the mean and the logits are float32.
   """
 
-  num_classes: int
-  channels: int | None = None
-  rates: tuple[int, ...] = (6, 12, 18)
-  dropout_rate: float = 0.5
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt | None = None
+  rates: tuple[bounds.PositiveInt, ...] = (6, 12, 18)
+  dropout_rate: bounds.DropoutRate = 0.5
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"`, [B, h, w, C4], is read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
-
-    Returns:
-      `"logits"`, [B, h, w, num_classes].
-    """
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     channels = self.channels or self.num_classes
     x = features["stage4"]
     maps = [ConvBNAct(channels, 1, name="conv", **kw)(x, train=train)]
     for i, rate in enumerate(self.rates, start=1):
-      maps.append(
-          ConvBNAct(channels, dilation=rate, name=f"atrous{i}", **kw)(
-              x, train=train
-          )
-      )
+      branch = ConvBNAct(channels, dilation=rate, name=f"atrous{i}", **kw)
+      maps.append(branch(x, train=train))
     mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
     mean = ConvBNAct(channels, 1, norm=self.norm, name="image_pool")(
         mean, train=train

@@ -6,26 +6,30 @@ its code was not released; the head around the block is that of the non-local
 one (mmsegmentation's NLHead).
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import settings
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
-# Of what the distributing softmax sums to one, as an axis of [B, N, K].
-SOFTMAX_AXES = {"descriptors": -1, "positions": 1}
+# What the softmax that distributes runs over.
+Distribution = Literal["descriptors", "positions"]
 
 
 def double_attention(
     features: jax.Array,
     gather_logits: jax.Array,
     distribute_logits: jax.Array,
-    softmax: str = "descriptors",
+    softmax: Distribution = "descriptors",
 ) -> jax.Array:
-  """Gathers global descriptors from all positions, hands them to each.
+  """Gathers global descriptors from all positions and distributes them.
 
   Paper: G = A softmax(B)^T, the softmax over positions; Z = G softmax(V).
 
@@ -43,9 +47,8 @@ def double_attention(
   dtype = features.dtype
   kw = dict(preferred_element_type=f32)
   gather = jax.nn.softmax(gather_logits.astype(f32), axis=1)
-  distribute = jax.nn.softmax(
-      distribute_logits.astype(f32), axis=SOFTMAX_AXES[softmax]
-  )
+  axis = -1 if softmax == "descriptors" else 1
+  distribute = jax.nn.softmax(distribute_logits.astype(f32), axis=axis)
   descriptors = jnp.einsum("bnk,bnc->bkc", gather.astype(dtype), features, **kw)
   return jnp.einsum(
       "bnk,bkc->bnc", distribute.astype(dtype), descriptors.astype(dtype), **kw
@@ -57,17 +60,12 @@ class DoubleAttentionBlock(nn.Module):
 
   The output projection starts at 0, so that the block starts as the identity
   (the rule of non-local blocks without batch norm; the paper does not say).
-
-  Attributes:
-    reduction: Input channels over the width m of the descriptors (paper: 4).
-    num_descriptors: Number n of descriptors; None is as many as m (paper).
-    softmax: See `double_attention`.
-    dtype: Compute dtype; softmax is float32.
+  The fields are `DoubleAttentionHead`'s.
   """
 
-  reduction: int = 4
-  num_descriptors: int | None = None
-  softmax: str = "descriptors"
+  reduction: bounds.PositiveInt = 4
+  num_descriptors: bounds.PositiveInt | None = None
+  softmax: Distribution = "descriptors"
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -79,12 +77,8 @@ class DoubleAttentionBlock(nn.Module):
     pixels = x.reshape(b, h * w, c)
 
     def project(width, name):
-      return nn.Dense(
-          width,
-          kernel_init=nn.initializers.he_normal(),
-          dtype=self.dtype,
-          name=name,
-      )(pixels)
+      kw = dict(kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
+      return nn.Dense(width, name=name, **kw)(pixels)
 
     z = double_attention(
         project(width, "features"),
@@ -98,51 +92,35 @@ class DoubleAttentionBlock(nn.Module):
     return x + z.reshape(b, h, w, c)
 
 
-class DoubleAttentionHead(nn.Module):
+class DoubleAttentionHead(CheckedModule):
   """A double attention block between two 3x3 convolutions, beside its input.
 
   Attributes:
     num_classes: Number of classes.
     channels: Width C of the features the block works on.
-    reduction: See `DoubleAttentionBlock`.
-    num_descriptors: See `DoubleAttentionBlock`.
-    softmax: See `double_attention`.
+    reduction: C over the width m of the descriptors (paper: 4).
+    num_descriptors: Number n of descriptors; None is as many as m (paper).
+    softmax: What the distributing softmax runs over: the "descriptors" of each
+      position (the paper), or "positions" (widespread PyTorch ports).
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
     norm: Settings of the batch norms.
     dtype: Compute dtype; softmax and logits are float32.
   """
 
-  num_classes: int
-  channels: int = 512
-  reduction: int = 4
-  num_descriptors: int | None = None
-  softmax: str = "descriptors"
-  dropout_rate: float = 0.1
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt = 512
+  reduction: bounds.PositiveInt = 4
+  num_descriptors: bounds.PositiveInt | None = None
+  softmax: Distribution = "descriptors"
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
-  def __post_init__(self):
-    settings.check_choice("softmax", self.softmax, SOFTMAX_AXES)
-    super().__post_init__()
-
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"` is read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
-
-    Returns:
-      `"logits"` [B, h, w, num_classes].
-
-    Raises:
-      ValueError: Unknown `softmax`.
-    """
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
     x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
@@ -156,10 +134,4 @@ class DoubleAttentionHead(nn.Module):
     x = ConvBNAct(self.channels, name="conv2", **kw)(x, train=train)
     x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
     x = ConvBNAct(self.channels, name="conv_concat", **kw)(x, train=train)
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
-    return {"logits": logits}
+    return {"logits": classify(self, x, train=train)}

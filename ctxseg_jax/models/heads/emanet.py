@@ -10,10 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import conv_init
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
 
 def l2_normalize(x: jax.Array, axis: int = -1, eps: float = 1e-6) -> jax.Array:
@@ -45,14 +48,9 @@ def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
 class FrozenConv(nn.Module):
   """A 1x1 convolution that is never trained.
 
-  Kernel and bias are no parameters but live in the collection `"frozen"`:
-  they have no gradient, no momentum and no weight decay, and travel with the
-  other collections into checkpoints. The bias starts as PyTorch's does, as it
-  stays what it is.
-
-  Attributes:
-    channels: Output channels.
-    dtype: Compute dtype.
+  Kernel and bias are in the collection `"frozen"`, not among the parameters:
+  they have no gradient, no momentum and no weight decay, and are saved with
+  the other collections. The bias is drawn as in PyTorch.
   """
 
   channels: int
@@ -86,22 +84,13 @@ class EMAttention(nn.Module):
   enters the EM steps or the reconstruction: only the identity branch reaches
   the backbone, and the convolution before the steps keeps its random weights.
   PyTorch's optimisers skip a weight without gradient; here that convolution
-  is a `FrozenConv`, because weight decay would otherwise erase it.
-
-  Attributes:
-    num_bases: Number of bases K (paper: 64).
-    num_iters: EM steps T per forward pass (paper: 3).
-    momentum: Share of the old bases kept by the running average (paper: 0.9).
-    normalize_mean: Divide the batch mean of the bases by its norm before it
-      enters the running average (mmsegmentation).
-    norm: Settings of the batch norm; the bases are averaged over its axis,
-      whose devices hold equal shares of the batch.
-    dtype: Compute dtype; bases and EM steps are float32.
+  is a `FrozenConv`, because weight decay would otherwise erase it. The fields
+  are `EMAHead`'s.
   """
 
-  num_bases: int = 64
-  num_iters: int = 3
-  momentum: float = 0.9
+  num_bases: bounds.PositiveInt = 64
+  num_iters: bounds.PositiveInt = 3
+  momentum: bounds.Fraction = 0.9
   normalize_mean: bool = False
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
@@ -122,14 +111,8 @@ class EMAttention(nn.Module):
     # Paper: A_R, with the responsibilities of the last E step.
     y = jnp.einsum("bnk,bkc->bnc", responsibilities, bases)
     y = nn.relu(y).reshape(b, h, w, c).astype(self.dtype)
-    y = ConvBNAct(
-        c,
-        1,
-        act=None,
-        norm=self.norm,
-        dtype=self.dtype,
-        name="post",
-    )(y, train=train)
+    kw = dict(norm=self.norm, dtype=self.dtype)
+    y = ConvBNAct(c, 1, act=None, name="post", **kw)(y, train=train)
     return nn.relu(x + y)
 
   def _init_bases(self, channels):
@@ -146,51 +129,42 @@ class EMAttention(nn.Module):
     return self.momentum * old + (1.0 - self.momentum) * mean
 
 
-class EMAHead(nn.Module):
+class EMAHead(CheckedModule):
   """EM attention between two 3x3 convolutions.
 
   Attributes:
     num_classes: Number of classes.
     channels: Width C of the features the attention works on; the convolution
       behind it has half of it (paper: 512 and 256).
-    num_bases: See `EMAttention`.
-    num_iters: See `EMAttention`.
-    momentum: See `EMAttention`.
-    normalize_mean: See `EMAttention`.
+    num_bases: Number of bases K (paper: 64).
+    num_iters: EM steps T per forward pass (paper: 3).
+    momentum: Share of the old bases kept by the running average (paper: 0.9).
+    normalize_mean: Divide the batch mean of the bases by its norm before it
+      enters the running average (mmsegmentation).
     concat_input: Concatenate the input behind the last convolution and
       convolve again (mmsegmentation).
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms; the bases are averaged over its axis.
+    norm: Settings of the batch norms; the bases are averaged over its axis,
+      whose devices hold equal shares of the batch.
     dtype: Compute dtype; bases, EM steps and logits are float32.
   """
 
-  num_classes: int
-  channels: int = 512
-  num_bases: int = 64
-  num_iters: int = 3
-  momentum: float = 0.9
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt = 512
+  num_bases: bounds.PositiveInt = 64
+  num_iters: bounds.PositiveInt = 3
+  momentum: bounds.Fraction = 0.9
   normalize_mean: bool = False
   concat_input: bool = False
-  dropout_rate: float = 0.1
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"` is read.
-      train: Whether batch norm uses batch statistics, dropout drops, and the
-        bases are updated (`"bases"` must then be mutable).
-
-    Returns:
-      `"logits"` [B, h, w, num_classes].
-    """
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
     x = ConvBNAct(self.channels, name="reduce", **kw)(inputs, train=train)
@@ -207,10 +181,4 @@ class EMAHead(nn.Module):
     if self.concat_input:
       x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
       x = ConvBNAct(channels, name="conv_concat", **kw)(x, train=train)
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
-    return {"logits": logits}
+    return {"logits": classify(self, x, train=train)}

@@ -6,83 +6,34 @@ Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
 weights belong to; the paper's readings are options.
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import errors
-from ctxseg_jax import settings
-from ctxseg_jax.models.encoding import effective_codewords
-from ctxseg_jax.models.encoding import encode
-from ctxseg_jax.models.encoding import uniform
-from ctxseg_jax.models.layers import batch_norm
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax import bounds
+from ctxseg_jax.models.encoding import ContextEncoding
+from ctxseg_jax.models.encoding import Pooling
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
-GATES = ("multiply", "relu", "residual")
-POOLINGS = ("mean", "sum")
-
-
-class ContextEncoding(nn.Module):
-  """Encodes a feature map into one vector of global statistics.
-
-  Attributes:
-    num_codewords: Number of codewords K (paper: 32).
-    project: Convolve 1x1 before encoding, as the code does since June 2018;
-      the paper's first release did not.
-    pooling: "mean" over the codewords (the code) or "sum" (the paper).
-    scale_features: Divide the features by sqrt(C / 2) before encoding, so that
-      their squared norm starts near 1 and the assignments soft. Not in the
-      paper; learns faster on small data.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; distances and the encoding are float32.
-  """
-
-  num_codewords: int = 32
-  project: bool = True
-  pooling: str = "mean"
-  scale_features: bool = False
-  norm: Norm = Norm()
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Maps [B, H, W, C] to the encoded semantics e, float32 [B, C]."""
-    b, h, w, c = x.shape
-    if self.project:
-      x = ConvBNAct(
-          c,
-          1,
-          norm=self.norm,
-          dtype=self.dtype,
-          name="project",
-      )(x, train=train)
-    if self.scale_features:
-      x = x / jnp.asarray((c / 2) ** 0.5, x.dtype)
-    bound = (self.num_codewords * c) ** -0.5
-    codewords = self.param(
-        "codewords", uniform(-bound, bound), (self.num_codewords, c)
-    )
-    scale = self.param("scale", uniform(-1.0, 0.0), (self.num_codewords,))
-    encoding, assignments = encode(x.reshape(b, h * w, c), codewords, scale)
-    self.sow(
-        "diagnostics", "effective_codewords", effective_codewords(assignments)
-    )
-    # Batch norm with the codewords as channels: statistics over B and C.
-    encoding = batch_norm(
-        train=train,
-        norm=self.norm,
-        dtype=jnp.float32,
-        name="bn",
-        axis=1,
-    )(encoding)
-    encoding = nn.relu(encoding)
-    pool = jnp.mean if self.pooling == "mean" else jnp.sum
-    return pool(encoding, axis=1)
+Gate = Literal["multiply", "relu", "residual"]
 
 
-class EncNetHead(nn.Module):
+def apply_gate(x: jax.Array, gate: jax.Array, form: Gate) -> jax.Array:
+  """Applies scaling factors to features; see `EncNetHead.gate`."""
+  if form == "relu":
+    return nn.relu(x + x * gate)
+  if form == "residual":
+    return x + x * gate
+  return x * gate
+
+
+class EncNetHead(CheckedModule):
   """Scales channels by the encoded context and predicts which classes occur.
 
   Attributes:
@@ -94,8 +45,10 @@ class EncNetHead(nn.Module):
       same function, as F comes out of a ReLU and g is positive), "multiply"
       for F g (the paper).
     pooling: "mean" over codewords (the code) or "sum" (the paper).
-    project: See `ContextEncoding`.
-    scale_features: See `ContextEncoding`.
+    project: Convolve 1x1 before encoding (the code since June 2018).
+    scale_features: Divide the features by sqrt(C / 2) before encoding, so that
+      their squared norm starts near 1 and the assignments soft. Not in the
+      paper; learns faster on small data.
     lateral: Fuse stages 2 and 3 into F (PASCAL-Context and COCO in the code).
     se_loss: Whether to output `"se_logits"`, for the SE-loss.
     dropout_rate: Dropout before the classifier.
@@ -104,47 +57,37 @@ class EncNetHead(nn.Module):
     dtype: Compute dtype; distances, encoding, gate and logits are float32.
   """
 
-  num_classes: int
-  channels: int = 512
-  num_codewords: int = 32
-  gate: str = "relu"
-  pooling: str = "mean"
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt = 512
+  num_codewords: bounds.PositiveInt = 32
+  gate: Gate = "relu"
+  pooling: Pooling = "mean"
   project: bool = True
   scale_features: bool = False
   lateral: bool = False
   se_loss: bool = True
-  dropout_rate: float = 0.1
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
-  def __post_init__(self):
-    settings.check_choice("gate", self.gate, GATES)
-    settings.check_choice("pooling", self.pooling, POOLINGS)
-    super().__post_init__()
-
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to class scores.
 
-    Args:
-      features: Backbone outputs; `"stage4"`, with `lateral` also `"stage2"`
-        and `"stage3"` at the same resolution (output stride 8), are read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
+    With `lateral`, `"stage2"` and `"stage3"` are read as well; they need the
+    resolution of `"stage4"` (output stride 8).
 
     Returns:
       `"logits"` [B, h, w, num_classes] and, with `se_loss`, `"se_logits"`
       [B, num_classes].
 
     Raises:
-      ValueError: Unknown `gate`, or stages of unequal sizes with `lateral`.
+      ValueError: Stages of unequal sizes with `lateral`.
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
-    x = ConvBNAct(self.channels, name="reduce", **kw)(
-        features["stage4"], train=train
-    )
+    x = features["stage4"]
+    x = ConvBNAct(self.channels, name="reduce", **kw)(x, train=train)
     if self.lateral:
       x = self._fuse(x, features, kw, train)
     encoded = ContextEncoding(
@@ -157,13 +100,7 @@ class EncNetHead(nn.Module):
     )(x, train=train)
     gate = nn.sigmoid(nn.Dense(self.channels, name="gate")(encoded))
     x = apply_gate(x, gate.astype(self.dtype)[:, None, None], self.gate)
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
-    out = {"logits": logits}
+    out = {"logits": classify(self, x, train=train)}
     if self.se_loss:
       out["se_logits"] = nn.Dense(self.num_classes, name="se")(encoded)
     return out
@@ -172,74 +109,12 @@ class EncNetHead(nn.Module):
     maps = [x]
     for stage in ("stage2", "stage3"):
       if features[stage].shape[:3] != x.shape[:3]:
-        raise errors.UserError(
-            f"config: model.head: lateral=True needs {stage} at the size of"
-            " stage4, got"
-            f" {features[stage].shape[1:3]} and {x.shape[1:3]};"
-            " set the backbone's output_stride to 8."
+        raise ValueError(
+            f"lateral: expected {stage} at the size of stage4,"
+            f" {x.shape[1:3]}, got {features[stage].shape[1:3]}; set the"
+            " backbone's output_stride to 8, or lateral to False"
         )
-      maps.append(
-          ConvBNAct(self.channels, 1, name=f"lateral_{stage}", **kw)(
-              features[stage], train=train
-          )
-      )
-    return ConvBNAct(self.channels, name="fusion", **kw)(
-        jnp.concatenate(maps, axis=-1), train=train
-    )
-
-
-def apply_gate(x: jax.Array, gate: jax.Array, form: str) -> jax.Array:
-  """Applies scaling factors to features; see `EncNetHead.gate`."""
-  if form == "relu":
-    return nn.relu(x + x * gate)
-  if form == "residual":
-    return x + x * gate
-  return x * gate
-
-
-class EncodingAuxHead(nn.Module):
-  """The paper's auxiliary: a second encoding on stage 3, with SE-loss only.
-
-  The code replaced it by an `FCNHead` on stage 3.
-
-  Attributes:
-    num_classes: Number of classes.
-    stage: The feature map to read.
-    channels: Width of the reduced features.
-    num_codewords: Number of codewords K.
-    pooling: See `ContextEncoding`.
-    project: See `ContextEncoding`.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
-  """
-
-  num_classes: int
-  stage: str = "stage3"
-  channels: int = 256
-  num_codewords: int = 32
-  pooling: str = "mean"
-  project: bool = True
-  norm: Norm = Norm()
-  dtype: jnp.dtype = jnp.float32
-
-  def __post_init__(self):
-    settings.check_choice("pooling", self.pooling, POOLINGS)
-    super().__post_init__()
-
-  @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to `"se_logits"`, [B, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
-    x = ConvBNAct(self.channels, name="reduce", **kw)(
-        features[self.stage], train=train
-    )
-    encoded = ContextEncoding(
-        num_codewords=self.num_codewords,
-        project=self.project,
-        pooling=self.pooling,
-        name="encoding",
-        **kw,
-    )(x, train=train)
-    return {"se_logits": nn.Dense(self.num_classes, name="se")(encoded)}
+      conv = ConvBNAct(self.channels, 1, name=f"lateral_{stage}", **kw)
+      maps.append(conv(features[stage], train=train))
+    x = jnp.concatenate(maps, axis=-1)
+    return ConvBNAct(self.channels, name="fusion", **kw)(x, train=train)

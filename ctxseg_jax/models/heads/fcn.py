@@ -7,15 +7,18 @@ mmsegmentation (two convolutions, their input concatenated, one more).
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.layers import Stage
 
 
-class FCNHead(nn.Module):
+class FCNHead(CheckedModule):
   """3x3 convolutions and a classifier; also the usual auxiliary head.
 
   Attributes:
@@ -32,22 +35,20 @@ class FCNHead(nn.Module):
     dtype: Compute dtype; logits are float32.
   """
 
-  num_classes: int
-  stage: str = "stage4"
-  channels: int | None = None
-  num_convs: int = 1
+  num_classes: bounds.PositiveInt
+  stage: Stage = "stage4"
+  channels: bounds.PositiveInt | None = None
+  num_convs: bounds.NonNegativeInt = 1
   concat_input: bool = False
-  dilation: int = 1
-  dropout_rate: float = 0.1
+  dilation: bounds.PositiveInt = 1
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to `"logits"`, [B, h, w, num_classes]."""
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps a feature map to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features[self.stage]
     channels = self.channels or inputs.shape[-1] // 4
@@ -59,10 +60,4 @@ class FCNHead(nn.Module):
     if self.concat_input:
       x = jnp.concatenate([inputs, x], axis=-1)
       x = ConvBNAct(channels, name="conv_concat", **kw)(x, train=train)
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
-    return {"logits": logits}
+    return {"logits": classify(self, x, train=train)}

@@ -8,15 +8,18 @@ classifier.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.layers import squeeze_excite
 
 
-class FCNSEHead(nn.Module):
+class FCNSEHead(CheckedModule):
   """An FCN head whose features are gated by their mean over the image.
 
   Attributes:
@@ -30,42 +33,23 @@ class FCNSEHead(nn.Module):
     dtype: Compute dtype; mean, gate and logits are float32.
   """
 
-  num_classes: int
-  channels: int | None = None
-  squeeze_channels: int = 4
-  dropout_rate: float = 0.1
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt | None = None
+  squeeze_channels: bounds.PositiveInt = 4
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"`, [B, h, w, C4], is read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
-
-    Returns:
-      `"logits"`, [B, h, w, num_classes].
-    """
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
     channels = self.channels or x.shape[-1] // 4
     x = ConvBNAct(channels, name="reduce", **kw)(x, train=train)
     # Paper: Eq. (3).
-    gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    gate = nn.relu(nn.Dense(self.squeeze_channels, name="squeeze")(gate))
-    gate = nn.sigmoid(nn.Dense(channels, name="excite")(gate))
+    gate = squeeze_excite(x, self.squeeze_channels)
     residual = ConvBNAct(channels, name="conv", **kw)(x, train=train)
     # Paper: Eq. (2).
-    x = gate.astype(self.dtype)[:, None, None] * x + residual
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
-    return {"logits": logits}
+    return {"logits": classify(self, gate * x + residual, train=train)}

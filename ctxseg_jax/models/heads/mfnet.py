@@ -14,13 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import errors
+from ctxseg_jax import bounds
 from ctxseg_jax.models.decoder import decode
+from ctxseg_jax.models.layers import CheckedModule
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
 
-class MFHead(nn.Module):
+class MFHead(CheckedModule):
   """Adds a learned low-rank map to the features, and decodes with stage 1.
 
   The low-rank path is behind the switch `low_rank` (collection `"switches"`),
@@ -43,35 +45,28 @@ class MFHead(nn.Module):
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in both.
     align_corners: Convention of upsampling to the size of stage 1 (code:
-      True); see `layers.resize_matrix`.
+      True); see `resizing.resize_matrix`.
     norm: Settings of the batch norms.
     dtype: Compute dtype; Y, Z and their product, the residual and the logits
       are float32.
   """
 
-  num_classes: int
-  channels: int = 256
-  low_channels: int = 48
-  rank: int = 64
-  map_size: tuple[int, int] = (33, 33)
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt = 256
+  low_channels: bounds.PositiveInt = 48
+  rank: bounds.PositiveInt = 64
+  map_size: tuple[bounds.PositiveInt, bounds.PositiveInt] = (33, 33)
   reconstruction_loss: bool = True
-  decoder_dropout_rate: float = 0.5
-  dropout_rate: float = 0.1
+  decoder_dropout_rate: bounds.DropoutRate = 0.5
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = False
   align_corners: bool = False
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; `"stage1"`, [B, H1, W1, C1], and `"stage4"`,
-        X, [B, h, w, C], are read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"`, X, and `"stage1"`, [B, H1, W1, C1], to class scores.
 
     Returns:
       `"logits"`, [B, H1, W1, num_classes], and, in training, with
@@ -79,7 +74,7 @@ class MFHead(nn.Module):
       [B, h * w, C].
 
     Raises:
-      UserError: Stage 4 is not of `map_size`.
+      ValueError: Stage 4 is not of `map_size`.
     """
     x = features["stage4"]
     h, w, c = x.shape[1:]
@@ -131,8 +126,8 @@ def _check_size(found, expected):
       + " x ".join(f"{stride * (n - 1) + 1}-{stride * n}" for n in expected)
       for stride in (4, 8, 16)
   )
-  raise errors.UserError(
-      f"MFNet: stage 4 has {found[0]}x{found[1]} positions, but map_size and"
+  raise ValueError(
+      f"map_size: stage 4 has {found[0]}x{found[1]} positions, but map_size and"
       f" with it Z have {expected[0]}x{expected[1]}: train on crops of a size"
       f" that gives them (by output stride, {crops}) and, if images differ"
       " from it, evaluate and predict with mode 'slide' and that crop_size"

@@ -9,12 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import attention
+from ctxseg_jax import bounds
+from ctxseg_jax.models.attention import attention
 from ctxseg_jax.models.layers import batch_norm
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import conv_init
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models.layers import Outputs
 
 
 class NonLocalBlock(nn.Module):
@@ -23,17 +26,11 @@ class NonLocalBlock(nn.Module):
   Paper: z = W y + x with the embedded Gaussian, y = softmax(theta^T phi) g.
   The inner products are divided by the root of their width, as in
   mmsegmentation. The batch norm behind W starts with scale 0, so that the
-  block starts as the identity.
-
-  Attributes:
-    reduction: Input channels over channels of queries, keys and values.
-    chunk_size: See `layers.attention`.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; softmax is float32.
+  block starts as the identity. The fields are `NonLocalHead`'s.
   """
 
-  reduction: int = 2
-  chunk_size: int = 512
+  reduction: bounds.PositiveInt = 2
+  chunk_size: bounds.PositiveInt = 512
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -45,12 +42,8 @@ class NonLocalBlock(nn.Module):
     pixels = x.reshape(b, h * w, c)
 
     def project(name):
-      return nn.Dense(
-          width,
-          kernel_init=nn.initializers.normal(0.01),
-          dtype=self.dtype,
-          name=name,
-      )(pixels)
+      kw = dict(kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)
+      return nn.Dense(width, name=name, **kw)(pixels)
 
     y = attention(
         project("query"),
@@ -72,42 +65,33 @@ class NonLocalBlock(nn.Module):
     return x + y.reshape(b, h, w, c)
 
 
-class NonLocalHead(nn.Module):
+class NonLocalHead(CheckedModule):
   """A non-local block between two 3x3 convolutions, beside its input.
 
   Attributes:
     num_classes: Number of classes.
     channels: Width C of the features the block works on.
-    reduction: See `NonLocalBlock`.
-    chunk_size: See `layers.attention`.
+    reduction: C over the channels of queries, keys and values.
+    chunk_size: Largest number of queries at a time; bounds the memory, and
+      changes no result. See `attention.attention`.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
     norm: Settings of the batch norms.
     dtype: Compute dtype; softmax and logits are float32.
   """
 
-  num_classes: int
-  channels: int = 512
-  reduction: int = 2
-  chunk_size: int = 512
-  dropout_rate: float = 0.1
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt = 512
+  reduction: bounds.PositiveInt = 2
+  chunk_size: bounds.PositiveInt = 512
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"` is read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
-
-    Returns:
-      `"logits"` [B, h, w, num_classes].
-    """
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
     x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
@@ -117,10 +101,4 @@ class NonLocalHead(nn.Module):
     x = ConvBNAct(self.channels, name="conv2", **kw)(x, train=train)
     x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
     x = ConvBNAct(self.channels, name="conv_concat", **kw)(x, train=train)
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
-    return {"logits": logits}
+    return {"logits": classify(self, x, train=train)}

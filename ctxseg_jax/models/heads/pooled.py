@@ -5,11 +5,15 @@ The tail of the CIFAR-10 networks that the paper on context encoding compares
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.layers import Stage
 
-class PooledHead(nn.Module):
+
+class PooledHead(CheckedModule):
   """Classifies images, not pixels.
 
   Attributes:
@@ -17,13 +21,11 @@ class PooledHead(nn.Module):
     stage: The feature map to read.
   """
 
-  num_classes: int
-  stage: str = "stage3"
+  num_classes: bounds.PositiveInt
+  stage: Stage = "stage3"
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
     """Maps backbone features to `"logits"`, float32 [B, num_classes]."""
     del train  # Nothing here behaves differently.
     # float32 whatever the compute dtype: a mean over all positions, logits.

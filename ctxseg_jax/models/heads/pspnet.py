@@ -10,11 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import adaptive_average_pool
-from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import resize_bilinear
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.resizing import adaptive_average_pool
+from ctxseg_jax.models.resizing import resize_bilinear
 
 
 class PyramidPooling(nn.Module):
@@ -22,13 +25,7 @@ class PyramidPooling(nn.Module):
 
   The averages and their convolutions are float32: a branch has only
   B * bins * bins samples per channel for its batch norm, and hardly any work.
-
-  Attributes:
-    bins: Side of each grid.
-    branch_channels: Width of each branch.
-    align_corners: Convention of the upsampling; see `layers.resize_matrix`.
-    norm: Settings of the batch norms.
-    dtype: Dtype of the result.
+  The fields are `PSPHead`'s.
   """
 
   bins: tuple[int, ...]
@@ -43,10 +40,7 @@ class PyramidPooling(nn.Module):
     maps = [x.astype(self.dtype)]
     for n in self.bins:
       pooled = ConvBNAct(
-          self.branch_channels,
-          1,
-          norm=self.norm,
-          name=f"bin{n}",
+          self.branch_channels, 1, norm=self.norm, name=f"bin{n}"
       )(adaptive_average_pool(x, (n, n)), train=train)
       pooled = resize_bilinear(
           pooled, x.shape[1:3], align_corners=self.align_corners
@@ -55,7 +49,7 @@ class PyramidPooling(nn.Module):
     return jnp.concatenate(maps, axis=-1)
 
 
-class PSPHead(nn.Module):
+class PSPHead(CheckedModule):
   """Pools the scene over a pyramid of grids and classifies with its context.
 
   Attributes:
@@ -66,39 +60,28 @@ class PSPHead(nn.Module):
       input's by the number of branches (the paper and its code: 512 of 2048
       for four); mmsegmentation takes `channels` however wide the input.
     align_corners: Convention of upsampling the branches; see
-      `layers.resize_matrix`. True in semseg and PyTorch-Encoding, False in
+      `resizing.resize_matrix`. True in semseg and PyTorch-Encoding, False in
       mmsegmentation; the model has the same field for the logits.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms. The
-      branch of a single bin has B samples per channel, so that without the
-      axis small shares per device have no statistics to speak of.
+    norm: Settings of the batch norms. The branch of a single bin has B samples
+      per channel: over small batches per device its statistics need the axis.
     dtype: Compute dtype; pooling, branches and logits are float32.
   """
 
-  num_classes: int
-  channels: int = 512
-  bins: tuple[int, ...] = (1, 2, 3, 6)
-  branch_channels: int | None = None
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt = 512
+  bins: bounds.PositiveInts = (1, 2, 3, 6)
+  branch_channels: bounds.PositiveInt | None = None
   align_corners: bool = False
-  dropout_rate: float = 0.1
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; only `"stage4"`, [B, h, w, C4], is read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
-
-    Returns:
-      `"logits"`, [B, h, w, num_classes].
-    """
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
     x = PyramidPooling(
@@ -109,10 +92,4 @@ class PSPHead(nn.Module):
         **kw,
     )(x, train=train)
     x = ConvBNAct(self.channels, name="fusion", **kw)(x, train=train)
-    logits = Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        name="classifier",
-    )(x, train=train)
-    return {"logits": logits}
+    return {"logits": classify(self, x, train=train)}

