@@ -246,7 +246,7 @@ class HostsTest(parameterized.TestCase):
       experiment.build_model(
           dict(backbone=dict(name="shallow"), head=dict(name="sca")),
           3,
-        )
+      )
 
 
 if __name__ == "__main__":
