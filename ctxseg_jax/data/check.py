@@ -29,6 +29,7 @@ from ctxseg_jax import files
 from ctxseg_jax.data import classes as classes_lib
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
+from ctxseg_jax.data import own_files
 from ctxseg_jax.data import rules
 from ctxseg_jax.data import scan as scan_lib
 from ctxseg_jax.data import spec as spec_lib
@@ -195,7 +196,7 @@ def _open(
     )
   root = custom.absolute(options.source)
   spec = custom.make_spec(classes_lib.read(root / custom.CLASSES_FILE))
-  found = custom.find(root)
+  found = own_files.find(root)
   return spec, found.pairs, scan_lib.read_pair, found.faults
 
 
@@ -207,7 +208,7 @@ def _open_folders(options: Options):
       )
   image_dir = pathlib.Path(options.images).expanduser()
   label_dir = pathlib.Path(options.labels).expanduser()
-  found = custom.find_in_folders(image_dir, label_dir)
+  found = own_files.find_in_folders(image_dir, label_dir)
   classes_file = image_dir.resolve().parent / custom.CLASSES_FILE
   if options.classes:
     classes_file = pathlib.Path(options.classes).expanduser()

@@ -4,7 +4,6 @@ Nothing is decoded here. A fault is a line that names the file; all are
 collected, so that a check can list them, while preparing stops at the first.
 """
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -77,97 +76,12 @@ class Folder:
   end: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """Where a published layout keeps a split.
-
-  Attributes:
-    images: Folder of images.
-    labels: Folder of labels; None if they are not public.
-    list_file: Names the images and their order; without one it is all of the
-      folder, by name.
-    image_end: What file names of images have behind the id.
-    label_ends: What those of labels have; of two files the first end counts.
-    nested: Whether files are in subfolders, which are not part of the id.
-  """
-
-  images: pathlib.Path
-  labels: pathlib.Path | None
-  list_file: pathlib.Path | None = None
-  image_end: str = ""
-  label_ends: Sequence[str] = ("",)
-  nested: bool = False
-
-  def is_there(self) -> bool:
-    """Whether its list is there, or the images of one that needs none."""
-    return os.path.exists(self.list_file or self.images)
-
-
 def refuse(faults: Sequence[str]) -> None:
   """Raises a `UserError` of the first fault and the number of others."""
   if faults:
     others = len(faults) - 1
     more = f" (and {others} faults more)" if others else ""
     raise errors.UserError(faults[0] + more)
-
-
-def find_splits(
-    splits: Mapping[str, Split], layouts: str, *, any_size: bool
-) -> Pairs:
-  """Finds the pairs of a published layout.
-
-  Args:
-    splits: Where they are.
-    layouts: All known layouts, for messages.
-    any_size: Whether a split may be missing.
-
-  Returns:
-    The pairs of each split, in the order of its list or else by id.
-
-  Raises:
-    UserError: A file is missing, or an id occurs twice, also in two splits.
-  """
-  found, faults = {}, []
-  for name, split in splits.items():
-    if split.is_there() or not any_size:
-      found[name], of_split = _find_split(split, layouts)
-      faults += of_split
-  return Found(found, [*faults, *shared_ids(found)]).require_sound()
-
-
-def _find_split(split: Split, layouts: str) -> tuple[list[Pair], list[str]]:
-  for folder in (split.images, split.labels):
-    if folder is not None and not os.path.isdir(folder):
-      raise errors.UserError(
-          f"{folder}: no such folder; expected {layouts}. Complete the "
-          "source, or pass --any_size to leave the split out."
-      )
-  images = list_folder(
-      split.images,
-      suffixes=IMAGE_SUFFIXES,
-      ends=(split.image_end,),
-      nested=split.nested,
-  )
-  if split.labels is None:
-    pairs = [Pair(name, path, None) for name, path in images.files.items()]
-    return sorted(pairs, key=lambda pair: pair.name), [*images.faults.values()]
-  labels = list_folder(
-      split.labels,
-      suffixes=(*IMAGE_SUFFIXES, ".mat"),
-      ends=split.label_ends,
-      nested=split.nested,
-  )
-  if split.list_file is None:
-    pairs, faults = match(images, labels)
-  else:
-    places, faults = read_ids(split.list_file)
-    pairs, of_list = select(places, images, labels)
-    faults += of_list
-  if not pairs and not faults:
-    faults = [
-        f"{split.images}: no images; expected {layouts}. Complete the source."
-    ]
-  return pairs, faults
 
 
 def list_folder(
@@ -286,106 +200,6 @@ def shared_ids(found: Mapping[str, Sequence[Pair]]) -> list[str]:
             "it mean nothing."
         )
   return faults
-
-
-def read_list(
-    list_file: pathlib.Path,
-) -> tuple[dict[str, list[str]], list[str]]:
-  """Returns the one or two fields of each line by `file:line`, and the faults.
-
-  Raises:
-    UserError: The list cannot be read.
-  """
-  text = files.read_text(
-      list_file,
-      what="a text file, an image and its label or a name per line",
-      remedy="Replace the list, remove it, or pass --any_size to leave a "
-      "published split out.",
-  )
-  lines, faults = {}, []
-  for number, line in enumerate(text.splitlines(), start=1):
-    place = f"{list_file}:{number}"
-    # Names with blanks in them take a tab.
-    fields = line.split("\t") if "\t" in line.strip() else line.split()
-    fields = [field.strip().replace("\\", "/") for field in fields]
-    if len(fields) > 2 or not all(f and f.isprintable() for f in fields):
-      faults.append(
-          f"{place}: found {line.strip()[:200]!r}; expected an image and its "
-          "label with a blank or a tab between, or a name. Mend the line."
-      )
-    elif fields:
-      lines[place] = fields
-  return lines, faults
-
-
-def read_ids(list_file: pathlib.Path) -> tuple[dict[str, str], list[str]]:
-  """Returns the places by the ids of a published list, and the faults.
-
-  Only the names of files count: published lists carry the path of their
-  author's machine.
-
-  Raises:
-    UserError: The list cannot be read.
-  """
-  lines, faults = read_list(list_file)
-  places = {}
-  for place, fields in lines.items():
-    names = [without_suffix(field).rpartition("/")[2] for field in fields]
-    if len(set(names)) > 1:
-      faults.append(
-          f"{place}: found {' '.join(fields)!r}; expected a name, or an image "
-          "and a label of the same name. Mend the line."
-      )
-    elif names[0] in places:
-      faults.append(
-          f"{place}: id {names[0]} occurs twice, first in {places[names[0]]}; "
-          "expected each id once. Remove one line."
-      )
-    else:
-      places[names[0]] = place
-  return places, faults
-
-
-def without_suffix(name: str) -> str:
-  """Returns a name without the suffix of an image; ids may hold dots."""
-  stem, dot, suffix = name.rpartition(".")
-  return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def find_root(
-    source: pathlib.Path,
-    inside: Iterable[str],
-    marks: Iterable[str],
-    layouts: str,
-) -> pathlib.Path:
-  """Returns the folder that a layout starts at.
-
-  Args:
-    source: The user's folder.
-    inside: Where in it the layout may start; `""` is the folder itself.
-    marks: Folders of which one has to be there for it to be the layout.
-    layouts: All known layouts, for the message.
-
-  Raises:
-    UserError: No known layout; says what is there instead.
-  """
-  for root in (source / name for name in inside):
-    if any(os.path.isdir(root / mark) for mark in marks):
-      return root
-  raise unknown_layout(source, layouts)
-
-
-def unknown_layout(source: pathlib.Path, layouts: str) -> errors.UserError:
-  """Returns the error for a folder that holds something else."""
-  state = "no such folder"
-  if os.path.isdir(source):
-    names = sorted(files.printable(name) for name in names_in(source))
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    state = f"no known layout (it holds {shown or 'nothing'})"
-  return errors.UserError(
-      f"{source}: {state}; expected {layouts}. Pass the folder that holds "
-      "them as --source."
-  )
 
 
 def names_in(folder: pathlib.Path) -> list[str]:

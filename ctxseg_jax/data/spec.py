@@ -122,6 +122,10 @@ class DatasetSpec:
   def __post_init__(self):
     if len(set(self.class_names)) != len(self.class_names):
       raise ValueError(f"{self.name}: a class name occurs twice.")
+    if not all(
+        isinstance(i, int) and 0 <= i < 256 for i in self.colors.values()
+    ):
+      raise ValueError(f"{self.name}: a colour of no id from 0 to 255.")
     if self.task not in TASKS:
       raise ValueError(f"{self.name}: task {self.task!r}, not one of {TASKS}.")
     if not {*self.optional_splits, *self.variant_sizes} <= set(

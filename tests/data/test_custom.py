@@ -26,6 +26,7 @@ from ctxseg_jax.data import classes
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
 from ctxseg_jax.data import finding
+from ctxseg_jax.data import own_files
 from ctxseg_jax.data import packing
 from ctxseg_jax.data import prepare
 from ctxseg_jax.data import records
@@ -304,7 +305,7 @@ class LayoutTest(FolderCase):
             stack.enter_context(mock.patch.object(o, n, wraps=getattr(o, n)))
             for o, n in ((os, "listdir"), (os, "scandir"))
         ]
-        found = custom.find(self.root)
+        found = own_files.find(self.root)
       self.assertLen(found.pairs[split], count_of)
       calls.append((Counted.num_copies, *(m.call_count for m in listings)))
     self.assertEqual(*calls)
@@ -386,12 +387,27 @@ class SpecTest(FolderCase):
       records.open_source(again, "val", self.data_dir)
 
   @parameterized.parameters(
-      ({"name": "a"},), ({"colors": [1]},), ({"palette": [[1, 2, 3]]},)
+      (None,),
+      ("text",),
+      ({"name": "a"},),
+      (..., "colors", [1]),
+      (..., "colors", [[0, 0, 0, 256]]),
+      (..., "colors", [[0, 0, 0, "sky"]]),
+      (..., "palette", [[1, 2, 3]]),
+      (..., "class_names", "sky"),
+      (..., "class_names", [1, 2, 3]),
+      (..., "class_names", [f"c{i}" for i in range(300)]),
+      (..., "name", "../../elsewhere"),
+      (..., "name", 5),
+      (..., "mean", ["red", 0, 0]),
+      (..., "mean", [float("inf"), 0, 0]),
+      (..., "split_sizes", 7),
   )
-  def test_a_record_that_is_none_is_refused(self, change):
+  def test_a_record_that_is_none_is_refused(self, record, *change):
     miniatures.write_custom(self.root)
-    record = custom.to_record(custom.from_folder(self.root))
-    record = change if "name" in change else record | change
+    if change:
+      spec = custom.from_folder(self.root)
+      record = custom.to_record(spec) | dict([change])
     with self.assertRaisesRegex(errors.UserError, "config: data.spec: .*trai"):
       custom.from_record(record, self.root)
 

@@ -11,6 +11,7 @@ import pathlib
 from ctxseg_jax import errors
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
+from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -30,19 +31,19 @@ _LAYOUTS = (
 
 def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   """Finds the pairs of both splits; see `DatasetSpec.find`."""
-  root = finding.find_root(
+  root = layouts.find_root(
       source,
       ("", "ADEChallengeData2016"),
       ("annotations/training", "annotations/validation"),
       _LAYOUTS,
   )
   splits = {
-      split: finding.Split(
+      split: layouts.Split(
           root / "images" / folder, root / "annotations" / folder
       )
       for split, (folder, _) in _FOLDERS.items()
   }
-  found = finding.find_splits(splits, _LAYOUTS, any_size=any_size)
+  found = layouts.find_splits(splits, _LAYOUTS, any_size=any_size)
   for split, pairs_of in found.items() if not any_size else ():
     _check_complete(split, pairs_of, splits[split].images, _FOLDERS[split][1])
   return found

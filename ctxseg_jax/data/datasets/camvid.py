@@ -9,6 +9,7 @@ import pathlib
 
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
+from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -29,8 +30,8 @@ def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   for root in (source, source / "CamVid"):
     splits = {name: _split(root, name) for name in SPEC.split_sizes}
     if any(s.images.is_dir() and s.labels.is_dir() for s in splits.values()):
-      return finding.find_splits(splits, _LAYOUTS, any_size=any_size)
-  raise finding.unknown_layout(source, _LAYOUTS)
+      return layouts.find_splits(splits, _LAYOUTS, any_size=any_size)
+  raise layouts.unknown_layout(source, _LAYOUTS)
 
 
 SPEC = spec_lib.DatasetSpec(
@@ -56,7 +57,7 @@ SPEC = spec_lib.DatasetSpec(
 )
 
 
-def _split(root: pathlib.Path, name: str) -> finding.Split:
+def _split(root: pathlib.Path, name: str) -> layouts.Split:
   if (root / "images").is_dir():
     image_dir, label_dir = root / "images" / name, root / "labels" / name
     list_file = root / "splits" / f"{name}.txt"
@@ -64,4 +65,4 @@ def _split(root: pathlib.Path, name: str) -> finding.Split:
     image_dir, label_dir = root / name, root / f"{name}annot"
     list_file = root / f"{name}.txt"
   listed = image_dir.is_dir() and list_file.is_file()
-  return finding.Split(image_dir, label_dir, list_file if listed else None)
+  return layouts.Split(image_dir, label_dir, list_file if listed else None)

@@ -15,6 +15,7 @@ import pathlib
 from ctxseg_jax import errors
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
+from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -69,7 +70,7 @@ _LAYOUTS = (
 
 def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   """Finds the pairs of every split; see `DatasetSpec.find`."""
-  root = finding.find_root(
+  root = layouts.find_root(
       source, ("", "cityscapes"), ("leftImg8bit",), _LAYOUTS
   )
   splits = {}
@@ -79,7 +80,7 @@ def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
     label_dir = root / kind / split if split != "test" else None
     there = all(f is None or f.is_dir() for f in (image_dir, label_dir))
     if there or not (any_size or split in SPEC.optional_splits):
-      splits[split] = finding.Split(
+      splits[split] = layouts.Split(
           image_dir,
           label_dir,
           image_end="_leftImg8bit",
@@ -87,7 +88,7 @@ def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
           label_ends=(f"_{kind}_labelIds", f"_{kind}{_TRAIN_IDS_END}"),
           nested=True,
       )
-  found = finding.find_splits(splits, _LAYOUTS, any_size=any_size)
+  found = layouts.find_splits(splits, _LAYOUTS, any_size=any_size)
   for split, pairs_of in found.items() if not any_size else ():
     _check_cities(split, pairs_of, splits[split].images)
   return found

@@ -12,6 +12,7 @@ import pathlib
 
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
+from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
@@ -31,14 +32,14 @@ LAYOUTS = (
 
 def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   """Finds the pairs of both splits; see `DatasetSpec.find`."""
-  root = finding.find_root(
+  root = layouts.find_root(
       source,
       ("", "coco_stuff164k"),
       ("annotations/train2017", "annotations/val2017"),
       LAYOUTS,
   )
   splits = {
-      split: finding.Split(
+      split: layouts.Split(
           root / "images" / f"{split}2017",
           root / "annotations" / f"{split}2017",
           # Labels as released count before converted ones.
@@ -46,7 +47,7 @@ def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
       )
       for split in ("train", "val")
   }
-  return finding.find_splits(splits, LAYOUTS, any_size=any_size)
+  return layouts.find_splits(splits, LAYOUTS, any_size=any_size)
 
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:

@@ -22,6 +22,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
+from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import polygons
 from ctxseg_jax.data import spec as spec_lib
@@ -85,7 +86,7 @@ def find(
     found = coco_stuff164k.find(source, any_size=any_size)
   except errors.UserError as error:
     if "no known layout" in str(error):
-      raise finding.unknown_layout(source, _LAYOUTS) from error
+      raise layouts.unknown_layout(source, _LAYOUTS) from error
     raise
   if not any_size:
     for split, items in found.items():
@@ -223,7 +224,7 @@ def _read_annotations(
   """Returns the images, and class, segmentation and area of their objects."""
   classes = {category: i for i, category in enumerate(CATEGORIES) if i}
   try:
-    content = json.loads(path.read_bytes())
+    content = json.loads(files.read_bytes(path, what="COCO's annotations"))
     entries = [
         {"id": int(entry["id"]), "file_name": str(entry["file_name"])}
         | {key: int(entry[key]) for key in ("height", "width")}
@@ -237,9 +238,9 @@ def _read_annotations(
             (index, a["segmentation"], float(a["area"]))
         )
   except (
-      OSError,
       ArithmeticError,
       LookupError,
+      RecursionError,
       TypeError,
       ValueError,
   ) as error:

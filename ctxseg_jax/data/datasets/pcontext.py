@@ -22,6 +22,7 @@ from ctxseg_jax import errors
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
+from ctxseg_jax.data import layouts
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -51,7 +52,7 @@ _LAYOUTS = (
 
 def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   """Finds the pairs of both splits; see `DatasetSpec.find`."""
-  root = finding.find_root(
+  root = layouts.find_root(
       source,
       ("", "VOC2010", "VOCdevkit/VOC2010"),
       (_CONVERTED_DIR, _RAW_DIR),
@@ -63,9 +64,9 @@ def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   lists = root / "ImageSets" / "SegmentationContext"
   if not lists.is_dir():
     lists = root / "ImageSets" / "Main"
-  return finding.find_splits(
+  return layouts.find_splits(
       {
-          split: finding.Split(
+          split: layouts.Split(
               root / "JPEGImages", label_dir, lists / f"{split}.txt"
           )
           for split in ("train", "val")

@@ -18,6 +18,8 @@ import numpy as np
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
+from ctxseg_jax.data import layouts
+from ctxseg_jax.data import lists
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -39,16 +41,16 @@ _LAYOUTS = (
 
 def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   """Finds the pairs of every split; see `DatasetSpec.find`."""
-  root = finding.find_root(
+  root = layouts.find_root(
       source,
       ("", "VOC2012", "VOCdevkit/VOC2012"),
       ("SegmentationClass",),
       _LAYOUTS,
   )
   lists = root / "ImageSets" / "Segmentation"
-  found = finding.find_splits(
+  found = layouts.find_splits(
       {
-          split: finding.Split(
+          split: layouts.Split(
               root / "JPEGImages",
               root / "SegmentationClass",
               lists / f"{split}.txt",
@@ -118,7 +120,7 @@ def _find_trainaug(
   )
   list_file = root / "ImageSets" / "Segmentation" / "trainaug.txt"
   if list_file.is_file():
-    places, faults = finding.read_ids(list_file)
+    places, faults = lists.read_ids(list_file)
   else:
     names = {*labels_of.files, *(pair.name for pair in train)}
     names -= {pair.name for pair in val}
