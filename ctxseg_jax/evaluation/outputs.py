@@ -8,7 +8,6 @@ and a file that is not on it, or has changed since, is not replaced.
 from collections.abc import Iterable
 import hashlib
 import os
-import pathlib
 import re
 
 from ctxseg_jax import errors
@@ -40,7 +39,7 @@ class OutputFolder:
       UserError: Two files of one name, an input among the outputs, a file that
         is not ours, or a folder that cannot be written.
     """
-    self.path = pathlib.Path(path)
+    self.path = files.local_path(path, "--output")
     sources = {}
     for name, source in planned:
       if name in sources:

@@ -33,7 +33,7 @@ def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   Raises:
     UserError: There is nothing there, or a listed file is missing.
   """
-  found = pathlib.Path(path)
+  found = files.local_path(path, "--images")
   shown = files.printable(found)
   if found.is_dir():
     try:
@@ -197,12 +197,11 @@ def write_classes(
 
 def _read_sizes(paths: Sequence[pathlib.Path]) -> np.ndarray:
   """Returns (H, W) of image files from their headers, [N, 2]."""
-  return np.array(
-      [
-          images_lib.image_size(images_lib.read_bytes(p), files.printable(p))
-          for p in paths
-      ]
-  )
+  sizes = []
+  for path in paths:
+    data = files.read_bytes(path, what="an image file")
+    sizes.append(images_lib.image_size(data, files.printable(path)))
+  return np.array(sizes)
 
 
 def _predict(

@@ -1,5 +1,9 @@
 """One exact confusion matrix, whatever counts it."""
 
+import dataclasses
+import io
+from unittest import mock
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -7,11 +11,14 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
+import rich.console
 
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import evaluate
+from ctxseg_jax.evaluation import progress
 from ctxseg_jax.evaluation import segmentation
 
 NUM_CLASSES = 17
@@ -136,6 +143,57 @@ class EvaluateTest(parameterized.TestCase):
     self.assertEqual(label.shape, prediction.shape)
     self.assertEqual(name, "36")
 
+  def test_references_are_those_of_the_split(self):
+    spec = dataclasses.replace(SPEC, references={"test": {"a guess": 0.25}})
+    predictor, variables = make_predictor(1)
+    for split, expected in (
+        ("test", {"a guess": 0.25}),
+        ("test[:5]", {"a guess": 0.25}),
+        ("val", {}),
+    ):
+      report, _ = evaluate.evaluate(
+          predictor, variables, ListSource(SIZES[:2]), spec, split=split
+      )
+      self.assertEqual(report["references"], expected)
+      self.assertEqual(
+          "a guess: 25.00" in evaluate.summary(report), expected != {}
+      )
+
+  def test_undefined_scores_are_shown_also_when_they_come_from_a_file(self):
+    predictor, variables = make_predictor(1)
+    report, _ = evaluate.evaluate(
+        predictor,
+        variables,
+        ListSource(SIZES[:2]),
+        dataclasses.replace(
+            SPEC,
+            class_names=(*SPEC.class_names, "unicorn"),
+            palette=(*SPEC.palette, (1, 2, 3)),
+            label_map=spec_lib.label_map({i: i for i in range(18)}, 255),
+        ),
+        split="val",
+        protocol="torchvision",
+    )
+    self.assertTrue(np.isnan(report["miou"]))
+    for value in (report["miou"], None):
+      read = report | {"miou": value, "step": 5}
+      self.assertIn("mIoU -, pixel accuracy", evaluate.summary(read))
+      self.assertIn("unicorn", evaluate.describe(read))
+
+  def test_progress_reaches_the_number_of_images(self):
+    predictor, variables = make_predictor(2)
+    seen = []
+    evaluate.evaluate(
+        predictor,
+        variables,
+        ListSource(SIZES[:5]),
+        SPEC,
+        split="val",
+        report_progress=lambda *x: seen.append(x),
+    )
+    self.assertEqual(seen, sorted(seen))
+    self.assertEqual(seen[-1], (5, 5))
+
   def test_a_label_that_is_no_class_is_named(self):
     source = ListSource(SIZES[:3])
     source.examples[1]["label"][0, 0] = 200
@@ -161,6 +219,63 @@ class EvaluateTest(parameterized.TestCase):
             should_stop=lambda: True,
         )
     )
+
+
+class NameTest(absltest.TestCase):
+
+  def test_reports_that_differ_in_anything_have_names_of_their_own(self):
+    usual = dict(
+        dataclasses.asdict(segmentation.Settings()),
+        split="val",
+        protocol="mmseg",
+        data_dir="/data",
+    )
+    slide = dict(mode="slide", crop_size=(96, 96))
+    names = [
+        evaluate.report_name(12, usual, usual | changes)
+        for changes in (
+            {},
+            dict(split="test"),
+            dict(protocol="semseg"),
+            dict(data_dir="/data/other"),
+            dict(flip=True),
+            dict(scales=(0.5, 1.0)),
+            dict(scales=(0.5, 10.0)),
+            dict(batch_size_per_device=4),
+            slide,
+            slide | dict(stride=(64, 64)),
+            slide | dict(stride=(32, 32)),
+            slide | dict(stride=(32, 32), split="test[:5%]"),
+        )
+    ]
+    self.assertEqual(names[0], "12")
+    self.assertLen(set(names), len(names))
+    for name in names[1:]:
+      self.assertRegex(name, r"^12_[\w.,%+-]+$")
+
+
+class ProgressTest(absltest.TestCase):
+
+  def test_a_bar_on_a_terminal(self):
+    file = io.StringIO()
+    console = rich.console.Console(file=file, force_terminal=True, width=80)
+    with progress.shown("evaluating", console) as report:
+      self.assertEqual(file.getvalue(), "")
+      report(3, 37)
+    self.assertIn("3/37", file.getvalue())
+
+  def test_a_line_now_and_then_elsewhere(self):
+    now = 0.0
+    with mock.patch("time.monotonic", side_effect=lambda: now):
+      report = progress.log_lines("evaluating")
+      with self.assertNoLogs("absl", "INFO"):
+        report(1, 37)
+      now = 31.0
+      with self.assertLogs("absl", "INFO") as logs:
+        report(2, 37)
+        report(3, 37)
+    self.assertLen(logs.output, 1)
+    self.assertIn("evaluating: 2 of 37 images", logs.output[0])
 
 
 def predictor_model(predictor, variables, x):

@@ -180,6 +180,16 @@ class PredictorTest(parameterized.TestCase):
       for column in columns:
         np.testing.assert_allclose(found[0, column], expected, atol=1e-5)
 
+  def test_strides_other_than_the_default_stand_beside_the_score(self):
+    slide = dict(mode="slide", crop_size=(96, 90))
+    for stride, expected in (
+        (None, "slide 96x90, scales 1"),
+        ((64, 60), "slide 96x90, scales 1"),
+        ((32, 60), "slide 96x90 every 32x60, scales 1"),
+    ):
+      settings = segmentation.Settings(**slide, stride=stride)
+      self.assertEqual(settings.describe(), expected)
+
   def test_probabilities_sum_to_one(self):
     images = make_images((9, 11))
     for fields in ({}, dict(scales=(0.5, 1.0, 1.25), flip=True)):
@@ -196,6 +206,15 @@ class PredictorTest(parameterized.TestCase):
       (dict(mode="slide"), "crop_size"),
       (dict(scales=()), "scales"),
       (dict(scales=(0.0,)), "scales"),
+      (dict(scales=(float("nan"),)), "scales.*nan"),
+      (dict(scales=(1.0, float("inf"))), "scales.*inf"),
+      (dict(scales=(1e6,)), "scales.*1000000"),
+      (dict(crop_size=(0, 4)), "crop_size"),
+      (dict(crop_size=(4, 4, 4)), "crop_size"),
+      (dict(mode="slide", crop_size=(9, 9), stride=(0, 4)), "stride"),
+      (dict(mode="slide", crop_size=(9, 9), stride=(9, 10)), "stride.*gaps"),
+      (dict(flip=1), "flip"),
+      (dict(max_canvases=0), "max_canvases"),
       (dict(short_side=0), "short_side"),
       (dict(batch_size_per_device=0), "batch_size_per_device"),
   )
