@@ -97,7 +97,6 @@ def train_and_evaluate(
     folder.write_config(run.config)
     _log_start(run, state, train_source, eval_source)
 
-
     reports = reports_lib.Reports(
         run,
         run.predictor(mesh),

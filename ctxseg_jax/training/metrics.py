@@ -1,7 +1,9 @@
 """The figures of a run by step: `metrics.jsonl` and TensorBoard's events."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import json
 import math
 import os
@@ -83,7 +85,8 @@ class Metrics:
 
   def close(self) -> None:
     for file in (self._events, self._file):
-      if file is not None:
+      # What cannot be written was an error before.
+      with contextlib.suppress(OSError, AttributeError):
         file.close()
     self._events = self._file = None
 
@@ -95,8 +98,9 @@ class Metrics:
     if self._file is None:
       return
     wall = {_WALL: round(self._clock() - self._started, 3)}
-    self._file.write(to_json({"step": int(step), **scalars, **wall}) + "\n")
-    self._file.flush()
+    with naming(self._path):
+      self._file.write(to_json({"step": int(step), **scalars, **wall}) + "\n")
+      self._file.flush()
     values = [
         summary_pb2.Summary.Value(tag=name, simple_value=value)
         for name, value in _jsonable(scalars).items()
@@ -110,8 +114,9 @@ class Metrics:
 
   def _add_event(self, step: int, **content: Any) -> None:
     event = event_pb2.Event(wall_time=time.time(), step=step, **content)
-    self._events.write_event(event)
-    self._events.flush()
+    with naming(self._folder / "tensorboard"):
+      self._events.write_event(event)
+      self._events.flush()
 
   def read(self) -> list[dict[str, Any]]:
     """Returns the objects of the file, without a torn last line.
@@ -127,14 +132,28 @@ class Metrics:
     for number, line in enumerate(lines, start=1):
       try:
         row = json.loads(line)
+        if any(isinstance(value, (str, dict)) for value in row.values()):
+          raise ValueError("not figures")
         rows.append({"step": int(row["step"])} | row)
-      except (ValueError, KeyError, TypeError, RecursionError) as e:
+      except (AttributeError, LookupError, TypeError, ValueError) as e:
         if number < len(lines) and line.strip():
           raise errors.UserError(
-              f"{self._path}: line {number} is not a JSON object with a step "
+              f"{self._path}: line {number} is not a JSON object of figures "
               f"({line[:40]!r}); remove the line or move the file away."
           ) from e
     return rows
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+  """Turns an `OSError` of the context into a `UserError` that names a path."""
+  try:
+    yield
+  except OSError as e:
+    raise errors.UserError(
+        f"{path}: cannot be written ({e.strerror}); free space or mend its"
+        " permissions, and run the same command again to go on"
+    ) from e
 
 
 def to_json(value: Any, **kwargs) -> str:

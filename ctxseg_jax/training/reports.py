@@ -159,17 +159,14 @@ class Reports:
       return
     step = max(self._reports)
     report = self._reports[step]
+    path = self._folder.path / "curves.png"
     curves.plot_curves(
         self._folder.metrics.read(),
         [self._reports[s] for s in sorted(self._reports)],
-        self._folder.path / "curves.png",
+        path,
         report["references"],
         score=self._task.score,
         title=self._task.score_title,
     )
     print(evaluate.describe(report))
-    print(
-        f"pictures: {self._folder.predictions}, curves:"
-        f" {self._folder.path / 'curves.png'}",
-        flush=True,
-    )
+    print(f"pictures: {self._folder.predictions}, curves: {path}", flush=True)

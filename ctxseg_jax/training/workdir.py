@@ -221,7 +221,8 @@ class Workdir:
       self, step: int | str, evaluation: Mapping[str, Any]
   ) -> pathlib.Path:
     """Writes `eval/<step>.json` and returns its path."""
-    self.evaluations.mkdir(exist_ok=True)
+    with metrics.naming(self.evaluations):
+      self.evaluations.mkdir(exist_ok=True)
     path = self.evaluations / f"{step}.json"
     files.write_atomically(path, metrics.to_json(evaluation) + "\n")
     return path

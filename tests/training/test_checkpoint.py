@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -23,9 +24,11 @@ import pytest
 
 from ctxseg_jax import errors
 from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training.checkpoint import arrays
 from ctxseg_jax.training.checkpoint import folders
 
 P = jax.sharding.PartitionSpec
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @flax.struct.dataclass
@@ -166,6 +169,46 @@ class CheckpointsTest(parameterized.TestCase):
     state, _, _ = checkpoint.load(self.directory)
     np.testing.assert_array_equal(state["x"], 0.0)
 
+  @parameterized.parameters(
+      "run[1]", "lr=[0.01]", "a*b?", "back\\slash", "ünï", "50%", "a b#c"
+  )
+  def test_folders_of_any_name_work(self, name):
+    directory = self.directory / name / "checkpoints"
+    write(directory, 1, 2)
+    with checkpoint.Checkpoints(directory) as checkpoints:
+      state, _, step = checkpoints.restore(make_state(0))
+    self.assertEqual(step, 2)
+    self.assertTrue(equal(state, make_state(2)))
+    checkpoint.save_best(self.directory / name / "best", state, {"step": 2})
+    state, _, _ = checkpoint.load(self.directory / name / "best")
+    self.assertTrue(equal(state["params"], make_state(2).params))
+    # TensorStore takes a backslash for a slash.
+    self.assertEqual(os.listdir(self.directory), [name])
+
+  @parameterized.parameters(
+      dict(side_effect=ValueError("not found")), dict(return_value={"x": "f"})
+  )
+  def test_what_cannot_be_read_back_is_not_saved(self, **listing):
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      checkpoints.save(1, make_state(1), {})
+      checkpoints.wait()
+      with mock.patch.object(arrays, "listing", **listing):
+        with self.assertRaisesRegex(errors.UserError, "step 2 could not be"):
+          checkpoints.save(2, make_state(2), {})
+          checkpoints.wait()
+    self.assertEqual(os.listdir(self.directory), ["1"])
+
+  def test_a_state_without_collections_keeps_their_names(self):
+    # A network without batch norm has no `model_state`.
+    state = make_state(1).replace(model_state={})
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      checkpoints.save(1, state, {})
+    loaded, _, _ = checkpoint.load(self.directory)
+    self.assertEqual(loaded["model_state"], {})
+    with checkpoint.Checkpoints(self.directory) as checkpoints:
+      target = make_state(0).replace(model_state={})
+      self.assertTrue(equal(checkpoints.restore(target)[0], state))
+
   @parameterized.parameters((8, 1), (1, 8), (2, 4))
   def test_restores_on_another_number_of_devices(self, before, after):
     if jax.device_count() < 8:
@@ -282,6 +325,73 @@ class DamageTest(parameterized.TestCase):
       checkpoints.save(2, make_state(2), {})
       self.assertEqual(checkpoints.wait(), [2])
       self.assertEqual(checkpoints.steps(), [1, 2])
+
+  def test_a_copy_without_manifests_is_refused_and_kept(self):
+    def change(step_dir):
+      for path in step_dir.parent.glob("*/manifest.json"):
+        path.unlink()
+
+    with self.assertRaisesRegex(errors.UserError, "2/manifest.json.*1/mani"):
+      self.restore("two", change, "")
+    self.assertEqual(self.names(), ["1", "2"])
+
+  @parameterized.parameters(
+      ({"2": "3"}, "3 holds step 2: it was renamed"),
+      ({"1": "tmp", "2": "1", "tmp": "2"}, "2 holds step 1: it was renamed"),
+  )
+  def test_renamed_steps_are_not_taken_for_what_they_are_not(
+      self, renames, message
+  ):
+    source = "one" if len(renames) == 1 else "two"
+
+    def change(step_dir):
+      for old, new in renames.items():
+        (step_dir.parent / old).rename(step_dir.parent / new)
+
+    with self.assertRaisesRegex(errors.UserError, message):
+      self.restore(source, change, "")
+    with self.assertRaisesRegex(errors.UserError, message):
+      checkpoint.load(self.root / "copy")
+
+  @parameterized.parameters(
+      {"files": []},
+      {"files": {"state/_METADATA": 5}},
+      {"files": {"../../1": {"size": 1, "sha256": ""}}},
+      {"files": {"/dev/zero": {"size": 0, "sha256": ""}}},
+      {"arrays": {}},
+      {"arrays": {"params/x": "float32[1000000000,1000000000]"}},
+      {"step": "2x"},
+      {"format": None},
+  )
+  def test_a_forged_manifest_is_damage(self, **forged):
+    def change(path):
+      manifest = json.loads(path.read_text()) | forged
+      del manifest["sha256"]
+      manifest["sha256"] = folders._checksum(manifest)
+      path.write_text(json.dumps(manifest))
+
+    _, _, step = self.restore("two", change, folders.MANIFEST)
+    self.assertEqual(step, 1)
+
+  def test_a_manifest_that_nests_deeply_is_damage(self):
+    def change(path):
+      path.write_text("[" * 100_000)
+
+    self.assertEqual(self.restore("two", change, folders.MANIFEST)[2], 1)
+
+  def test_folders_that_no_save_made_are_kept(self):
+    copy = self.root / "copy"
+    shutil.copytree(self.root / "two", copy)
+    for name in ("0", "00", "notes", "1.old"):
+      (copy / name).mkdir()
+      (copy / name / "a.txt").write_text("mine")
+    with checkpoint.Checkpoints(copy, max_to_keep=1) as checkpoints:
+      checkpoints.restore(make_state(0))
+      checkpoints.save(3, make_state(3), {})
+    self.assertEqual(self.names(), ["0", "00", "1.old", "3", "notes"])
+
+  def names(self):
+    return sorted(path.name for path in (self.root / "copy").iterdir())
 
   def test_warning_names_the_file_and_the_step_used(self):
     with self.assertLogs(level="WARNING") as logs:
@@ -496,6 +606,21 @@ class DiskFullTest(absltest.TestCase):
         self.assertNotIn("\n", message)
         names = [path.name for path in self.directory.iterdir()]
         self.assertEqual(names, ["1"])
+
+  def test_nothing_but_our_line_is_logged(self):
+    code = textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = {[str(p) for p in (ROOT, ROOT / "tests/training")]}
+        import test_checkpoint
+        test = test_checkpoint.DiskFullTest("fail_to_save")
+        test.setUp()
+        print(test.fail_to_save("wait"))
+    """)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    self.assertIn("step 2 could not be written", result.stdout)
+    self.assertEqual(result.stderr, "")
 
   def test_training_goes_on_after_space_is_freed(self):
     self.fail_to_save("wait")

@@ -1,10 +1,14 @@
 """Tests for ctxseg_jax.training.metrics."""
 
+import contextlib
 import json
 import pathlib
+import resource
+import signal
 import tempfile
 
 from absl.testing import absltest
+from absl.testing import parameterized
 import jax.numpy as jnp
 import numpy as np
 from tensorboardX.proto import event_pb2
@@ -23,7 +27,7 @@ class Clock:
     return self.now
 
 
-class MetricsTest(absltest.TestCase):
+class MetricsTest(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
@@ -99,8 +103,9 @@ class MetricsTest(absltest.TestCase):
     self.metrics = self.start(100)
     self.assertEqual(self.rows(), [{"step": 10}])
 
-  def test_a_broken_line_before_the_last_is_an_error(self):
-    self.file.write_text('{"step": 1}\nhello\n{"step": 2}\n')
+  @parameterized.parameters("hello", "[1]", '{"a": 1}', '{"step": 2, "b": "c"}')
+  def test_a_broken_line_before_the_last_is_an_error(self, line):
+    self.file.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
     with self.assertRaisesRegex(errors.UserError, "metrics.jsonl: line 2"):
       self.metrics = self.start(2)
 
@@ -128,6 +133,17 @@ class MetricsTest(absltest.TestCase):
     resumed.write(20, {})
     self.assertEqual([r["wall_seconds"] for r in resumed.read()], [7.0, 9.0])
 
+  @parameterized.parameters(("write", "metrics.jsonl"), ("_add_event", "board"))
+  def test_a_full_disk_is_one_line_that_names_the_file(self, method, name):
+    with limited_to(len(self.file.read_bytes())):
+      with self.assertRaisesRegex(errors.UserError, f"{name}.*too large"):
+        for step in range(10_000):
+          if method == "write":
+            self.metrics.write(step, {})
+          else:
+            self.metrics._add_event(step)
+      self.metrics.close()  # With what could not be written in its buffer.
+
   def test_tensorboard_gets_the_same_figures(self):
     self.metrics.write(10, {"loss/total": 0.5, "eta_seconds": float("nan")})
     self.metrics.write_evaluation(10, {"miou": 0.25})
@@ -147,6 +163,19 @@ class MetricsTest(absltest.TestCase):
     )
     starts = [e.step for e in events if e.HasField("session_log")]
     self.assertEqual(starts, [1, 11])  # From there on, the later one counts.
+
+
+@contextlib.contextmanager
+def limited_to(size):
+  """Lets no file grow beyond a size: much as a full disk does."""
+  old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, old)
 
 
 def read_events(path):

@@ -3,6 +3,7 @@
 import io
 import math
 
+from absl import logging
 from absl.testing import absltest
 from absl.testing import parameterized
 import rich.console
@@ -101,6 +102,16 @@ class ProgressTest(parameterized.TestCase):
     self.assertIn("120/600", text)
     for part in ("0.4321", "0.0261", "85.3", "3%", "0:48"):
       self.assertIn(part, text)
+
+  def test_on_a_terminal_lines_are_logged_but_not_shown(self):
+    console = rich.console.Console(file=io.StringIO(), force_terminal=True)
+    shows = logging.get_absl_handler().filter
+    with self.assertLogs(level="INFO") as logs:
+      with progress.Progress(600, 0, console) as shown:
+        shown.update(120, SCALARS)
+        self.assertIn("step 120/600", logs.output[-1])
+        self.assertFalse(shows(logs.records[-1]))
+    self.assertTrue(shows(logs.records[-1]))
 
   def test_says_once_that_it_is_input_bound(self):
     console = rich.console.Console(file=io.StringIO())

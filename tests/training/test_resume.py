@@ -226,6 +226,15 @@ class WorkdirTest(ResumeCase):
     self.assertIn("seed 0 -> 3", refused.errors[0])
     self.assertIn("--allow_config_change", refused.errors[0])
     self.assertEqual((self.workdir / "config.json").read_bytes(), before)
+    # Of another model it cannot go on, and so the config stays.
+    refused = tiny.train(
+        self.workdir,
+        "--config.model.head.num_codewords=5",
+        "--allow_config_change",
+    )
+    self.assertEqual(refused.code, 2, refused.stderr)
+    self.assertIn("of another model", refused.errors[0])
+    self.assertEqual((self.workdir / "config.json").read_bytes(), before)
     allowed = self.finish(flags[0], "--allow_config_change")
     self.assertIn("seed 0 -> 3", allowed.stderr)
     self.assertIn("Resuming at step 8.", allowed.stderr)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 
+from absl import logging as absl_logging
 from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
@@ -110,6 +111,70 @@ class LockTest(WorkdirCase):
       workdir.Workdir(path).__enter__()
 
 
+class MarkTest(WorkdirCase):
+  """A run writes into an empty folder, or one that a run has made."""
+
+  def contents(self):
+    return {
+        str(path.relative_to(self.path)): path.read_bytes()
+        for path in self.path.rglob("*")
+        if path.is_file()
+    }
+
+  @parameterized.parameters(
+      "checkpoints/1000/weights.bin", "best/7/a", "config.json", ".hidden"
+  )
+  def test_a_folder_of_another_program_is_left_alone(self, name):
+    (self.path / name).parent.mkdir(parents=True)
+    (self.path / name).write_text("{}")
+    before = self.contents()
+    with self.assertRaisesRegex(
+        errors.UserError, rf"not a work dir.*{name.split('/')[0]}.*--workdir"
+    ):
+      workdir.Workdir(self.path).__enter__()
+    self.assertEqual(self.contents(), before)
+
+  def test_an_empty_folder_and_a_run_of_ours_are_fine(self):
+    self.path.mkdir(parents=True)
+    for _ in range(2):
+      with workdir.Workdir(self.path):
+        (self.path / "notes.txt").write_text("mine")
+
+  @parameterized.parameters("gs://bucket/run", "s3://a/b", "file:///tmp/run")
+  def test_a_url_is_refused_by_name(self, url):
+    with self.assertRaisesRegex(errors.UserError, f"--workdir: {url}.*Mount"):
+      workdir.Workdir(url)
+
+  def test_home_is_expanded(self):
+    self.assertEqual(workdir.Workdir("~/run").path, pathlib.Path.home() / "run")
+
+  @parameterized.parameters("eval", "predictions", "tensorboard", "best")
+  def test_a_file_for_a_folder_is_found_at_the_start(self, name):
+    with workdir.Workdir(self.path):
+      (self.path / name).write_text("")
+    with self.assertRaisesRegex(errors.UserError, f"{name}: expected a folder"):
+      workdir.Workdir(self.path).__enter__()
+
+  @parameterized.parameters(
+      "log.txt", "metrics.jsonl", "curves.png", "config.json"
+  )
+  def test_a_folder_or_pipe_for_a_file_is_found_at_the_start(self, name):
+    for make, remove in ((os.mkdir, os.rmdir), (os.mkfifo, os.unlink)):
+      with workdir.Workdir(self.path):
+        make(self.path / name)
+      with self.assertRaisesRegex(errors.UserError, f"{name}: expected a reg"):
+        workdir.Workdir(self.path).__enter__()
+      remove(self.path / name)
+
+  @parameterized.parameters("best/600", "eval/600.json")
+  def test_results_without_checkpoints_are_not_replaced(self, name):
+    with workdir.Workdir(self.path) as work:
+      work.check_fresh()
+      (self.path / name).mkdir(parents=True)
+      with self.assertRaisesRegex(errors.UserError, f"{name}.*copy them back"):
+        work.check_fresh()
+
+
 class ConfigTest(WorkdirCase):
 
   def write(self, config, **kwargs):
@@ -199,6 +264,18 @@ class EvaluationsTest(WorkdirCase):
 
 
 class LogFileTest(WorkdirCase):
+
+  def test_a_second_run_of_a_process_writes_into_its_own_alone(self):
+    for name in ("a", "b"):
+      with workdir.Workdir(self.path / name) as work:
+        work.start_log()
+        absl_logging.warning("run %s", name)
+    absl_logging.warning("no run")
+    for name in ("a", "b"):
+      lines = (self.path / name / "log.txt").read_text().splitlines()
+      self.assertEqual(
+          [line.split("Z ")[1] for line in lines], [f"WARNING run {name}"]
+      )
 
   def test_times_are_utc(self):
     self.path.mkdir(parents=True)

@@ -232,6 +232,8 @@ class Checkpoints:
 
   def _fail(self, step: int, error: Exception) -> None:
     self._failed = True
+    # It reports Orbax's other errors when they are collected: any time later.
+    std_logging.getLogger("asyncio").disabled = True
     if jax.process_index() == 0:
       folders.abandon(self._directory, step)
     kept = self.steps()
@@ -350,10 +352,7 @@ def _quiet_orbax():
 
   logger = logging.get_absl_logger()
   logger.addFilter(is_wanted)
-  asyncio = std_logging.getLogger("asyncio")
-  disabled, asyncio.disabled = asyncio.disabled, True
   try:
     yield
   finally:
     logger.removeFilter(is_wanted)
-    asyncio.disabled = disabled
