@@ -284,12 +284,7 @@ def apply_variants(
       )
   for name in sorted(dict.fromkeys(given), key=lambda name: name == "smoke"):
     variants[name](config)
-  config.loss = _by_output(config.loss.to_dict())
   return config
-
-
-def _by_output(terms):
-  return {term.pop("output", name): term for name, term in terms.items()}
 
 
 def resnet101(config: config_dict.ConfigDict) -> None:
@@ -317,8 +312,11 @@ def photographs_smoke(config: config_dict.ConfigDict) -> None:
   config.model.dtype = "float32"
   backbone, head = config.model.backbone, config.model.head
   if backbone.name == "resnet":
-    # The least with the blocks that a multi-grid or strided 1x1s need.
-    backbone.depth = 50 if backbone.get("stride_in_1x1") else 34
+    # The least with three blocks for a multi-grid, with 1x1s for a stride.
+    is_multi_grid = "multi_grid" in backbone.get("dilation", "")
+    backbone.depth = 34 if is_multi_grid else 18
+    if backbone.get("stride_in_1x1"):
+      backbone.depth = 50
   elif backbone.name == "efficientnet":
     backbone.variant = "b0"
   elif backbone.name == "vgg16":

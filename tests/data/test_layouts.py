@@ -88,7 +88,7 @@ class LayoutsTest(parameterized.TestCase):
     config.data.crop_size = (16, 16)
     config.model.backbone.channels = 8
     config.model.head = dict(name="fcn", channels=8, dropout_rate=0.0)
-    del config.loss.se_logits
+    del config.loss.se
     config.data.name = name
     config.data.data_dir = str(root / "data")
     if name == "custom":

@@ -204,8 +204,8 @@ class LossTermsTest(parameterized.TestCase):
       run(terms, switches=dict(lat=2))
 
   @parameterized.parameters(
-      ("loss.logits.start_step", lambda c: c["loss"]["logits"], "start_step"),
-      ("loss.logits.weight", lambda c: c["loss"]["logits"], "weight"),
+      ("loss.ce.start_step", lambda c: c["loss"]["ce"], "start_step"),
+      ("loss.ce.weight", lambda c: c["loss"]["ce"], "weight"),
       ("switches.late", lambda c: c.setdefault("switches", {}), "late"),
   )
   def test_steps_and_weights_are_numbers(self, name, section, key):
