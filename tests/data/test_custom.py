@@ -514,6 +514,17 @@ class TrainTest(FolderCase):
         np.array(Image.open(self.folder / "out/photo.png")).shape, (48, 60)
     )
 
+  def test_a_relative_root_is_found_from_anywhere(self):
+    write_blocks(self.root)
+    config = self.config().to_dict()
+    config["data"]["root"] = os.path.relpath(self.root)
+    self.addCleanup(os.chdir, os.getcwd())
+    parsed = experiment.parse(config)
+    os.chdir(self.folder)
+    self.assertEqual(parsed.config["data"]["root"], str(self.root))
+    again = experiment.parse(parsed.config)
+    self.assertLen(again.spec.find(None, any_size=False)["train"], 12)
+
   def test_the_root_is_asked_for(self):
     config = self.config()
     config.data.root = ""
