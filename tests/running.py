@@ -19,7 +19,7 @@ def run(module, *arguments):
         rest = flags.FLAGS([module.__name__, *map(str, arguments)])
         module.main(rest)
         code = 0
-      except (errors.UserError, flags.Error) as error:
+      except (errors.UserError, flags.Error, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=err)
         code = getattr(error, "exit_code", 2)
   finally:

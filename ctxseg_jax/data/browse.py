@@ -9,100 +9,80 @@ With a config these are its first training batches, to the pixel. With a dataset
 alone they are scaled, mirrored and cropped as most recipes do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import itertools
 import pathlib
-from typing import Any
 
 from absl import flags
+import numpy as np
 
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax import files
 from ctxseg_jax.data import custom
+from ctxseg_jax.data import datasets
 from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import pictures
 
 _PER_PAGE = 12
-# Of the usual recipes.
-_DEFAULTS = {
-    "crop_size": (480, 480),
-    "scale_range": (0.5, 2.0),
-    "flip": True,
-    "train_split": "train",
-}
+
+Sample = tuple[str, np.ndarray, np.ndarray]
 
 
-def browse(
-    section: Mapping[str, Any],
-    output: pathlib.Path,
+def samples(
+    spec: spec_lib.DatasetSpec,
+    source: records.Source,
+    augmentation: transforms.Augmentation,
     *,
-    num_images: int,
     batch_size: int,
     seed: int,
-) -> list[pathlib.Path]:
-  """Writes pages of augmented samples.
+) -> Iterator[Sample]:
+  """Yields the examples of training batches, endlessly.
 
   Args:
-    section: The section `data` of a config.
-    output: Folder to write to; made if it is not there.
-    num_images: Samples in all.
+    spec: The dataset.
+    source: Its training split.
+    augmentation: Of the training.
     batch_size: Of the training, on which the order depends.
     seed: Of the training.
 
-  Returns:
-    The pages.
+  Yields:
+    Name, image uint8 [H, W, 3] and label uint8 [H, W].
 
   Raises:
-    UserError: The data cannot be read, or the folder not be written.
+    UserError: The data cannot be read.
   """
-  section, spec = experiment.complete_data(section)
-  if spec.task != "segmentation":
-    raise errors.UserError(
-        f"config: data.name: {spec.name} has one class per image; expected a "
-        "dataset of label maps. Choose another."
-    )
-  augmentation = experiment.build_augmentation(section, spec)
-  source = pipeline.open_source(
-      spec, section["train_split"], section["data_dir"]
-  )
-  samples = []
   with contextlib.closing(
       pipeline.train_batches(
           source, augmentation, batch_size=batch_size, seed=seed
       )
   ) as batches:
-    while len(samples) < num_images:
-      batch = next(batches)
+    for batch in batches:
       for index, image, label in zip(
           batch["index"], batch["image"], batch["label"], strict=True
       ):
         name = source.record(int(index))["name"].decode()
         spec.check_label(label, name)
-        samples.append((name, image, label))
-  return _write(samples[:num_images], spec, output)
+        yield name, image, label
 
 
-def _write(
-    samples: Sequence[tuple[str, Any, Any]],
-    spec: spec_lib.DatasetSpec,
-    output: pathlib.Path,
+def write_pages(
+    shown: Sequence[Sample], spec: spec_lib.DatasetSpec, output: pathlib.Path
 ) -> list[pathlib.Path]:
+  """Writes samples to pages in a folder, made if needed; returns the pages."""
   pages = []
-  for start in range(0, len(samples), _PER_PAGE):
+  for start in range(0, len(shown), _PER_PAGE):
     pages.append(output / f"page_{start // _PER_PAGE + 1:03}.png")
     picture = pictures.grid(
-        samples[start : start + _PER_PAGE], spec.class_names, spec.palette
+        shown[start : start + _PER_PAGE], spec.class_names, spec.palette
     )
-    try:
-      pictures.save_png(pages[-1], picture)
-    except OSError as error:
-      raise errors.UserError(
-          f"{pages[-1]}: cannot be written ({error.strerror}); expected a "
-          "writable folder. Choose another --output."
-      ) from error
+    pictures.save_png(pages[-1], picture)
   return pages
 
 
@@ -114,31 +94,45 @@ def main(argv: Sequence[str]) -> None:
     raise errors.UserError(
         "expected --config or --dataset, and not both. Pass one of them."
     )
-  if values.config is not None:
-    config = values.config.to_dict()
-    section = config["data"]
-    batch_size, seed = config["batch_size"], config["seed"]
-  else:
-    section = {"name": values.dataset, "data_dir": "data", **_DEFAULTS}
-    batch_size, seed = _PER_PAGE, 0
-    if values.source is not None:
-      section["root"] = values.source
-  if values.source is not None and section["name"] != custom.NAME:
+  if values.source is not None and values.dataset != custom.NAME:
     raise errors.UserError(
         "--source: goes with --dataset=custom; expected a dataset that was "
         "prepared. Leave it out."
     )
-  if values.data_dir is not None:
-    section["data_dir"] = values.data_dir
-  if values.split is not None:
-    section["train_split"] = values.split
-  pages = browse(
-      section,
-      pathlib.Path(values.output),
-      num_images=values.num_images,
+  if values.config is not None:
+    run = experiment.parse(values.config)
+    spec, augmentation = run.spec, run.augmentation
+    data_dir, split = run.data.data_dir, run.data.train_split
+    batch_size, seed = run.batch_size, run.seed
+  else:
+    spec = datasets.open_spec(values.dataset, values.source or "")
+    augmentation = transforms.Augmentation(  # Of the usual recipes.
+        crop_size=(480, 480),
+        scale_range=(0.5, 2.0),
+        flip=True,
+        pad_color=spec.mean,
+        ignore_label=spec.ignore_label,
+    )
+    data_dir, split = "data", "train"
+    batch_size, seed = _PER_PAGE, 0
+  if spec.task != "segmentation":
+    raise errors.UserError(
+        f"{spec.name}: has one class per image; expected a dataset of label "
+        "maps. Choose another."
+    )
+  source = records.open_source(
+      spec, values.split or split, values.data_dir or data_dir
+  )
+  shown = samples(
+      spec,
+      source,
+      augmentation,
       batch_size=batch_size,
       seed=seed if values.seed is None else values.seed,
   )
+  with contextlib.closing(shown):
+    shown = list(itertools.islice(shown, values.num_images))
+  pages = write_pages(shown, spec, files.local_path(values.output, "--output"))
   print(f"{values.num_images} samples on {len(pages)} pages: {pages[0].parent}")
 
 

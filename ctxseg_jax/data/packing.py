@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax.data import builder
 from ctxseg_jax.data import spec as spec_lib
 
@@ -26,7 +27,11 @@ def dataset_dir(
     spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
 ) -> pathlib.Path:
   """Returns the folder of the prepared dataset, whether or not it exists."""
-  return _local(data_dir) / spec.name / str(builder.Builder.VERSION)
+  return (
+      files.local_path(data_dir, "data_dir")
+      / spec.name
+      / str(builder.Builder.VERSION)
+  )
 
 
 def is_prepared(
@@ -104,7 +109,7 @@ def prepare(
         f"{spec.layouts}. Run: {prepare_command(spec, str(data_dir))}"
     )
   items = find(spec, source, any_size=any_size)
-  data_dir = _local(data_dir)
+  data_dir = files.local_path(data_dir, "data_dir")
   try:
     with _lock(spec, data_dir):
       # Another process may have written it while this one waited.
@@ -213,15 +218,6 @@ def _check_sizes(
 
 def _counts(counts: Mapping[str, int]) -> str:
   return ", ".join(f"{n} {split}" for split, n in counts.items())
-
-
-def _local(data_dir: str | os.PathLike) -> pathlib.Path:
-  if "://" in str(data_dir):
-    raise errors.UserError(
-        f"{data_dir}: not a local folder; expected one, such as ./data. Copy "
-        "the prepared dataset to it."
-    )
-  return pathlib.Path(os.path.expanduser(data_dir))
 
 
 @contextlib.contextmanager

@@ -1,25 +1,63 @@
 """Tests for ctxseg_jax.data.browse."""
 
+import contextlib
+import dataclasses
+import itertools
 import pathlib
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import miniatures
 import numpy as np
 from PIL import Image
+import running
+import test_configs
 
 from configs import custom as custom_config
-from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.data import browse
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import records
+from ctxseg_jax.data import transforms
+from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import pictures
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _sided_configs():
+  """Yields the configs whose data has `short_side` or `long_side`."""
+  for path in test_configs.PATHS:
+    seen = []
+    for variant in test_configs.networks(test_configs.load(path)):
+      config = test_configs.load(path).get_config(variant).to_dict()
+      sides = [config["data"].get(k) for k in ("short_side", "long_side")]
+      if any(sides) and sides not in seen:
+        seen.append(sides)
+        yield f"{path}:{variant}".rstrip(":"), config
+
+
+class _Photos:
+  """Examples of several sizes, as records are."""
+
+  def __len__(self):
+    return 5
+
+  def __getitem__(self, index):
+    rng = np.random.default_rng(index)
+    size = (60 + 10 * index, 90)
+    return {
+        "image": rng.integers(0, 256, (*size, 3), np.uint8),
+        "label": rng.integers(0, 2, size, np.uint8),
+        "name": str(index),
+    }
+
+  def record(self, index):
+    return {"name": str(index).encode()}
 
 
 class BrowseTest(parameterized.TestCase):
@@ -30,32 +68,79 @@ class BrowseTest(parameterized.TestCase):
     self.folder = pathlib.Path(folder)
     self.root = self.folder / "own"
     self.output = self.folder / "new" / "pages"
-    miniatures.write_custom(self.root)
 
-  def section(self, **changes):
-    config = custom_config.get_config("smoke").to_dict()
-    own = {"root": str(self.root), "data_dir": str(self.folder / "data")}
-    return config["data"] | own | changes
+  def browse(self, *flags):
+    return running.run(browse, f"--output={self.output}", *flags)
 
-  def browse(self, section, num_images=4):
-    return browse.browse(
-        section, self.output, num_images=num_images, batch_size=8, seed=3
+  def shown(self, *flags):
+    """Returns what the command would write, with photos for any dataset."""
+    with (
+        mock.patch.object(records, "open_source", return_value=_Photos()) as o,
+        mock.patch.object(
+            browse, "write_pages", return_value=[self.output / "a.png"]
+        ) as write,
+    ):
+      code, _, err = self.browse("--num_images=3", *flags)
+    self.assertEqual(code, 0, err)
+    shown, spec, _ = write.call_args.args
+    self.assertIs(o.call_args.args[0], spec)
+    return shown, spec, o.call_args.args[1:]
+
+  def assert_shown(self, shown, augmentation, **options):
+    """Holds samples against the examples of training batches."""
+    with _batches(_Photos(), augmentation, **options) as batches:
+      expected = itertools.islice(_examples(batches), len(shown))
+      for (_, *arrays), others in zip(shown, expected, strict=True):
+        for array, other in zip(arrays, others, strict=True):
+          np.testing.assert_array_equal(array, other)
+
+  @parameterized.parameters(*_sided_configs())
+  def test_pixels_are_those_of_training(self, name, config):
+    shown, spec, _ = self.shown(f"--config={ROOT / name}")
+    # Field by field from the file, not by what the command calls itself.
+    data = config["data"]
+    fields = {f.name for f in dataclasses.fields(transforms.Augmentation)}
+    augmentation = transforms.Augmentation(
+        **{key: value for key, value in data.items() if key in fields},
+        pad_color=data["mean"],
+        ignore_label=spec.ignore_label,
     )
+    options = {key: config[key] for key in ("batch_size", "seed")}
+    self.assert_shown(shown, augmentation, **options)
+
+  def test_a_dataset_without_a_config(self):
+    shown, spec, opened = self.shown("--dataset=camvid", "--seed=3")
+    self.assertIs(spec, DATASETS["camvid"])
+    self.assertEqual(opened, ("train", "data"))
+    augmentation = transforms.Augmentation(
+        crop_size=(480, 480),
+        scale_range=(0.5, 2.0),
+        flip=True,
+        pad_color=spec.mean,
+        ignore_label=255,
+    )
+    self.assert_shown(shown, augmentation, batch_size=12, seed=3)
+    _, _, opened = self.shown("--dataset=camvid", "--split=val", "--data_dir=x")
+    self.assertEqual(opened, ("val", "x"))
 
   def test_pages_hold_the_batches_of_training(self):
-    section = self.section()
-    pages = self.browse(section, num_images=13)
+    miniatures.write_custom(self.root)
+    config = custom_config.get_config("smoke")
+    config.data.root = str(self.root)
+    config.data.data_dir = str(self.folder / "data")
+    run = experiment.parse(config)
+    source = records.open_source(run.spec, "train", run.data.data_dir)
+    options = dict(batch_size=8, seed=3)
+    shown = list(
+        itertools.islice(
+            browse.samples(run.spec, source, run.augmentation, **options), 13
+        )
+    )
+    pages = browse.write_pages(shown, run.spec, self.output)
     self.assertEqual([p.name for p in pages], ["page_001.png", "page_002.png"])
     self.assertEqual(sorted(self.output.iterdir()), pages)
-
-    config = custom_config.get_config("smoke").to_dict() | {"data": section}
-    run = experiment.parse(config)
-    source = records.open_source(run.spec, "train", section["data_dir"])
-    batches = pipeline.train_batches(
-        source, run.augmentation, batch_size=8, seed=3
-    )
-    images = np.concatenate([next(batches)["image"] for _ in range(2)])
-    batches.close()
+    with _batches(source, run.augmentation, **options) as batches:
+      images = [i for i, _ in itertools.islice(_examples(batches), 12)]
     page = np.array(Image.open(pages[0]))
     # Samples are 48x48, four times enlarged, below their titles.
     factor = 384 // (2 * 48)
@@ -91,38 +176,54 @@ class BrowseTest(parameterized.TestCase):
     self.assertLess(max(picture.shape), 2500)
     self.assertGreater(picture.shape[1], 100)
 
-  def test_a_published_dataset(self):
-    with self.assertRaisesRegex(errors.UserError, "one class per image"):
-      self.browse(self.section(name="cifar10_stand_in"))
+  @parameterized.parameters(
+      (("--dataset=camvid", "--source=x"), "--source: goes with"),
+      ((), "expected --config or --dataset"),
+      (("--dataset=cifar10_stand_in",), "one class per image"),
+      (("--dataset=cmavid",), "did you mean 'camvid'"),
+  )
+  def test_flags_that_do_not_fit(self, flags, words):
+    code, _, err = self.browse(*flags)
+    self.assertEqual(code, 2)
+    self.assertStartsWith(err, "error: ")
+    self.assertIn(words, err)
 
-  def test_faults_are_told(self):
-    with self.assertRaisesRegex(errors.UserError, "no split 'vla'"):
-      self.browse(self.section(train_split="vla"))
+  def test_places_that_do_not_fit(self):
+    miniatures.write_custom(self.root)
+    flags = ("--dataset=custom", f"--source={self.root}")
+    flags += (f"--data_dir={self.folder / 'data'}",)
+    _, _, err = self.browse(*flags, "--split=vla")
+    self.assertIn("no split 'vla'", err)
     self.output.parent.write_text("")
-    with self.assertRaisesRegex(errors.UserError, "cannot be written"):
-      self.browse(self.section())
+    _, _, err = self.browse(*flags)
+    self.assertIn(str(self.output.parent), err)
 
   def test_the_command(self):
-    for flags, code, words in (
-        (("--dataset=camvid", "--source=x"), 2, "--source: goes with"),
-        (
-            ("--dataset=custom", f"--source={self.root}"),
-            0,
-            "12 samples on 1 pages",
-        ),
-    ):
-      done = subprocess.run(
-          [sys.executable, "-m", "ctxseg_jax.data.browse", *flags]
-          + [f"--output={self.output}", f"--data_dir={self.folder / 'data'}"],
-          cwd=ROOT,
-          capture_output=True,
-          text=True,
-          timeout=120,
-      )
-      self.assertEqual(done.returncode, code, done.stderr)
-      self.assertIn(words, done.stdout if code == 0 else done.stderr)
-      self.assertNotIn("Traceback", done.stderr)
+    miniatures.write_custom(self.root)
+    done = subprocess.run(
+        [sys.executable, "-m", "ctxseg_jax.data.browse", "--dataset=custom"]
+        + [f"--source={self.root}", f"--output={self.output}"]
+        + [f"--data_dir={self.folder / 'data'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    self.assertEqual(done.returncode, 0, done.stderr)
+    self.assertIn("12 samples on 1 pages", done.stdout)
+    self.assertNotIn("Traceback", done.stderr)
     self.assertLen(list(self.output.glob("page_*.png")), 1)
+
+
+def _batches(source, augmentation, **options):
+  return contextlib.closing(
+      pipeline.train_batches(source, augmentation, **options)
+  )
+
+
+def _examples(batches):
+  for batch in batches:
+    yield from zip(batch["image"], batch["label"], strict=True)
 
 
 def _starts(page, tile):
