@@ -17,12 +17,7 @@ import grain
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.data import records
 from ctxseg_jax.data import workers
-
-# Until their callers ask `records`.
-open_source = records.open_source
-Source = records.Source
 
 # Returns {"image": uint8 [h, w, 3], "label": uint8 [h, w] or []} of fixed size.
 Augment = Callable[

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import records
 from ctxseg_jax.pretrained import initial
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import preemption
@@ -51,7 +52,7 @@ def train_and_evaluate(
   tx, schedule = run.optimizer.make(run.total_steps)
   train_step = run.train_step(tx, mesh)
   train_source, eval_source = (
-      pipeline.open_source(run.spec, split, run.data.data_dir)
+      records.open_source(run.spec, split, run.data.data_dir)
       for split in (run.data.train_split, run.data.eval_split)
   )
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax.data import pipeline
+from ctxseg_jax.data import records
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import curves
 from ctxseg_jax.evaluation import evaluate
@@ -33,7 +33,7 @@ class Reports:
       self,
       run: run_lib.Run,
       predictor: batching.Predictor,
-      source: pipeline.Source,
+      source: records.Source,
       folder: workdir.Workdir,
       checkpoints: checkpoint.Checkpoints,
       stop: preemption.StopRequest,

@@ -213,7 +213,9 @@ class RecordsTest(parameterized.TestCase):
     self.assertLen(self.open(), 12)
 
   def test_places(self):
-    with self.assertRaisesRegex(errors.UserError, "^data_dir: gs://a: gs:// is not"):
+    with self.assertRaisesRegex(
+        errors.UserError, "^data_dir: gs://a: gs:// is not"
+    ):
       records.open_source(SPEC, "val", "gs://a")
     short = "~/" + self.data_dir.name
     self.assertLen(records.open_source(SPEC, "val", short), 3)
