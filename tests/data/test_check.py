@@ -6,11 +6,9 @@ import os
 import pathlib
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
-import zlib
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -74,25 +72,6 @@ def _as_png(root, keep):
   _image(root).with_suffix(".png").write_bytes(data[: len(data) + keep])
 
 
-def _bomb(root):
-  def chunk(kind, data):
-    return (
-        struct.pack(">I", len(data))
-        + kind
-        + data
-        + struct.pack(">I", zlib.crc32(kind + data))
-    )
-
-  _image(root).unlink()
-  header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
-  _image(root).with_suffix(".png").write_bytes(
-      b"\x89PNG\r\n\x1a\n"
-      + chunk(b"IHDR", header)
-      + chunk(b"IDAT", zlib.compress(b""))
-      + chunk(b"IEND", b"")
-  )
-
-
 def _blur(root):
   for path in _labels(root):
     image = Image.open(path).resize((90, 75), Image.Resampling.BICUBIC)
@@ -132,65 +111,21 @@ def _copy_image(root):
   shutil.copy(_label(root), _label(root, "val", 7))
 
 
-# The fault, and the start of the line that tells it.
+# The fault, and the start of its line. Faults of single files that no reader
+# takes are in `test_malformed`.
 FAULTS = {
     "size": (
         lambda r: _save(np.zeros((50, 61), np.uint8), _label(r)),
         r"labels/train/train3.png: label of 50x61 for .*3.jpg of 50x60 ",
-    ),
-    "transposed": (
-        lambda r: _save(np.zeros((60, 50), np.uint8), _label(r)),
-        r"labels/train/train3.png: label of 60x50 for .*3.jpg of 50x60 ",
     ),
     "value": (
         lambda r: _set(r, 7),
         r"train3.png: label value 7 \(6 pixels\); expected 0-2 for the classes "
         r"and 255 for pixels without one. Write the labels anew",
     ),
-    "truncated_jpeg": (
-        lambda r: _truncate(_image(r)),
-        r"images/train/train3.jpg: cannot be decoded \(",
-    ),
-    "jpeg_without_its_end": (
-        lambda r: _truncate(_image(r), 0.99),
-        r"images/train/train3.jpg: cannot be decoded \(",
-    ),
-    "truncated_png": (
-        lambda r: _as_png(r, -2000),
-        r"images/train/train3.png: cannot be decoded \(",
-    ),
-    "truncated_label": (
-        lambda r: _truncate(_label(r)),
-        r"labels/train/train3.png: cannot be decoded \(",
-    ),
-    "empty_image": (
-        lambda r: _image(r).write_bytes(b""),
-        r"train3.jpg: cannot be decoded \(not such a file\)",
-    ),
-    "html_image": (
-        lambda r: _image(r).write_text("<html>quota exceeded</html>"),
-        r"train3.jpg: cannot be decoded \(not such a file\)",
-    ),
     "folder_for_an_image": (
         lambda r: (_image(r).unlink(), _image(r).mkdir()),
         r"train3.png: label without an image",
-    ),
-    "bomb": (_bomb, r"train3.png: 12000x12000 pixels; expected at most 64 m"),
-    "rgb_label": (
-        lambda r: _save(np.zeros((50, 60, 3), np.uint8), _label(r)),
-        r"train3.png: label of mode RGB; .*write the colour of each class",
-    ),
-    "rgba_label": (
-        lambda r: _save(np.zeros((50, 60, 4), np.uint8), _label(r)),
-        r"train3.png: label of mode RGBA; expected one 8-bit channel",
-    ),
-    "deep_label": (
-        lambda r: _save(np.zeros((50, 60), np.uint16), _label(r)),
-        r"train3.png: label of mode I;16; expected one 8-bit channel",
-    ),
-    "one_bit_label": (
-        lambda r: Image.new("1", (60, 50)).save(_label(r)),
-        r"train3.png: label of mode 1; expected one 8-bit channel",
     ),
     "jpeg_label": (
         lambda r: (

@@ -22,6 +22,7 @@ from PIL import Image
 from PIL import PngImagePlugin
 import running
 
+from ctxseg_jax.data import check
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import images
 from ctxseg_jax.data import prepare
@@ -362,6 +363,11 @@ class MalformedTest(parameterized.TestCase):
     self.assertRegex(err, rf"^error: /[^:]*/{name}: .*{words}")
     self.assertEqual(err.count("\n"), 1)
     self.assertEmpty(list(self.data_dir.rglob("*.array_record*")))
+    # And a check says the same.
+    options = check.Options(dataset="custom", source=str(self.root))
+    self.assertIn(
+        err.removeprefix("error: ").strip(), check.check(options)[1].faults
+    )
 
   def stored(self):
     code, err = self.prepare()
