@@ -416,28 +416,5 @@ class EMAHeadTest(parameterized.TestCase):
     self.assertGreater(np.abs(new - old).max(), 1e-3)
 
 
-class ShardedHeadsTest(parameterized.TestCase):
-
-  @parameterized.parameters("nonlocal", "danet", "double_attention")
-  def test_training_step_on_four_devices_equals_one(self, name):
-    head = dict(name=name, channels=8, dropout_rate=0.0)
-    if name != "double_attention":
-      head["chunk_size"] = 5
-    model = dict(backbone=dict(name="shallow", channels=8), head=head)
-    loss = dict(logits=dict(loss="softmax_cross_entropy"))
-    if name == "danet":
-      for branch in ("position", "channel"):
-        loss[f"{branch}_logits"] = dict(loss="softmax_cross_entropy")
-    states = []
-    for n in (1, 4):
-      step, state, put = test_step.make_step(n, model, loss)
-      state = state.replace(
-          params=jax.tree.map(lambda x: x + 0.1, state.params)
-      )
-      state, _ = step(state, put(test_step.make_batch()), jax.random.key(1))
-      states.append(jax.device_get(state))
-    chex.assert_trees_all_close(states[0], states[1], rtol=1e-3, atol=1e-4)
-
-
 if __name__ == "__main__":
   absltest.main()

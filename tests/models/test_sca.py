@@ -242,7 +242,9 @@ class HostsTest(parameterized.TestCase):
       build(dict(name="shallow"), host)
 
   def test_a_host_is_needed(self):
-    with self.assertRaisesRegex(errors.UserError, "model.head.*'host'"):
+    with self.assertRaisesRegex(
+        errors.UserError, "missing key 'model.head.host'"
+    ):
       experiment.build_model(
           dict(backbone=dict(name="shallow"), head=dict(name="sca")),
           3,

@@ -33,6 +33,17 @@ class ScheduleTest(parameterized.TestCase):
     schedule = optim.Poly(end_value=1e-4).make(0.01, 80000)
     np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
 
+  @parameterized.parameters(
+      # 0.02 + 0.08 * (1 + cos(pi * step / 100)) / 2.
+      *((0.02, 100, 0, 0.1), (0.02, 100, 25, 0.0882842712)),
+      *((0.02, 100, 50, 0.06), (0.02, 100, 100, 0.02), (0.02, 100, 150, 0.02)),
+      # 0.1 * (1 + cos(pi * step / 90)) / 2.
+      *((0.0, 90, 30, 0.075), (0.0, 90, 60, 0.025), (0.0, 90, 90, 0.0)),
+  )
+  def test_cosine(self, end_value, total_steps, step, expected):
+    schedule = optim.Cosine(end_value=end_value).make(0.1, total_steps)
+    np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, atol=1e-9)
+
   def test_warmup_rises_to_the_rate_and_then_decays_to_zero(self):
     _, schedule = experiment.build_optimizer(
         dict(
