@@ -1,9 +1,8 @@
 """Resizing, pooling and padding give the numbers of PyTorch.
 
-`golden/make_mmseg.py` computed what is expected here.
+`golden/make_mmseg.py` and `make_mmseg_pyramids.py` computed what is expected.
 """
 
-import pathlib
 import re
 
 from absl.testing import absltest
@@ -11,11 +10,13 @@ from absl.testing import parameterized
 import jax.numpy as jnp
 import mmseg_names
 import numpy as np
+import test_mmseg_parity as parity
 
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import resizing
 
-GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "torch_ops.npz")
+GOLDEN = np.load(parity.GOLDEN / "torch_ops.npz")
+POOLS = np.load(parity.GOLDEN / "torch_adaptive_pool.npz")
 
 
 def named(kind):
@@ -81,6 +82,22 @@ class ResizeParityTest(parameterized.TestCase):
     np.testing.assert_allclose(
         out, np.moveaxis(GOLDEN[f"{name}/out"], 1, -1), atol=2e-5
     )
+
+
+class AdaptivePoolParityTest(parameterized.TestCase):
+
+  @parameterized.parameters(*[k.removesuffix("/out") for k in POOLS.files])
+  def test_adaptive_average_pool(self, name):
+    *target, h, w = numbers(name)
+    x = mmseg_names.make_tensor(f"{name}.features", (2, 3, h, w))
+    expected = POOLS[f"{name}/out"]
+
+    rows = resizing.adaptive_pool_matrix(target[0], h)
+    cols = resizing.adaptive_pool_matrix(target[1], w)
+    out = resizing.adaptive_average_pool(jnp.asarray(parity.nhwc(x)), target)
+
+    np.testing.assert_allclose(rows @ x @ cols.T, expected, atol=1e-6)
+    np.testing.assert_allclose(out, parity.nhwc(expected), atol=1e-6)
 
 
 if __name__ == "__main__":
