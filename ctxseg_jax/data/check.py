@@ -9,7 +9,7 @@ Files are decoded in full. Each fault is a line: the file, what was found and
 expected, and the remedy; then comes a table of how much of each class there is.
 Exit codes: 0 no fault, 2 faults. Notes are worth a look, but no faults.
 
-A JPEG with changed bytes decodes to other pixels, which nothing in it tells.
+A JPEG with changed bytes decodes to other pixels, which nothing in it shows.
 --manifest FILE writes the SHA-256 of every file where FILE is not there (as
 sha256sum does), and compares where it is.
 """

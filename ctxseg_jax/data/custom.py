@@ -48,9 +48,8 @@ _REMEDY = (
 def from_folder(root: str | os.PathLike[str]) -> spec_lib.DatasetSpec:
   """Returns the specification of a folder.
 
-  Its name tells the content: that of the folder and a digest of names, sizes
-  and times of all files. So what was prepared of it is never taken for what it
-  has become.
+  Its name is that of the folder with a digest of names, sizes and times of all
+  files, so that what was prepared of it is never taken for what it has become.
 
   Args:
     root: The folder.
@@ -88,14 +87,11 @@ def make_spec(
     mean: RGB, of the images.
     root: Where the pairs are, should they be asked for.
   """
-  num_classes = len(classes.names)
   return spec_lib.DatasetSpec(
       name=name,
       class_names=classes.names,
       palette=classes.palette,
-      label_map=spec_lib.label_map(
-          {i: i for i in range(num_classes)}, classes_lib.IGNORE_LABEL
-      ),
+      label_map=spec_lib.identity_map(len(classes.names)),
       void_ids=(classes_lib.IGNORE_LABEL,),
       mean=mean,
       split_sizes=split_sizes or {},

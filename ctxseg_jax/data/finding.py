@@ -54,7 +54,7 @@ class Found:
   faults: list[str]
 
   def require_sound(self) -> Pairs:
-    """Returns the pairs; a `UserError` tells the first fault, if any."""
+    """Returns the pairs; a fault is a `UserError` of the first one."""
     refuse(self.faults)
     return self.pairs
 

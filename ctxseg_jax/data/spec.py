@@ -150,7 +150,7 @@ class DatasetSpec:
         0 <= value <= 255 for color in self.palette for value in color
     ):
       raise ValueError(f"{self.name}: colours are three values of 0-255.")
-    table = np.asarray(self.label_map)  # None has neither, and is told so.
+    table = np.asarray(self.label_map)  # None has neither.
     if table.shape != (256,) or table.dtype != np.uint8:
       raise ValueError(
           f"{self.name}: label_map must be uint8 [256], is "
@@ -237,6 +237,11 @@ def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
   for raw, train in raw_to_train.items():
     table[raw] = train
   return table
+
+
+def identity_map(num_classes: int, ignore_label: int = 255) -> np.ndarray:
+  """Returns the `label_map` of labels that hold train ids already."""
+  return label_map({i: i for i in range(num_classes)}, ignore_label)
 
 
 def ranges(ids: Iterable[int]) -> str:

@@ -411,10 +411,6 @@ def _deep(path):
   _save(np.zeros(miniatures.SIZE, np.uint16), path)
 
 
-def _truncate(path, count=60):
-  path.write_bytes(path.read_bytes()[:-count])
-
-
 def _unlisted_color(path):
   rgb = np.zeros((*miniatures.SIZE, 3), np.uint8)
   rgb[0, :4] = (1, 2, 3)

@@ -71,7 +71,7 @@ SPEC = spec_lib.DatasetSpec(
 def _check_complete(
     split: str, found: list[finding.Pair], folder: pathlib.Path, start: str
 ) -> None:
-  """Names the first image that is missing, which the numbering tells."""
+  """Names the first image that is missing, by the numbers in the names."""
   names = {pair.name for pair in found}
   size = SPEC.split_sizes[split]
   for i in range(1, size + 1):

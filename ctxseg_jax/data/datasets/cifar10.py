@@ -106,7 +106,7 @@ def load(
       parts.append((found, labels))
     found, labels = (np.concatenate(x) for x in zip(*parts, strict=True))
     counts = np.bincount(labels, minlength=len(CLASS_NAMES))
-    # Also tells a file that is there twice under two names.
+    # This also finds a file that is there twice under two names.
     if counts.min() != counts.max() and not any_size:
       raise errors.UserError(
           f"{place}: {split} has {counts.min()} to {counts.max()} images per "

@@ -27,7 +27,7 @@ LABEL_IDS = (
 )
 NUM_LABEL_IDS = 34
 
-# Images in each city: a split has no list, so this tells what is missing.
+# Images in each city: a split has no list, so this shows what is missing.
 _CITIES = {
     "train": {
         "aachen": 174,
@@ -121,7 +121,7 @@ SPEC = spec_lib.DatasetSpec(
 )
 _TRAIN_ID_SPEC = dataclasses.replace(
     SPEC,
-    label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
+    label_map=spec_lib.identity_map(len(CLASS_NAMES)),
     void_ids=(255,),
 )
 

@@ -86,5 +86,5 @@ SPEC = spec_lib.DatasetSpec(
 )
 _TRAIN_ID_SPEC = dataclasses.replace(
     SPEC,
-    label_map=spec_lib.label_map({i: i for i in range(len(CLASS_NAMES))}, 255),
+    label_map=spec_lib.identity_map(len(CLASS_NAMES)),
 )

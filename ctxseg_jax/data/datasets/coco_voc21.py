@@ -130,7 +130,7 @@ SPEC = spec_lib.DatasetSpec(
     name="coco_voc21",
     class_names=voc2012.CLASS_NAMES,
     palette=voc2012.PALETTE,
-    label_map=spec_lib.label_map({i: i for i in range(21)}, _IGNORE),
+    label_map=spec_lib.identity_map(21),
     void_ids=(_IGNORE,),
     mean=spec_lib.IMAGENET_MEAN,
     # How many images of train are chosen depends on the layout.
