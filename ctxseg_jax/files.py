@@ -188,6 +188,19 @@ def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
         os.unlink(part)
 
 
+def refuse_existing(path: os.PathLike | str) -> None:
+  """Refuses an `--output` that exists, dangling links included.
+
+  Raises:
+    UserError: It exists.
+  """
+  if os.path.lexists(path):
+    raise errors.UserError(
+        f"{printable(path)}: exists, and is not overwritten; choose another"
+        " --output or remove it"
+    )
+
+
 @contextlib.contextmanager
 def writing_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
   """Yields a new folder that is renamed to `path` when the block is left.

@@ -97,11 +97,16 @@ def meanings(target: Target) -> dict[str, str]:
 def lookup(registry: Mapping[str, Any], name: Any, where: str) -> Any:
   """Returns registry[name]; a `UserError` names the key and what there is."""
   if not isinstance(name, str) or name not in registry:
-    raise errors.UserError(
-        f"{where}: unknown name {name!r}{_suggest(name, registry)};"
-        f" known: {', '.join(sorted(registry))}"
-    )
+    raise errors.UserError(unknown(registry, name, where))
   return registry[name]
+
+
+def unknown(registry: Iterable[str], name: Any, where: str) -> str:
+  """Returns the message for a name that is not in a registry."""
+  return (
+      f"{where}: unknown name {name!r}{_suggest(name, registry)};"
+      f" known: {', '.join(sorted(registry))}"
+  )
 
 
 def complete(

@@ -14,7 +14,6 @@ A file that has a backbone alone becomes `backbone.safetensors` in that folder,
 a checked copy to start training from.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 import os
@@ -39,56 +38,41 @@ BACKBONE_FILE = "backbone.safetensors"
 
 
 def convert(
-    config: Mapping[str, Any],
-    *,
-    source: str,
-    checkpoint: str | os.PathLike[str],
+    config: experiment.Config,
+    weights: loading.InitFrom,
     output: str | os.PathLike[str],
-    channel_order: str = "rgb",
 ) -> str:
   """Writes a folder with the weights of a file.
 
   Args:
-    config: The resolved config of the network.
-    source: Whose names the file has, a key of `SOURCES`.
-    checkpoint: The file.
+    config: The config of the network.
+    weights: The file.
     output: The folder; it must not exist.
-    channel_order: Of the images that the weights expect, "rgb" or "bgr".
 
   Returns:
-    What to tell the user.
+    A summary for the user.
 
   Raises:
     UserError: The file, the config or the folder are not usable; nothing is
       left behind.
   """
   output = files.local_path(output, "--output").absolute()
-  _refuse_existing(output)
+  files.refuse_existing(output)
   run = experiment.parse(config)
-  config, model = run.config, run.model
   tx, _ = run.optimizer.make(run.total_steps)
   state = jax.eval_shape(lambda: run.init_state(tx, jax.random.key(0)))
-  arrays, summary, whole = loading.load(
-      model,
-      state,
-      source=source,
-      path=checkpoint,
-      channel_order=channel_order,
-      whole=None,
-  )
+  arrays, summary, whole = loading.load(weights, run.model, state, whole=None)
   lines = [summary.table()]
-  lines += [
-      f"warning: {line}" for line in loading.differences(source, model, whole)
-  ]
-  if channel_order == "bgr":
+  for line in loading.differences(weights.source, run.model, whole):
+    lines.append(f"warning: {line}")
+  if weights.channel_order == "bgr":
     lines.append("The first convolution was turned round: from BGR to RGB.")
-  normalisation = loading.normalisation(source, checkpoint, channel_order)
+  normalisation = loading.normalisation(weights)
   with files.writing_folder(output) as folder:
     if whole:
-      config, changes = _with_normalisation(config, normalisation)
-      lines += changes
+      config, changes = _with_normalisation(run.config, normalisation)
       _write_workdir(folder, config, state, tx, arrays)
-      lines.append(f"written: {output}, a work dir at step 0")
+      lines += [*changes, f"written: {output}, a work dir at step 0"]
     else:
       metadata = {"format": "ctxseg_jax backbone"}
       if normalisation is not None:
@@ -99,24 +83,14 @@ def convert(
           " no head like the config's. Train from it with"
           " --config.init_from.source=ctxseg_jax and --config.init_from.path"
       )
-    _refuse_existing(output)
+    files.refuse_existing(output)
   return "\n".join(lines)
-
-
-def _refuse_existing(output):
-  if os.path.lexists(output):
-    raise errors.UserError(
-        f"{output}: exists, and is not overwritten; choose another --output or"
-        " remove it"
-    )
 
 
 def _with_normalisation(config, normalisation):
   """Returns the config with what the weights expect, and what changed."""
-  if normalisation is None:
-    return config, []
   data, changes = dict(config["data"]), []
-  for key, value in normalisation._asdict().items():
+  for key, value in (normalisation._asdict() if normalisation else {}).items():
     if tuple(data[key]) != value:
       changes.append(
           f"data.{key} is {value}, which goes with the weights, instead of"
@@ -141,26 +115,15 @@ def _write_workdir(path, config, state, tx, arrays):
     checkpoint_lib.save_best(folder.best, state, {"step": 0})
 
 
-def choose_config(
-    given: Mapping[str, Any] | None,
-    source: str,
-    checkpoint: str | os.PathLike[str],
-) -> dict[str, Any]:
-  """Returns the config of the network.
-
-  Args:
-    given: The user's config; None takes the one in a file of our own.
-    source: Whose names the file has, a key of `SOURCES`.
-    checkpoint: The file.
+def stored_config(weights: loading.InitFrom) -> dict[str, Any]:
+  """Returns the config that a whole network of our own brings in its file.
 
   Raises:
-    UserError: There is neither, or the one in the file is damaged.
+    UserError: It brings none, or a damaged one.
   """
-  if given is not None:
-    return dict(given)
   text = None
-  if source == "ctxseg_jax":
-    text = weight_files.read_metadata(checkpoint).get("config")
+  if weights.source == "ctxseg_jax":
+    text = weight_files.read_metadata(weights.path).get("config")
   if text is None:
     raise errors.UserError(
         "--config: missing; only a whole network that was exported here brings"
@@ -172,8 +135,8 @@ def choose_config(
       raise ValueError(f"a {type(config).__name__} in place of an object")
   except (ValueError, RecursionError) as e:
     raise errors.UserError(
-        f"{files.printable(checkpoint)}: the config in its metadata is damaged"
-        f" ({e}). Export it again."
+        f"{files.printable(weights.path)}: the config in its metadata is"
+        f" damaged ({e}). Export it again."
     ) from e
   return config
 
@@ -183,21 +146,12 @@ def main(argv: Sequence[str]) -> None:
   del argv
   # Nothing is computed: no accelerator is taken away from a run.
   jax.config.update("jax_platforms", "cpu")
-  given = flags.FLAGS.config
-  config = choose_config(
-      None if given is None else given.to_dict(),
-      flags.FLAGS.source,
-      flags.FLAGS.checkpoint,
+  given = flags.FLAGS
+  weights = loading.InitFrom(
+      given.source, given.checkpoint, given.channel_order
   )
-  print(
-      convert(
-          config,
-          source=flags.FLAGS.source,
-          checkpoint=flags.FLAGS.checkpoint,
-          output=flags.FLAGS.output,
-          channel_order=flags.FLAGS.channel_order,
-      )
-  )
+  config = given.config if given.config else stored_config(weights)
+  print(convert(config, weights, given.output))
 
 
 if __name__ == "__main__":
@@ -214,5 +168,6 @@ if __name__ == "__main__":
       loading.CHANNEL_ORDERS,
       "Of the images the weights expect; Caffe's are bgr.",
   )
+  flags.register_validator("checkpoint", bool, "expected the path of a file")
   flags.mark_flags_as_required(["source", "checkpoint", "output"])
   commands.run(main)

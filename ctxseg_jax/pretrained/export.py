@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from ctxseg_jax import commands
-from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import files
 from ctxseg_jax.pretrained import loading
@@ -43,25 +42,18 @@ def export(
     UserError: No such checkpoint, or the file cannot be written.
   """
   output = files.local_path(output, "--output")
-  if os.path.lexists(output):
-    raise errors.UserError(
-        f"{output}: exists, and is not overwritten; choose another --output or"
-        " remove it"
-    )
+  files.refuse_existing(output)
   trained = experiment.load(workdir, which)
-  tensors = {
-      path: np.asarray(x)
-      for path, x in flax.traverse_util.flatten_dict(
-          trained.variables, sep="/"
-      ).items()
-  }
-  data = trained.config["data"]
+  flat = flax.traverse_util.flatten_dict(trained.variables, sep="/")
+  tensors = {path: np.asarray(x) for path, x in flat.items()}
   metadata = {
       "format": "ctxseg_jax network",
       "config": json.dumps(trained.config),
       "step": str(trained.step),
       "class_names": json.dumps(trained.spec.class_names),
-      **loading.Normalisation(data["mean"], data["std"]).metadata(),
+      **loading.Normalisation(
+          trained.run.data.mean, trained.run.data.std
+      ).metadata(),
   }
   files.remove_leftovers(output)
   safetensors_file.write(output, tensors, metadata)

@@ -32,29 +32,24 @@ def start(
   Raises:
     UserError: The file is not usable, or not for this backbone.
   """
-  source, path = init_from.source, init_from.path
-  order = init_from.channel_order
-  arrays, summary, _ = loading.load(
-      model, state, source=source, path=path, channel_order=order
-  )
+  arrays, summary, _ = loading.load(init_from, model, state)
   if jax.process_index() == 0:
-    logging.info("Backbone from %s (%s):\n%s", path, source, summary.table())
+    source = init_from.source
+    logging.info(
+        "Backbone from %s (%s):\n%s", init_from.path, source, summary.table()
+    )
     for line in loading.differences(source, model, whole=False):
       logging.warning("init_from: %s.", line)
-    _compare_normalisation(dict(mean=mean, std=std), source, path, order)
+    expected = loading.normalisation(init_from) or (tuple(mean), tuple(std))
+    for key, found, value in zip(
+        ("mean", "std"), (mean, std), expected, strict=True
+    ):
+      if tuple(found) != value:
+        logging.warning(
+            "init_from: data.%s is %s, the weights of %s were trained with %s.",
+            key,
+            tuple(found),
+            source,
+            value,
+        )
   return loading.put(state, arrays)
-
-
-def _compare_normalisation(data, source, path, order):
-  expected = loading.normalisation(source, path, order)
-  if expected is None:
-    return
-  for key, value in zip(("mean", "std"), expected, strict=True):
-    if tuple(data[key]) != value:
-      logging.warning(
-          "init_from: data.%s is %s, the weights of %s were trained with %s.",
-          key,
-          tuple(data[key]),
-          source,
-          value,
-      )

@@ -2,40 +2,34 @@
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import json
 import operator
-import os
 from typing import Any
-from typing import get_args
 from typing import Literal
 from typing import NamedTuple
 
 import flax
 import jax
+import jax.numpy as jnp
 
+from ctxseg_jax import bounds
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax import schema
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import step as step_lib
 
-ChannelOrder = Literal["rgb", "bgr"]
-CHANNEL_ORDERS: tuple[str, ...] = get_args(ChannelOrder)
+CHANNEL_ORDERS = ("rgb", "bgr")
 
 # The normalisation of the networks that Caffe trained, and BGR belongs to.
 _CAFFE_STD = (1.0, 1.0, 1.0)
 
 
 class Normalisation(NamedTuple):
-  """What images are normalised by before a network sees them.
-
-  Attributes:
-    mean: Of each channel, RGB, 0 to 255.
-    std: Standard deviation of each channel, above 0.
-  """
+  """Mean and standard deviation of the image channels, RGB, 0 to 255."""
 
   mean: tuple[float, ...]
   std: tuple[float, ...]
@@ -57,36 +51,23 @@ class InitFrom:
     channel_order: Order of the image channels that the weights expect.
 
   Raises:
-    ValueError: An unknown source or order of channels, or one of source and
-      path without the other.
+    ValueError: A value that its annotation excludes, an unknown source, or one
+      of source and path without the other.
   """
 
   source: str = ""
   path: str = ""
-  channel_order: ChannelOrder = "rgb"
+  channel_order: Literal["rgb", "bgr"] = "rgb"
 
   def __post_init__(self):
+    bounds.check_fields(self)
     if self.source and not self.path:
       raise ValueError(
           f"path: missing, for weights of {self.source}; name the file, or"
           " leave out the source"
       )
     if self.path and self.source not in SOURCES:
-      near = difflib.get_close_matches(self.source, SOURCES, n=1)
-      raise ValueError(
-          f"source: unknown name {self.source!r}"
-          f"{f', did you mean {near[0]!r}?' if near else ''};"
-          f" known: {', '.join(sorted(SOURCES))}"
-      )
-    if self.channel_order not in CHANNEL_ORDERS:
-      raise ValueError(
-          f"channel_order: unknown name {self.channel_order!r}; known:"
-          f" {', '.join(sorted(CHANNEL_ORDERS))}"
-      )
-
-  def __bool__(self) -> bool:
-    """Returns whether there is a file to start from."""
-    return bool(self.path)
+      raise ValueError(schema.unknown(SOURCES, self.source, "source"))
 
 
 def flatten(state: step_lib.TrainState) -> dict[str, Any]:
@@ -98,29 +79,29 @@ def flatten(state: step_lib.TrainState) -> dict[str, Any]:
 def with_variables(
     state: step_lib.TrainState, flat: Mapping[str, Any]
 ) -> step_lib.TrainState:
-  """Returns the state with all of its variables replaced."""
+  """Returns the state with all of its variables replaced.
+
+  An average of the parameters starts at the parameters.
+  """
   variables = flax.traverse_util.unflatten_dict(flat, sep="/")
   params = variables.pop("params")
-  return state.replace(params=params, model_state=variables)
+  average = state.average and jax.tree.map(jnp.copy, params)
+  return state.replace(params=params, model_state=variables, average=average)
 
 
 def load(
+    weights: InitFrom,
     model: network.SegmentationModel,
     state: step_lib.TrainState,
     *,
-    source: str,
-    path: str | os.PathLike[str],
-    channel_order: ChannelOrder = "rgb",
     whole: bool | None = False,
 ) -> tuple[dict[str, Any], transfer.Summary, bool]:
   """Reads what a file has for a network.
 
   Args:
+    weights: The file.
     model: The network.
     state: Its variables, or their shapes.
-    source: Whose names the file has, a key of `SOURCES`.
-    path: The file.
-    channel_order: Of the images that the weights expect.
     whole: All of the network or, the default, its backbone; None is what the
       file has.
 
@@ -131,40 +112,36 @@ def load(
   Raises:
     UserError: The file is not usable, or not for this network.
   """
-  tensors = weight_files.read_tensors(path)
+  tensors = weight_files.read_tensors(weights.path)
   template = flatten(state)
   if whole is None:
-    whole = transfer.has_heads(SOURCES[source], model, template, tensors)
+    source = SOURCES[weights.source]
+    whole = transfer.has_heads(source, model, template, tensors)
   arrays, summary = transfer.transfer(
       tensors,
-      source,
+      weights.source,
       model,
       template,
       whole=whole,
-      place=str(path),
-      channel_order=channel_order,
+      place=files.printable(weights.path),
+      channel_order=weights.channel_order,
   )
   return arrays, summary, whole
 
 
-def normalisation(
-    source: str, path: str | os.PathLike[str], channel_order: ChannelOrder
-) -> Normalisation | None:
+def normalisation(weights: InitFrom) -> Normalisation | None:
   """Returns what images the weights of a file expect; None if unknown.
 
-  Args:
-    source: Whose names the file has, a key of `SOURCES`.
-    path: The file; read for our own source alone.
-    channel_order: Of the images that the weights expect.
+  Only files of our own tell; of the others it is known.
 
   Raises:
     UserError: The metadata of one of our own files is damaged.
   """
-  project = SOURCES[source]
+  project = SOURCES[weights.source]
   if project.mean is not None:
-    std = _CAFFE_STD if channel_order == "bgr" else project.std
+    std = _CAFFE_STD if weights.channel_order == "bgr" else project.std
     return Normalisation(project.mean, std)
-  metadata = weight_files.read_metadata(path)
+  metadata = weight_files.read_metadata(weights.path)
   if not {"mean", "std"} <= set(metadata):
     return None
   try:
@@ -173,8 +150,8 @@ def normalisation(
     )
   except (TypeError, ValueError, RecursionError) as error:
     raise errors.UserError(
-        f"{files.printable(path)}: the mean and std in its metadata are no"
-        f" numbers ({error}); expected three each. Export it again."
+        f"{files.printable(weights.path)}: the mean and std in its metadata are"
+        f" no numbers ({error}); expected three each. Export it again."
     ) from error
 
 

@@ -43,6 +43,7 @@ from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir as workdir_lib
 
@@ -344,13 +345,8 @@ class ConvertTest(FolderCase):
 
   def convert(self, config=None, tensors=None, **kwargs):
     path = self.write(tensors or torchvision_tensors())
-    return convert.convert(
-        config or torchvision_config(),
-        source="torchvision",
-        checkpoint=path,
-        output=self.output,
-        **kwargs,
-    )
+    weights = loading.InitFrom("torchvision", str(path), **kwargs)
+    return convert.convert(config or torchvision_config(), weights, self.output)
 
   def test_a_converted_network_has_the_logits_of_the_original(self):
     config = torchvision_config()
@@ -366,7 +362,7 @@ class ConvertTest(FolderCase):
     self.assertNotIn("data.mean is", told)
     trained = experiment.load(self.output)
     self.assertEqual(trained.step, 0)
-    self.assertEqual(trained.config["data"]["std"], [58.395, 57.12, 57.375])
+    self.assertEqual(trained.run.data.std, (58.395, 57.12, 57.375))
     images = parity.nhwc(mmseg_names.make_tensor("images", (1, 3, 75, 59)))
     out = jax.jit(lambda v, x: trained.model.apply(v, x, train=False))(
         trained.variables, images
@@ -426,7 +422,8 @@ class ConvertTest(FolderCase):
     )
 
   def test_bgr_goes_with_the_normalisation_of_caffe(self):
-    mean, std = loading.normalisation("mmseg", "", "bgr")
+    weights = loading.InitFrom("mmseg", "x", "bgr")
+    mean, std = loading.normalisation(weights)
     self.assertEqual(mean, naming.IMAGENET_MEAN)
     self.assertEqual(std, (1.0, 1.0, 1.0))
 
@@ -678,42 +675,54 @@ class ConventionsTest(parameterized.TestCase):
 
 class InitFromTest(FolderCase):
 
-  def config(self, **section):
-    config = torchvision_config()
-    config["init_from"] = section
-    return config
+  def parse(self, **section):
+    return experiment.parse(torchvision_config() | dict(init_from=section))
 
   def test_sections(self):
-    self.assertFalse(initial.check({}))
-    self.assertFalse(initial.check(self.config(source="", path="")))
-    self.assertTrue(initial.check(self.config(source="timm", path="f.pth")))
+    self.assertIsNone(experiment.parse(torchvision_config()).init_from)
+    self.assertIsNone(self.parse(source="", path="").init_from)
+    self.assertEqual(
+        self.parse(source="timm", path="f.pth").init_from,
+        loading.InitFrom("timm", "f.pth", "rgb"),
+    )
 
   @parameterized.parameters(
-      (dict(source="tim", path="f"), "init_from.source.*did you mean 'timm'"),
-      (dict(path="f"), "init_from.source.*known"),
-      (dict(source="timm"), "init_from.path: missing"),
+      (
+          dict(source="tim", path="f"),
+          "init_from: source: .*did you mean 'timm'",
+      ),
+      (dict(path="f"), "init_from: source: .*known"),
+      (dict(source="timm"), "init_from: path: missing"),
       (dict(source="timm", file="f"), "unknown key 'init_from.file'"),
       (
           dict(source="timm", path="f", channel_order="gbr"),
-          "channel_order.*known: bgr, rgb",
+          "channel_order: .*'rgb'.*'bgr'",
       ),
   )
   def test_mistakes_are_named(self, section, message):
     with self.assertRaisesRegex(errors.UserError, message):
-      initial.check(self.config(**section))
+      self.parse(**section)
 
   def test_the_backbone_is_copied_and_the_head_stays(self):
     path = self.write(torchvision_tensors())
-    config = self.config(source="torchvision", path=str(path))
-    config["data"]["mean"] = (127.0, 127.0, 127.0)
+    config = torchvision_config()
     model = experiment.build_model(config["model"], 11)
     tx, _ = experiment.build_optimizer(config["optim"]).make(100)
     state = jax.eval_shape(
-        lambda: step_lib.init_state(model, tx, jax.random.key(0), (64, 64))
+        lambda: step_lib.init_state(
+            model, tx, jax.random.key(0), (64, 64), average=True
+        )
     )
     state = jax.tree.map(lambda x: jnp.full(x.shape, 0.125, x.dtype), state)
     with self.assertLogs(level="INFO") as logs:
-      started = initial.start(config, model, state)
+      started = initial.start(
+          loading.InitFrom("torchvision", str(path)),
+          model,
+          state,
+          mean=(127.0, 127.0, 127.0),
+          std=naming.IMAGENET_STD,
+      )
+    jax.tree.map(np.testing.assert_array_equal, started.average, started.params)
     before, after = loading.flatten(state), loading.flatten(started)
     for name in before:
       same = np.array_equal(before[name], after[name])
@@ -775,12 +784,16 @@ def tiny_config(data_dir=""):
   config.model.backbone.channels = 4
   config.model.head.channels = 4
   config.model.head.num_codewords = 2
-  config.optim.learning_rate = 0.0
+  config.optim.learning_rate = 1e-30  # Parameters stay as they are.
   config.total_steps = config.checkpoint_every = config.log_every = 1
   config.data.eval_split = "val[:8]"
   config.data.data_dir = data_dir
   config.eval.num_pictures = 1
   return config
+
+
+def own_weights(path):
+  return loading.InitFrom("ctxseg_jax", str(path))
 
 
 class OwnFilesTest(FolderCase):
@@ -836,12 +849,8 @@ class OwnFilesTest(FolderCase):
     config = module.get_config(variant).to_dict()
     config["model"]["backbone"]["channels"] = 4
     run, path = self.export(config)
-    convert.convert(
-        convert.choose_config(None, "ctxseg_jax", path),
-        source="ctxseg_jax",
-        checkpoint=path,
-        output=self.output,
-    )
+    weights = own_weights(path)
+    convert.convert(convert.stored_config(weights), weights, self.output)
     converted, trained = experiment.load(self.output), experiment.load(run)
     self.assertEqual(list(trained.variables), ["params"])
     jax.tree.map(
@@ -860,26 +869,21 @@ class OwnFilesTest(FolderCase):
             for name, x in loading.flatten(self.state(resolved)).items()
         }
     )
-    convert.convert(
-        convert.choose_config(given, "ctxseg_jax", path),
-        source="ctxseg_jax",
-        checkpoint=path,
-        output=self.output,
-    )
+    convert.convert(given, own_weights(path), self.output)
     with workdir_lib.Workdir(self.output) as folder:
-      folder.check_config(resolved, ignore=experiment.FREE_KEYS)
+      folder.check_config(resolved, ignore=run_lib.FREE_KEYS)
 
   def test_the_normalisation_is_in_the_file(self):
     _, path = self.export()
     data = tiny_config().data
     self.assertEqual(
-        loading.normalisation("ctxseg_jax", path, "rgb"),
+        loading.normalisation(own_weights(path)),
         (tuple(data.mean), tuple(data.std)),
     )
     for text in ("1", "[1, {}, 2]", "[" * 10**5, "x"):
       safetensors_file.write(path, {}, {"mean": "[1, 2, 3]", "std": text})
       self.assert_refused(
-          lambda: loading.normalisation("ctxseg_jax", path, "rgb"),
+          lambda: loading.normalisation(own_weights(path)),
           f"{path}: the mean and std in its metadata",
       )
 
@@ -888,7 +892,7 @@ class OwnFilesTest(FolderCase):
     path = self.folder / "net.safetensors"
     safetensors_file.write(path, {}, {"config": text})
     self.assert_refused(
-        lambda: convert.choose_config(None, "ctxseg_jax", path),
+        lambda: convert.stored_config(own_weights(path)),
         f"{path}: the config in its metadata is damaged",
     )
 
@@ -904,10 +908,9 @@ class OwnFilesTest(FolderCase):
     log = "\n".join(logs.output)
     self.assertRegex(log, r"skipped +\d+ tensors: heads \(")
     tensors = weight_files.read_tensors(path)
-    # The learning rate is 0: parameters are those that the run started with.
     for name, x in loading.flatten(state).items():
       if name.startswith("params/backbone"):
-        np.testing.assert_array_equal(x, tensors[name], name)
+        np.testing.assert_allclose(x, tensors[name], 0, 1e-20, err_msg=name)
     gate = "params/head/gate/kernel"
     self.assertGreater(
         np.abs(loading.flatten(state)[gate] - tensors[gate]).max(), 0.1
@@ -928,16 +931,15 @@ class OwnFilesTest(FolderCase):
   def test_a_converted_folder_can_be_trained_on(self):
     run, path = self.export()
     config = tiny_config(tiny.data_dir())
-    convert.convert(
-        config.to_dict(),
-        source="ctxseg_jax",
-        checkpoint=path,
-        output=self.output,
-    )
+    convert.convert(config, own_weights(path), self.output)
     state = experiment.train_and_evaluate(config, str(self.output))
     self.assertEqual(int(state.step), 1)
     expected = experiment.load(run).variables["params"]
-    jax.tree.map(np.testing.assert_array_equal, state.params, expected)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, 0, 1e-20),
+        state.params,
+        expected,
+    )
 
   def test_the_command_needs_a_config_for_foreign_files(self):
     path = self.write({"conv1.weight": np.zeros(1, np.float32)})
