@@ -7,17 +7,16 @@ import jax
 
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import loading
-from ctxseg_jax.training import step as step_lib
 
 
 def start(
     init_from: loading.InitFrom,
     model: network.SegmentationModel,
-    state: step_lib.TrainState,
+    state: loading.StateT,
     *,
     mean: Sequence[float],
     std: Sequence[float],
-) -> step_lib.TrainState:
+) -> loading.StateT:
   """Returns a new run's state with the backbone of a file.
 
   Logs what was copied, skipped and left at random.

@@ -7,6 +7,8 @@ import operator
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
+from typing import Protocol
+from typing import TypeVar
 
 import flax
 import jax
@@ -20,12 +22,24 @@ from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
-from ctxseg_jax.training import step as step_lib
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 
+StateT = TypeVar("StateT", bound="State")
+
 # The normalisation of the networks that Caffe trained, and BGR belongs to.
 _CAFFE_STD = (1.0, 1.0, 1.0)
+
+
+class State(Protocol):
+  """What is read and replaced of a `training.step.TrainState`."""
+
+  params: Any
+  model_state: Any
+  average: Any
+
+  def replace(self: StateT, **changes: Any) -> StateT:
+    ...
 
 
 class Normalisation(NamedTuple):
@@ -70,15 +84,13 @@ class InitFrom:
       raise ValueError(schema.unknown(SOURCES, self.source, "source"))
 
 
-def flatten(state: step_lib.TrainState) -> dict[str, Any]:
+def flatten(state: State) -> dict[str, Any]:
   """Returns the variables of a state by path, `params/backbone/...`."""
   variables = {"params": state.params, **state.model_state}
   return flax.traverse_util.flatten_dict(variables, sep="/")
 
 
-def with_variables(
-    state: step_lib.TrainState, flat: Mapping[str, Any]
-) -> step_lib.TrainState:
+def with_variables(state: StateT, flat: Mapping[str, Any]) -> StateT:
   """Returns the state with all of its variables replaced.
 
   An average of the parameters starts at the parameters.
@@ -92,7 +104,7 @@ def with_variables(
 def load(
     weights: InitFrom,
     model: network.SegmentationModel,
-    state: step_lib.TrainState,
+    state: State,
     *,
     whole: bool | None = False,
 ) -> tuple[dict[str, Any], transfer.Summary, bool]:
@@ -181,9 +193,7 @@ def differences(
   return lines
 
 
-def put(
-    state: step_lib.TrainState, arrays: Mapping[str, Any]
-) -> step_lib.TrainState:
+def put(state: StateT, arrays: Mapping[str, Any]) -> StateT:
   """Returns a state with some of its variables replaced, where they were."""
   flat = flatten(state)
   placed = {
