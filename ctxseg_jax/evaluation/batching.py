@@ -72,14 +72,26 @@ class Predictor(abc.ABC):
   Attributes:
     model: The network.
     mesh: Mesh with one axis, over which images are spread.
+    mean: Mean of the images' channels, 0 to 255; also the colour of padding.
+    std: Standard deviation of the images' channels.
     settings: How predictions are made; has `batch_size_per_device`.
     multiple: What the sides of padded shapes are multiples of, in the last
       plan; 1 is no padding.
   """
 
-  def __init__(self, model: nn.Module, mesh: jax.sharding.Mesh, settings: Any):
+  def __init__(
+      self,
+      model: nn.Module,
+      mesh: jax.sharding.Mesh,
+      *,
+      mean: Sequence[float],
+      std: Sequence[float],
+      settings: Any,
+  ):
     self.model = model
     self.mesh = mesh
+    self.mean = tuple(mean)
+    self.std = tuple(std)
     self.settings = settings
     self.multiple = 1
     self._sharded = NamedSharding(mesh, P(mesh.axis_names[0]))
@@ -98,17 +110,11 @@ class Predictor(abc.ABC):
     """
 
   @abc.abstractmethod
-  def _apply(
-      self,
-      variables: Any,
-      images: Sequence[np.ndarray],
-      shapes: tuple,
-      probabilities: bool,
-  ) -> jax.Array:
+  def _apply(self, variables, images, shapes, probabilities) -> jax.Array:
     """Predicts images that share the shapes of a group, in one batch."""
 
   @abc.abstractmethod
-  def _input_bytes(self, shapes: tuple) -> int:
+  def _input_bytes(self, shapes) -> int:
     """Returns the size of what the devices are given for one image."""
 
   def predict(

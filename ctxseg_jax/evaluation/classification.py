@@ -42,10 +42,8 @@ class Predictor(batching.Predictor):
   Args:
     model: The network; its `"logits"` are [B, num_classes].
     mesh: Mesh with one axis, over which images are spread.
-    mean: Mean of the images' channels, 0 to 255.
-    std: Standard deviation of the images' channels.
-    settings: How images are classified.
     crop_size: (H, W) of training images. Others are resized to it.
+    **kwargs: `mean`, `std` and `settings`; see `batching.Predictor`.
   """
 
   def __init__(
@@ -53,17 +51,15 @@ class Predictor(batching.Predictor):
       model: nn.Module,
       mesh: jax.sharding.Mesh,
       *,
-      mean: Sequence[float],
-      std: Sequence[float],
-      settings: Settings,
       crop_size: Sequence[int],
+      **kwargs: Any,
   ):
-    super().__init__(model, mesh, settings)
+    super().__init__(model, mesh, **kwargs)
     self._size = tuple(crop_size)
     axis = P(mesh.axis_names[0])
 
     def softmax(variables, images):
-      images = normalize_images(images, mean, std)
+      images = normalize_images(images, self.mean, self.std)
       logits = model.apply(variables, images, train=False)["logits"]
       return jax.nn.softmax(logits, axis=-1)
 
@@ -77,18 +73,12 @@ class Predictor(batching.Predictor):
     members = np.arange(len(sizes))
     return [((self._size,), members)] if len(members) else []
 
-  def _apply(
-      self,
-      variables: Any,
-      images: Sequence[np.ndarray],
-      shapes: tuple,
-      probabilities: bool,
-  ) -> jax.Array:
+  def _apply(self, variables, images, shapes, probabilities):
     batch = np.stack([_resize(image, self._size) for image in images])
     out = self._run(self._softmax, variables, shapes, batch)
     return out if probabilities else self._argmax(out)
 
-  def _input_bytes(self, shapes: tuple) -> int:
+  def _input_bytes(self, shapes):
     return 3 * shapes[0][0] * shapes[0][1]
 
 

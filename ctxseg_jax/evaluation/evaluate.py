@@ -6,7 +6,6 @@ import contextlib
 import re
 import time
 from typing import Any
-from typing import Protocol
 
 from absl import logging
 import jax
@@ -15,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import metrics
@@ -23,23 +23,10 @@ from ctxseg_jax.evaluation import tables
 from ctxseg_jax.evaluation.tasks import TASKS
 
 
-class Source(Protocol):
-  """The examples of a split; read on threads."""
-
-  def __len__(self) -> int:
-    ...
-
-  def __getitem__(self, index: int) -> Mapping[str, Any]:
-    """Returns `"image"` uint8 [H, W, 3], `"label"` [H, W] or [], `"name"`."""
-
-  def sizes(self) -> np.ndarray:
-    """Returns (H, W) of every image, [N, 2]."""
-
-
 def evaluate(
     predictor: batching.Predictor,
     variables: Any,
-    source: Source,
+    source: records.Source,
     spec: spec_lib.DatasetSpec,
     *,
     split: str,
@@ -57,7 +44,7 @@ def evaluate(
   Args:
     predictor: Makes class maps, or classes.
     variables: Variables of the model.
-    source: The examples of the split.
+    source: The examples of the split; read on threads.
     spec: The data set's `DatasetSpec`.
     split: Name of the split, for the report.
     protocol: One of the task's `protocols`; None is the default.
@@ -81,7 +68,10 @@ def evaluate(
     spec.check_label(example["label"], str(example["name"]))
     return example
 
-  counts = _Counts(predictor, spec)
+  count = _make_count(predictor.mesh, spec.num_classes, spec.ignore_label)
+  total = np.zeros(spec.num_classes**2 + 1, np.int64)
+  num_images = 0
+  pending = []
   kept = {}
   with contextlib.closing(
       predictor.batches(variables, source.sizes(), load)
@@ -89,10 +79,21 @@ def evaluate(
     for batch in batches:
       if should_stop():
         return None
-      counts.add(batch)
+      labels = predictor.put(_stack_labels(batch, spec))
+      pending.append(count(batch.outputs, labels))
+      if len(pending) > 1:
+        # One batch late, so that the host works ahead of the devices.
+        total += np.asarray(pending.pop(0), np.int64)
       kept |= _kept(batch, keep)
-      report_progress(counts.num_images, len(source))
-  total = counts.finish(len(source))
+      num_images += batch.num_images
+      report_progress(num_images, len(source))
+  total += sum(np.asarray(x, np.int64) for x in pending)
+  total, labelled = total[:-1].reshape(2 * [spec.num_classes]), total[-1]
+  if num_images != len(source) or labelled != total.sum():
+    raise AssertionError(
+        f"{num_images} of {len(source)} images and {total.sum()} of"
+        f" {labelled} labelled pixels were counted."
+    )
   if not total.any():
     raise errors.UserError(
         f"{spec.name}, split {split!r}: no labelled pixels in"
@@ -121,69 +122,26 @@ def evaluate(
   )
 
 
-class _Counts:
-  """Sums the confusion matrices of batches.
-
-  Attributes:
-    num_images: Images of the batches so far.
-  """
-
-  def __init__(self, predictor, spec):
-    self.num_images = 0
-    self._predictor = predictor
-    self._spec = spec
-    self._count = _make_count(
-        predictor.mesh, spec.num_classes, spec.ignore_label
-    )
-    self._total = np.zeros((spec.num_classes, spec.num_classes), np.int64)
-    self._labelled = 0
-    self._pending = None
-
-  def add(self, batch):
-    # Labels are padded as the predictions are.
-    put = self._predictor.put
-    shape = self._spec.label_shape(batch.canvas)
-    labels = np.full((batch.share, *shape), self._spec.ignore_label, np.uint8)
-    for row, example in enumerate(batch.examples):
-      label = example["label"]
-      labels[(row, *map(slice, label.shape))] = label
-    counted = self._count(batch.outputs, put(labels))
-    self._read()
-    self._pending = counted
-    self.num_images += batch.num_images
-
-  def _read(self):
-    """Adds the batch before, so that the host works ahead of the devices."""
-    if self._pending is not None:
-      self._total += np.asarray(self._pending[0], np.int64)
-      self._labelled += int(self._pending[1])
-
-  def finish(self, num_images):
-    """Returns the sum, int64 [C, C], of all images of the split."""
-    self._read()
-    if self.num_images != num_images or self._labelled != self._total.sum():
-      raise AssertionError(
-          f"{self.num_images} of {num_images} images and {self._total.sum()} of"
-          f" {self._labelled} labelled pixels were counted."
-      )
-    return self._total
+def _stack_labels(batch, spec):
+  """Returns this process's labels, padded as the predictions are."""
+  shape = (batch.share, *spec.label_shape(batch.canvas))
+  labels = np.full(shape, spec.ignore_label, np.uint8)
+  for row, example in enumerate(batch.examples):
+    label = example["label"]
+    labels[(row, *map(slice, label.shape))] = label
+  return labels
 
 
 def _kept(batch, keep):
   """Returns (image, label, prediction, name) of wanted images, by index."""
-  if not set(keep) & set(batch.indices.tolist()):
-    return {}
+  wanted = set(keep) & set(batch.indices.tolist())
+  results = batch.results() if wanted else []
   return {
-      int(i): (
-          example["image"],
-          example["label"],
-          result,
-          str(example["name"]),
-      )
+      i: (example["image"], example["label"], result, str(example["name"]))
       for i, example, result in zip(
-          batch.indices, batch.examples, batch.results(), strict=True
+          batch.indices.tolist(), batch.examples, results, strict=False
       )
-      if i in keep
+      if i in wanted
   }
 
 
@@ -252,6 +210,7 @@ def report_name(
 
 
 def _make_count(mesh, num_classes, ignore_label):
+  """Returns what counts a batch: int32 [C * C + 1], the last all labelled."""
   axis = mesh.axis_names[0]
 
   def count(predictions, labels):
@@ -259,13 +218,7 @@ def _make_count(mesh, num_classes, ignore_label):
         labels, predictions, num_classes, ignore_label
     )
     labelled = jnp.sum(labels != ignore_label, dtype=jnp.int32)
-    return jax.lax.psum((confusion, labelled), axis)
+    return jax.lax.psum(jnp.append(confusion, labelled), axis)
 
-  return jax.jit(
-      jax.shard_map(
-          count,
-          mesh=mesh,
-          in_specs=(P(axis), P(axis)),
-          out_specs=(P(), P()),
-      )
-  )
+  specs = dict(in_specs=(P(axis), P(axis)), out_specs=P())
+  return jax.jit(jax.shard_map(count, mesh=mesh, **specs))

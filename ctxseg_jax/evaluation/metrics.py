@@ -57,7 +57,7 @@ def confusion_matrix(
   return counts.astype(jnp.int32).reshape(num_classes, num_classes)
 
 
-def scores(confusion: Any, protocol: str = "mmseg") -> dict[str, Any]:
+def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
   """Computes mean IoU and its companions from a confusion matrix.
 
   Args:
@@ -112,7 +112,7 @@ def scores(confusion: Any, protocol: str = "mmseg") -> dict[str, Any]:
   }
 
 
-def accuracy_scores(confusion: Any) -> dict[str, Any]:
+def accuracy_scores(confusion: np.ndarray) -> dict[str, Any]:
   """Computes how many images were classified rightly.
 
   Args:

@@ -58,11 +58,9 @@ class OutputFolder:
             f" {files.printable(source)}; choose another, so that no image is"
             " replaced"
         )
-    sums = self._read_list()
+    known = self._read_list()
     for name in sources:
-      current = self._require_ours(name, sums.pop(_key(name), set()))
-      if current is not None:
-        sums[_key(name)] = {current}
+      self._require_ours(name, known)
     try:
       for folder in (self.path, *folders):
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,58 +70,47 @@ class OutputFolder:
           f" ({e.strerror}); choose another folder"
       ) from e
     # This finds out as well whether files can be written, before the work.
-    lines = (_line(s, name) for name, own in sums.items() for s in sorted(own))
-    files.write_atomically(self.path / LIST, b"".join(lines))
+    files.write_atomically(self.path / LIST, b"".join(sorted(known)))
 
   def write(self, name: str, data: bytes) -> None:
     """Writes one of the planned files."""
     # First, so that the file is known as ours even if we are killed then.
-    line = _line(hashlib.sha256(data).hexdigest(), _key(name))
-    try:
-      with open(self.path / LIST, "ab") as file:
-        file.write(line)
-    except OSError as e:
-      raise errors.UserError(
-          f"{files.printable(self.path / LIST)}: cannot be written"
-          f" ({e.strerror}); free space or choose another --output"
-      ) from e
+    line = _line(hashlib.sha256(data).hexdigest(), name)
+    with open(self.path / LIST, "ab") as file:
+      file.write(line)
     files.write_atomically(self.path / name, data)
 
-  def _read_list(self) -> dict[bytes, set[str]]:
+  def _read_list(self) -> set[bytes]:
     path = self.path / LIST
     if not os.path.lexists(path):
-      return {}
-    sums = {}
-    for line in files.read_bytes(path, what="a list of files").splitlines():
-      found = re.fullmatch(rb"([0-9a-f]{64})  (.+)", line)
-      if found is None:
-        raise errors.UserError(
-            f"{files.printable(path)}: is not the list that this command"
-            " writes; choose another --output"
-        )
-      sums.setdefault(found[2], set()).add(found[1].decode())
-    return sums
+      return set()
+    data = files.read_bytes(path, what="a list of files")
+    # A full disk may have cut the last line short.
+    lines = [x for x in data.splitlines(True) if x.endswith(b"\n")]
+    if (data and not lines) or not all(
+        re.fullmatch(rb"[0-9a-f]{64}  .+\n", line) for line in lines
+    ):
+      raise errors.UserError(
+          f"{files.printable(path)}: is not the list that this command writes;"
+          " choose another --output"
+      )
+    return set(lines)
 
-  def _require_ours(self, name: str, known: set[str]) -> str | None:
-    """Returns the sum of a file; None if there is none."""
+  def _require_ours(self, name: str, known: set[bytes]) -> None:
     path = self.path / name
     if not os.path.lexists(path):
-      return None
-    current = None
+      return
     if os.path.isfile(path) and not os.path.islink(path):
       with files.open_regular(path) as file:
-        current = hashlib.file_digest(file, "sha256").hexdigest()
-    if current not in known:
-      raise errors.UserError(
-          f"{files.printable(path)}: is there and is not as this command wrote"
-          " it; move it away or choose another --output"
-      )
-    return current
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+      if _line(digest, name) in known:
+        return
+    raise errors.UserError(
+        f"{files.printable(path)}: is there and is not as this command wrote"
+        " it; move it away or choose another --output"
+    )
 
 
-def _key(name: str) -> bytes:
-  return os.fsencode(name).replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
-
-
-def _line(digest: str, key: bytes) -> bytes:
-  return digest.encode() + b"  " + key + b"\n"
+def _line(digest: str, name: str) -> bytes:
+  escaped = os.fsencode(name).replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+  return digest.encode() + b"  " + escaped + b"\n"

@@ -83,7 +83,7 @@ def comparison(
     palette: Palette,
     opacity: float = 0.6,
 ) -> np.ndarray:
-  """Puts an image, its label and its prediction side by side, with a legend.
+  """Lays an image, its label and its prediction side by side, with a legend.
 
   Args:
     image: RGB, uint8 [H, W, 3].
@@ -98,42 +98,22 @@ def comparison(
   """
   longest = max(image.shape[:2])
   stride = math.ceil(longest / _LARGE)
-  if stride > 1:
-    image = np.asarray(Image.fromarray(image).reduce(stride))
-    prediction = prediction[::stride, ::stride]
-    label = None if label is None else label[::stride, ::stride]
   # Whole pixels keep the borders of labels exact.
   factor = max(1, round(_SMALL / longest))
+  if stride > 1:
+    image = np.asarray(Image.fromarray(image).reduce(stride))
   image = _enlarge(image, factor)
-  prediction = _enlarge(prediction, factor)
+  maps = {"label": label, "prediction": prediction}
+  maps = {
+      title: _enlarge(classes[::stride, ::stride], factor)
+      for title, classes in maps.items()
+      if classes is not None
+  }
   panels = [("image", image)]
-  present = [prediction]
-  if label is not None:
-    label = _enlarge(label, factor)
-    present.append(label)
-    panels.append(("label", overlay(image, label, palette, opacity)))
-  panels.append(("prediction", overlay(image, prediction, palette, opacity)))
-  classes = np.unique(np.concatenate([x.ravel() for x in present]))
-
-  height, width = image.shape[:2]
-  text = max(14, width // 26)
-  font = ImageFont.load_default(size=text)
-  gap = max(6, text // 2)
-  total = len(panels) * width + (len(panels) + 1) * gap
-
-  legend = _legend(classes, class_names, palette, total, text)
-  line = text + gap
-  top = line + 2 * gap
-  canvas = Image.new(
-      "RGB", (total, top + height + gap + legend.height), _BACKGROUND
-  )
-  draw = ImageDraw.Draw(canvas)
-  for i, (title, panel) in enumerate(panels):
-    x = gap + i * (width + gap)
-    draw.text((x, top - gap), title, _TEXT, font, anchor="ls")
-    canvas.paste(Image.fromarray(panel), (x, top))
-  canvas.paste(legend, (0, top + height + gap))
-  return np.asarray(canvas)
+  for title, classes in maps.items():
+    panels.append((title, overlay(image, classes, palette, opacity)))
+  present = np.unique(list(maps.values()))
+  return _sheet(panels, len(panels), present, class_names, palette)
 
 
 def grid(
@@ -143,7 +123,7 @@ def grid(
     columns: int = 3,
     opacity: float = 0.6,
 ) -> np.ndarray:
-  """Puts images and their labels side by side in rows, with one legend.
+  """Lays images and their labels side by side in rows, with one legend.
 
   Args:
     samples: Title, image (RGB, uint8 [H, W, 3]) and label ([H, W]) of each,
@@ -156,35 +136,38 @@ def grid(
   Returns:
     RGB, uint8.
   """
-  height, width = samples[0][1].shape[:2]
-  stride = math.ceil(max(height, width) / _SMALL)
-  factor = max(1, _SMALL // (2 * max(height, width)))
-  height, width = (
-      len(range(0, side, stride)) * factor for side in (height, width)
-  )
-  text = max(12, width // 20)
+  longest = max(samples[0][1].shape[:2])
+  stride = math.ceil(longest / _SMALL)
+  factor = max(1, _SMALL // (2 * longest))
+  panels = []
+  for title, image, label in samples:
+    pair = (image, overlay(image, label, palette, opacity))
+    pair = [_enlarge(x[::stride, ::stride], factor) for x in pair]
+    panels.append((title, np.hstack(pair)))
+  present = np.unique([label for *_, label in samples])
+  return _sheet(panels, columns, present, class_names, palette)
+
+
+def _sheet(panels, columns, classes, class_names, palette):
+  """Lays out titled panels of one size in rows, above a legend."""
+  height, width = panels[0][1].shape[:2]
+  text = max(14, width // 30)
+  gap = text // 2
   font = ImageFont.load_default(size=text)
-  gap = max(6, text // 2)
-  columns = min(columns, len(samples))
-  cell = (text + gap + height + gap, 2 * width + gap)
+  columns = min(columns, len(panels))
+  cell = (gap + text + gap + height, width + gap)
+  top = math.ceil(len(panels) / columns) * cell[0] + gap
   total = gap + columns * cell[1]
-  classes = np.unique(np.concatenate([label.ravel() for *_, label in samples]))
   legend = _legend(classes, class_names, palette, total, text)
-  num_rows = math.ceil(len(samples) / columns)
-  canvas = Image.new(
-      "RGB", (total, num_rows * cell[0] + gap + legend.height), _BACKGROUND
-  )
+  canvas = Image.new("RGB", (total, top + legend.height), _BACKGROUND)
   draw = ImageDraw.Draw(canvas)
-  for i, (title, image, label) in enumerate(samples):
-    y, x = i // columns * cell[0], gap + i % columns * cell[1]
-    while title and font.getlength(title) > 2 * width:
+  for i, (title, panel) in enumerate(panels):
+    y, x = i // columns * cell[0] + gap, i % columns * cell[1] + gap
+    while title and font.getlength(title) > width:
       title = title[1:]  # The ends of names tell more than their starts.
-    draw.text((x, y + text + gap // 2), title, _TEXT, font, anchor="ls")
-    panels = (image, overlay(image, label, palette, opacity))
-    for j, panel in enumerate(panels):
-      panel = _enlarge(panel[::stride, ::stride], factor)
-      canvas.paste(Image.fromarray(panel), (x + j * width, y + text + gap))
-  canvas.paste(legend, (0, num_rows * cell[0] + gap))
+    draw.text((x, y + text), title, _TEXT, font, anchor="ls")
+    canvas.paste(Image.fromarray(panel), (x, y + text + gap))
+  canvas.paste(legend, (0, top))
   return np.asarray(canvas)
 
 
@@ -246,50 +229,28 @@ def _enlarge(array: np.ndarray, factor: int) -> np.ndarray:
   return np.repeat(np.repeat(array, factor, axis=0), factor, axis=1)
 
 
-def _legend(
-    classes: np.ndarray,
-    class_names: Sequence[str],
-    palette: Palette,
-    width: int,
-    text: int,
-) -> Image.Image:
+def _legend(classes, class_names, palette, width, text):
   """Draws the names of classes beside their colours, in rows of a width."""
   font = ImageFont.load_default(size=text)
-  gap = max(6, text // 2)
-  swatch = text
-  entries = [
-      (class_names[c], _swatch(c, palette, swatch))
-      for c in classes
-      if 0 <= c < len(class_names)
-  ]
-  if len(entries) < len(classes):
-    entries.append(("ignored", _swatch(-1, palette, swatch)))
-  rows = [[]]
-  x = gap
-  for name, square in entries:
-    space = swatch + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
-    if x + space > width and rows[-1]:
-      rows.append([])
-      x = gap
-    rows[-1].append((x, name, square))
+  gap = text // 2
+  known = [c for c in classes if 0 <= c < len(class_names)]
+  entries = [(class_names[c], int(c)) for c in known]
+  if len(known) < len(classes):
+    entries.append(("ignored", -1))
+  places = []
+  x, y = gap, 0
+  for name, _ in entries:
+    space = text + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
+    if x + space > width and x > gap:
+      x, y = gap, y + text + gap
+    places.append((x, y))
     x += space
-  line = text + gap
-  canvas = Image.new("RGB", (width, len(rows) * line), _BACKGROUND)
+  canvas = Image.new("RGB", (width, y + text + gap), _BACKGROUND)
   draw = ImageDraw.Draw(canvas)
-  for i, row in enumerate(rows):
-    y = i * line
-    for x, name, square in row:
-      canvas.paste(Image.fromarray(square), (x, y))
-      draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), outline=_TEXT)
-      draw.text(
-          (x + swatch + gap // 2, y + swatch // 2),
-          name,
-          _TEXT,
-          font,
-          anchor="lm",
-      )
+  for (x, y), (name, label) in zip(places, entries, strict=True):
+    swatch = colorize(np.full((text, text), label), palette)
+    canvas.paste(Image.fromarray(swatch), (x, y))
+    draw.rectangle((x, y, x + text - 1, y + text - 1), outline=_TEXT)
+    at = (x + text + gap // 2, y + text // 2)
+    draw.text(at, name, _TEXT, font, anchor="lm")
   return canvas
-
-
-def _swatch(label: int, palette: Palette, size: int) -> np.ndarray:
-  return colorize(np.full((size, size), int(label)), palette)

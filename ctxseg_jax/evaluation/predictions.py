@@ -149,22 +149,9 @@ def write_classes(
 ) -> int:
   """Predicts images and writes `predictions.csv`, one line for each.
 
-  Args:
-    predictor: Makes classes.
-    variables: Variables of the model.
-    paths: Image files.
-    output: Folder to write to; made if it is not there.
-    spec: The data set's `DatasetSpec`: its class names.
-    opacity: None; there are no overlays.
-    probabilities: Whether to write those of all classes, not of the best only.
-    submission: False; there is no server.
-
-  Returns:
-    The number of images.
-
-  Raises:
-    UserError: An image cannot be read, a file is in the way (see
-      `outputs.OutputFolder`), or what is for maps is asked for.
+  Arguments and errors are those of `write_maps`, with a predictor of classes:
+  `probabilities` adds those of all classes to that of the best; there is no
+  overlay and no submission.
   """
   for flag, is_set, reason in (
       ("--opacity", opacity is not None, "no overlays"),

@@ -139,10 +139,9 @@ class Predictor(batching.Predictor):
   Args:
     model: The network.
     mesh: Mesh with one axis, over which images are spread.
-    mean: Mean of the images' channels, 0 to 255; also the colour of padding.
-    std: Standard deviation of the images' channels.
     settings: How class maps are made.
     align_corners: Convention for resizing logits, the model's own.
+    **kwargs: `mean` and `std`; see `batching.Predictor`.
   """
 
   def __init__(
@@ -150,13 +149,12 @@ class Predictor(batching.Predictor):
       model: nn.Module,
       mesh: jax.sharding.Mesh,
       *,
-      mean: Sequence[float],
-      std: Sequence[float],
       settings: Settings,
       align_corners: bool = False,
+      **kwargs: Any,
   ):
-    super().__init__(model, mesh, settings)
-    self._pad_color = np.rint(mean).astype(np.uint8)
+    super().__init__(model, mesh, settings=settings, **kwargs)
+    self._pad_color = np.rint(self.mean).astype(np.uint8)
     self._align_corners = align_corners
     self._views = [
         (scale, flip)
@@ -172,20 +170,11 @@ class Predictor(batching.Predictor):
         and settings.long_side is None
     )
     window = settings.crop_size if settings.mode == "slide" else None
-    self._forward = forward.make(model, mesh, mean, std, window)
+    self._forward = forward.make(model, mesh, self.mean, self.std, window)
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
-    """Groups images by canvas: see `batching.Predictor`.
-
-    Args:
-      sizes: (H, W) of every image, [N, 2].
-
-    Returns:
-      Pairs of shapes (the canvases of the image itself and of every scale)
-      and the indices of the images that share them, in a fixed order.
-    """
-    limit = self.settings.max_canvases
-    native, self.multiple = plan_canvases(sizes, limit)
+    """Groups images [N, 2] by the canvases of themselves and every scale."""
+    native, self.multiple = plan_canvases(sizes, self.settings.max_canvases)
     per_scale = []
     for scale in self.settings.scales:
       scaled = np.array([self.settings.scaled_size(s, scale) for s in sizes])
@@ -203,13 +192,7 @@ class Predictor(batching.Predictor):
       groups.setdefault(shapes, []).append(i)
     return [(key, np.array(ids)) for key, ids in sorted(groups.items())]
 
-  def _apply(
-      self,
-      variables: Any,
-      images: Sequence[np.ndarray],
-      shapes: tuple,
-      probabilities: bool,
-  ) -> jax.Array:
+  def _apply(self, variables, images, shapes, probabilities):
     """Returns what the pixels of image i are, in its first rows and columns."""
     run = functools.partial(self._run, self._forward["network"], variables)
     if self._direct:
@@ -227,7 +210,7 @@ class Predictor(batching.Predictor):
       return self._forward["scale"](total, 1.0 / len(self._views))
     return self._forward["argmax"](total)
 
-  def _input_bytes(self, shapes: tuple) -> int:
+  def _input_bytes(self, shapes):
     (height, width), *scaled = shapes
     if self._direct:
       return 3 * height * width

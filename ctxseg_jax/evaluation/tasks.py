@@ -90,9 +90,10 @@ def _draw_maps(image, label, prediction, spec):
 
 
 def _draw_classes(image, label, prediction, spec):
+  ignored = label == spec.ignore_label
   return pictures.captioned(
       image,
-      f"label: {spec.class_names[label]}",
+      f"label: {'none' if ignored else spec.class_names[label]}",
       f"prediction: {spec.class_names[prediction]}",
   )
 
