@@ -159,7 +159,7 @@ def train_and_evaluate(
           scalars["learning_rate"] = float(schedule(step - 1))
           pace = meter.read(step)
           folder.metrics.write(step, scalars | pace)
-          display.update(step, scalars, **pace)
+          display.update(step, scalars | pace)
         if saves:
           _require_finite_state(step, state, index, checkpoints)
           checkpoints.save(step, state, {"data_step": step})

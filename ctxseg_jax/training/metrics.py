@@ -22,6 +22,7 @@ from ctxseg_jax.training import processes
 
 _EVALUATION = "eval/"  # What the keys of an evaluation's row start with.
 _WALL = "wall_seconds"
+_FLUSH_SECONDS = 30.0
 
 
 class Metrics:
@@ -46,7 +47,9 @@ class Metrics:
     self._started = 0.0  # By the clock, less the wall time of earlier starts.
     self._file = None
     self._events = None
+    self._flushed = -math.inf
 
+  @processes.by_process_0
   def start(self, step: int, evaluated: bool = False) -> None:
     """Opens the files on process 0, for a run that is at a step.
 
@@ -57,31 +60,27 @@ class Metrics:
       step: The step.
       evaluated: Whether it has been evaluated; if not, its row of that goes.
     """
-
-    def keep(row):
-      is_evaluation = any(key.startswith(_EVALUATION) for key in row)
-      return row["step"] < step or (
-          row["step"] == step and (evaluated or not is_evaluation)
-      )
-
-    def open_files():
-      rows = [row for row in self.read() if keep(row)]
-      text = "".join(f"{to_json(row)}\n" for row in rows)
-      files.write_atomically(self._path, text)
-      spent = [row.get(_WALL) for row in rows]
-      spent = [x for x in spent if isinstance(x, (int, float))]
-      self._started = self._clock() - max(spent, default=0.0)
-      self._file = open(self._path, "a", encoding="utf-8")
-      folder = self._folder / "tensorboard"
+    rows = [
+        row
+        for row in self.read()
+        if (row["step"], any(k.startswith(_EVALUATION) for k in row))
+        <= (step, evaluated)
+    ]
+    text = "".join(f"{to_json(row)}\n" for row in rows)
+    files.write_atomically(self._path, text)
+    spent = [row.get(_WALL) for row in rows]
+    spent = [x for x in spent if isinstance(x, (int, float))]
+    self._started = self._clock() - max(spent, default=0.0)
+    folder = self._folder / "tensorboard"
+    with naming(folder):
       folder.mkdir(exist_ok=True)
+      self._file = open(self._path, "a", encoding="utf-8")
       self._events = event_file_writer.EventsWriter(
           str(folder / "events"), f".{os.getpid()}.{step}"
       )
-      # Takes back the later steps of an earlier start.
-      log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      self._add_event(step + 1, session_log=log)
-
-    processes.on_process_0(open_files)
+    # Takes back the later steps of an earlier start.
+    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add_event(step + 1, session_log=log)
 
   def close(self) -> None:
     for file in (self._events, self._file):
@@ -116,7 +115,10 @@ class Metrics:
     event = event_pb2.Event(wall_time=time.time(), step=step, **content)
     with naming(self._folder / "tensorboard"):
       self._events.write_event(event)
-      self._events.flush()
+      # With an fsync, which is too slow for every step.
+      if self._clock() - self._flushed > _FLUSH_SECONDS:
+        self._events.flush()
+        self._flushed = self._clock()
 
   def read(self) -> list[dict[str, Any]]:
     """Returns the objects of the file, without a torn last line.

@@ -1,6 +1,7 @@
 """What one process does for all, so that several never decide differently."""
 
 from collections.abc import Callable
+import functools
 import json
 from typing import Any
 
@@ -47,3 +48,13 @@ def on_process_0(act: Callable[[], Any]) -> Any:
     stopped.exit_code = code
     raise stopped
   return result
+
+
+def by_process_0(method: Callable[..., Any]) -> Callable[..., Any]:
+  """Decorates what is called by all and done `on_process_0`."""
+
+  @functools.wraps(method)
+  def on_all(*args, **kwargs):
+    return on_process_0(functools.partial(method, *args, **kwargs))
+
+  return on_all

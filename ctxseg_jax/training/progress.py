@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import math
 import sys
 import time
 from typing import Any
@@ -13,6 +14,12 @@ import rich.console
 import rich.progress
 
 _STEP_LINE = "step %d/%d  %s"
+_FIGURES = {
+    "loss/total": "loss {:.4f}",
+    "learning_rate": "lr {:.3g}",
+    "images_per_second": "{:.1f} img/s",
+    "data_wait_share": "data wait {:.0%}",
+}
 _INPUT_BOUND = 0.3  # Share of the time waiting for data worth a word.
 
 
@@ -20,15 +27,6 @@ class Meter:
   """Measures images per second and the time spent waiting for data.
 
   The first step compiles, so its time is left out of everything.
-
-      meter = Meter(batch_size, total_steps)
-      for step in ...:
-        with meter.waiting_for_data():
-          batch = next(batches)
-        ...
-        meter.count_step()
-        if step % log_every == 0:
-          rates = meter.read(step)
   """
 
   def __init__(
@@ -127,104 +125,67 @@ class Progress:
     self._console = console or rich.console.Console(file=sys.stderr)
     self._warned = False
     self._bar = None
-    self._task = None
-    self._log_stream = None
+    self._exits = contextlib.ExitStack()
 
   def __enter__(self) -> "Progress":
-    if self._console.is_terminal:
-      self._bar = rich.progress.Progress(
-          rich.progress.TextColumn("[bold]step {task.completed}/{task.total}"),
-          rich.progress.BarColumn(bar_width=None),
-          rich.progress.TextColumn("{task.fields[figures]}"),
-          console=self._console,
-          expand=True,
-      )
-      # The bar replaces standard error, to print above itself, but absl
-      # holds the one before.
-      logging.get_absl_handler().addFilter(_is_no_step_line)
-      handler = logging.get_absl_handler().python_handler
-      follows = handler.stream is sys.stderr
-      self._bar.start()
-      if follows:
-        self._log_stream = handler.setStream(sys.stderr)
-      self._task = self._bar.add_task(
-          "train",
-          total=self._total_steps,
-          completed=self._start_step,
-          figures="compiling",
-      )
+    if not self._console.is_terminal:
+      return self
+    self._bar = rich.progress.Progress(
+        rich.progress.TextColumn("[bold]step {task.completed}/{task.total}"),
+        rich.progress.BarColumn(bar_width=None),
+        rich.progress.TextColumn("{task.fields[figures]}"),
+        console=self._console,
+        expand=True,
+    )
+    self._bar.add_task(
+        "train",
+        total=self._total_steps,
+        completed=self._start_step,
+        figures="compiling",
+    )
+    handler = logging.get_absl_handler()
+    handler.addFilter(_is_no_step_line)
+    self._exits.callback(handler.removeFilter, _is_no_step_line)
+    # The bar replaces standard error, to print above itself, but absl holds
+    # the one before.
+    python_handler = handler.python_handler
+    follows = python_handler.stream is sys.stderr
+    self._exits.enter_context(self._bar)
+    if follows:
+      before = python_handler.setStream(sys.stderr)
+      self._exits.callback(python_handler.setStream, before)
     return self
 
   def __exit__(self, *_) -> None:
-    if self._bar is not None:
-      logging.get_absl_handler().removeFilter(_is_no_step_line)
-      self._bar.stop()
-      self._bar = None
-    if self._log_stream is not None:
-      handler = logging.get_absl_handler().python_handler
-      handler.setStream(self._log_stream)
-      self._log_stream = None
+    self._exits.close()
+    self._bar = None
 
-  def update(
-      self,
-      step: int,
-      scalars: Mapping[str, Any],
-      images_per_second: float = float("nan"),
-      data_wait_share: float = float("nan"),
-      eta_seconds: float = float("nan"),
-  ) -> None:
-    """Shows the figures of a logged step.
-
-    Args:
-      step: The step just done.
-      scalars: Of these, `"loss/total"` (or `"loss"`) and `"learning_rate"`
-        are shown.
-      images_per_second: As `Meter.read`.
-      data_wait_share: As `Meter.read`.
-      eta_seconds: As `Meter.read`.
-    """
-    figures = format_figures(
-        scalars, images_per_second, data_wait_share, eta_seconds
+  def update(self, step: int, figures: Mapping[str, Any]) -> None:
+    """Shows the figures of a logged step; those of `_FIGURES` that it has."""
+    text = "  ".join(
+        form.format(figures[name])
+        for name, form in _FIGURES.items()
+        # What was not measured yet is NaN; a loss of NaN is news.
+        if name in figures
+        and (name == "loss/total" or not math.isnan(figures[name]))
     )
-    logging.info(_STEP_LINE, step, self._total_steps, figures)
+    if "eta_seconds" in figures and not math.isnan(figures["eta_seconds"]):
+      text += f"  ETA {format_seconds(figures['eta_seconds'])}"
+    logging.info(_STEP_LINE, step, self._total_steps, text)
     if self._bar is not None:
-      self._bar.update(self._task, completed=step, figures=figures)
-    if data_wait_share > _INPUT_BOUND and not self._warned:
+      self._bar.update(self._bar.task_ids[0], completed=step, figures=text)
+    share = figures.get("data_wait_share", 0.0)
+    if share > _INPUT_BOUND and not self._warned:
       self._warned = True
       logging.warning(
           "Input bound: %.0f%% of the time goes into waiting for data; raise "
           "config.data.num_workers.",
-          100 * data_wait_share,
+          100 * share,
       )
 
 
 def _is_no_step_line(record) -> bool:
   return record.msg is not _STEP_LINE
-
-
-def format_figures(
-    scalars: Mapping[str, Any],
-    images_per_second: float,
-    data_wait_share: float,
-    eta_seconds: float,
-) -> str:
-  """Returns e.g. `loss 0.4321  lr 0.0261  85.3 img/s  data wait 3%  ETA 0:48`.
-
-  Figures that are absent or NaN are left out, except for the loss.
-  """
-  parts = []
-  loss = scalars.get("loss/total", scalars.get("loss"))
-  if loss is not None:
-    parts.append(f"loss {float(loss):.4f}")
-  if "learning_rate" in scalars:
-    parts.append(f"lr {float(scalars['learning_rate']):.3g}")
-  if images_per_second == images_per_second:
-    parts.append(f"{images_per_second:.1f} img/s")
-  if data_wait_share == data_wait_share:
-    parts.append(f"data wait {100 * data_wait_share:.0f}%")
-  if eta_seconds == eta_seconds:
-    parts.append(f"ETA {format_seconds(eta_seconds)}")
-  return "  ".join(parts)
 
 
 def format_seconds(seconds: float) -> str:

@@ -69,8 +69,9 @@ class Reports:
         )
     )
     self._reports = {}
-    processes.on_process_0(lambda: self._read(start))
+    self._read(start)
 
+  @processes.by_process_0
   def _read(self, start: int) -> None:
     for report in self._folder.read_evaluations():
       step = report["step"]
@@ -91,9 +92,10 @@ class Reports:
     every = self._run.eval_every or self._run.total_steps
     return step % every == 0 or step == self._run.total_steps
 
+  @processes.by_process_0
   def done(self, step: int) -> bool:
     """Returns whether that evaluation is there."""
-    return processes.on_process_0(lambda: step in self._reports)
+    return step in self._reports
 
   def evaluate(self, step: int, state: step_lib.TrainState) -> None:
     """Evaluates, writes report and pictures, keeps the best state.
@@ -124,18 +126,19 @@ class Reports:
     report["step"] = step
     # A result is of a step that the run can go back to.
     self._checkpoints.wait()
-    if processes.on_process_0(lambda: self._is_best(report)):
+    if self._is_best(report):
       name = self._task.score
       checkpoint.save_best(
           self._folder.best, state, {"step": step, name: self._score(report)}
       )
-    processes.on_process_0(lambda: self._write(step, report))
+    self._write(step, report)
     logging.info("step %d: %s", step, evaluate.summary(report))
     for index, (image, label, prediction, name) in kept.items():
       picture = self._task.picture(image, label, prediction, self._spec)
       stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
       pictures.save_png(self._folder.predictions / stem, picture)
 
+  @processes.by_process_0
   def _is_best(self, report) -> bool:
     earlier = map(self._score, self._reports.values())
     return self._score(report) > max(earlier, default=-math.inf)
@@ -145,6 +148,7 @@ class Reports:
     score = float(report[self._task.score])
     return -1.0 if math.isnan(score) else score
 
+  @processes.by_process_0
   def _write(self, step, report) -> None:
     # In this order: a row without a report goes when the run is resumed.
     self._folder.metrics.write_evaluation(

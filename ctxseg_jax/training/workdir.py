@@ -25,6 +25,7 @@ import socket
 import stat
 import time
 from typing import Any
+from typing import TextIO
 
 from absl import logging
 
@@ -48,58 +49,48 @@ class Workdir:
 
   Attributes:
     path: The folder.
+    checkpoints: Folder of the latest checkpoints.
+    best: Folder of the best one.
+    evaluations: Folder of the reports.
+    predictions: Folder of the pictures.
     metrics: What is logged at steps; `metrics.start` opens it.
   """
 
   def __init__(self, path: str | os.PathLike[str]):
-    """Names the folder; `~` is expanded.
-
-    Raises:
-      UserError: A URL.
-    """
+    """Names the folder; `~` is expanded, and a URL a `UserError`."""
     self.path = files.local_path(path, "--workdir").absolute()
+    self.checkpoints = self.path / "checkpoints"
+    self.best = self.path / "best"
+    self.evaluations = self.path / "eval"
+    self.predictions = self.path / "predictions"
     self.metrics = metrics.Metrics(self.path)
     self._exits = contextlib.ExitStack()
 
-  def __enter__(self) -> "Workdir":
-    """Makes or recognises the folder, and takes the lock.
-
-    Raises:
-      UserError: If the path is no folder that can be written, or a folder that
-        no run has made; nothing was changed then.
-      WorkdirLockedError: If another run holds the lock.
-    """
-    processes.on_process_0(self._open)
-    return self
-
+  @processes.by_process_0
   def _open(self) -> None:
     try:
       self.path.mkdir(parents=True, exist_ok=True)
-      mark = self.path / _MARK
-      if not mark.exists():
+      if not (self.path / _MARK).exists():
         others = sorted(os.listdir(self.path))
         if others:
-          more = ", ..." if len(others) > 3 else ""
           listed = ", ".join(map(files.printable, others[:3]))
           raise errors.UserError(
               f"{self.path}: not a work dir of train.py: it holds"
-              f" {listed}{more} and no {_MARK}; nothing was changed. Choose"
-              " another --workdir, or an empty one; to go on with a copy of a"
-              f" run, copy its {_MARK} too."
+              f" {listed}{', ...' * (len(others) > 3)} and no {_MARK}; nothing"
+              " was changed. Choose another --workdir, or an empty one; to go"
+              f" on with a copy of a run, copy its {_MARK} too."
           )
-        mark.write_text(_MARK_TEXT, "utf-8")
-    except (FileExistsError, NotADirectoryError) as e:
-      raise errors.UserError(
-          f"{self.path}: the work dir, or a folder above it, is a file; choose "
-          "another --workdir."
-      ) from e
+        (self.path / _MARK).write_text(_MARK_TEXT, "utf-8")
     except OSError as e:
+      problem = f"cannot make the work dir ({e.strerror})"
+      if isinstance(e, (FileExistsError, NotADirectoryError)):
+        problem = "the work dir, or a folder above it, is a file"
       raise errors.UserError(
-          f"{self.path}: cannot make the work dir ({e.strerror}); choose "
-          "another --workdir or mend its permissions."
+          f"{self.path}: {problem}; choose another --workdir or mend its"
+          " permissions."
       ) from e
-    self._exits.callback(_lock(self.path / ".lock").close)
     self._check_kinds()
+    self._exits.callback(_lock(self.path / ".lock").close)
 
   def _check_kinds(self) -> None:
     """Refuses at once what would stop the run hours later."""
@@ -118,38 +109,31 @@ class Workdir:
               " mend its permissions."
           )
 
+  def __enter__(self) -> "Workdir":
+    """Makes or recognises the folder, and takes the lock.
+
+    Raises:
+      UserError: If the path is no folder that can be written, or a folder that
+        no run has made; nothing was changed then.
+      WorkdirLockedError: If another run holds the lock.
+    """
+    self._open()
+    return self
+
   def __exit__(self, *_) -> None:
     # The lock's file stays: to unlink it would let a third run lock a new one
     # while a second waits on the old.
     with self._exits:
       self.metrics.close()
 
-  @property
-  def checkpoints(self) -> pathlib.Path:
-    return self.path / "checkpoints"
-
-  @property
-  def best(self) -> pathlib.Path:
-    return self.path / "best"
-
-  @property
-  def predictions(self) -> pathlib.Path:
-    return self.path / "predictions"
-
-  @property
-  def evaluations(self) -> pathlib.Path:
-    return self.path / "eval"
-
+  @processes.by_process_0
   def start_log(self) -> None:
-    """Appends to `log.txt`, on process 0, what is logged from here on."""
+    """Appends to `log.txt` what is logged while the context is open."""
+    handler = attach_log_file(self.path / "log.txt")
+    self._exits.callback(handler.close)
+    self._exits.callback(logging.get_absl_logger().removeHandler, handler)
 
-    def attach():
-      handler = attach_log_file(self.path / "log.txt")
-      self._exits.callback(handler.close)
-      self._exits.callback(logging.get_absl_logger().removeHandler, handler)
-
-    processes.on_process_0(attach)
-
+  @processes.by_process_0
   def check_config(
       self,
       config: Mapping[str, Any],
@@ -167,11 +151,6 @@ class Workdir:
     Raises:
       UserError: If keys differ that may not.
     """
-    processes.on_process_0(
-        lambda: self._check_config(config, allow_change, ignore)
-    )
-
-  def _check_config(self, config, allow_change, ignore):
     path = self.path / _CONFIG
     if not path.exists():
       return
@@ -193,22 +172,9 @@ class Workdir:
     for change in differing:
       logging.warning("Config changed on resuming: %s.", change)
 
-  def write_config(self, config: Mapping[str, Any]) -> None:
-    """Writes the config, once the run is known to be able to go on with it."""
-    text = metrics.to_json(config, indent=2, sort_keys=True) + "\n"
-    processes.on_process_0(
-        lambda: files.write_atomically(self.path / _CONFIG, text)
-    )
-
+  @processes.by_process_0
   def check_fresh(self) -> None:
-    """Refuses to start at step 0 in the results of a run.
-
-    Raises:
-      UserError: There are results of a run whose checkpoints are gone.
-    """
-    processes.on_process_0(self._check_fresh)
-
-  def _check_fresh(self):
+    """Refuses, with a `UserError`, to start anew among the results of a run."""
     for folder in (self.best, self.evaluations):
       for path in sorted(folder.glob("[0-9]*")):
         raise errors.UserError(
@@ -216,6 +182,12 @@ class Workdir:
             " and a new run would replace it; copy them back, or choose"
             " another --workdir to start from step 0."
         )
+
+  @processes.by_process_0
+  def write_config(self, config: Mapping[str, Any]) -> None:
+    """Writes the config, once the run is known to be able to go on with it."""
+    text = metrics.to_json(config, indent=2, sort_keys=True) + "\n"
+    files.write_atomically(self.path / _CONFIG, text)
 
   def write_evaluation(
       self, step: int | str, evaluation: Mapping[str, Any]
@@ -314,15 +286,9 @@ def attach_log_file(
   return handler
 
 
-def _lock(path: pathlib.Path):
+def _lock(path: pathlib.Path) -> TextIO:
   try:
     file = open(path, "a+", encoding="utf-8")
-  except OSError as e:
-    raise errors.UserError(
-        f"{path.parent}: the work dir cannot be written ({e.strerror}); choose "
-        "another --workdir or mend its permissions."
-    ) from e
-  try:
     # The kernel frees it when the process ends, however it ends.
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as e:
@@ -334,10 +300,9 @@ def _lock(path: pathlib.Path):
         "it, or choose another --workdir."
     ) from e
   except OSError as e:
-    file.close()
     raise errors.UserError(
-        f"{path}: the file system cannot lock files ({e.strerror}); choose a "
-        "--workdir on another one."
+        f"{path}: cannot be written and locked ({e.strerror}); mend its"
+        " permissions, or choose a --workdir on another file system."
     ) from e
   file.truncate(0)
   file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")

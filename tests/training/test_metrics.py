@@ -147,6 +147,7 @@ class MetricsTest(parameterized.TestCase):
   def test_tensorboard_gets_the_same_figures(self):
     self.metrics.write(10, {"loss/total": 0.5, "eta_seconds": float("nan")})
     self.metrics.write_evaluation(10, {"miou": 0.25})
+    self.metrics.close()
     self.start(10, evaluated=True)
     events = [
         event

@@ -80,8 +80,8 @@ class ProgressTest(parameterized.TestCase):
     console = rich.console.Console(file=io.StringIO())
     with self.assertLogs(level="INFO") as logs:
       with progress.Progress(600, 0, console) as shown:
-        shown.update(120, SCALARS, **FIGURES)
-        shown.update(130, {"loss": float("nan")})
+        shown.update(120, SCALARS | FIGURES)
+        shown.update(130, {"loss/total": float("nan")})
     self.assertEqual(
         [record.getMessage() for record in logs.records],
         [
@@ -97,7 +97,7 @@ class ProgressTest(parameterized.TestCase):
         file=io.StringIO(), force_terminal=True, width=120
     )
     with progress.Progress(600, 100, console) as shown:
-      shown.update(120, SCALARS, **FIGURES)
+      shown.update(120, SCALARS | FIGURES)
     text = console.file.getvalue()
     self.assertIn("120/600", text)
     for part in ("0.4321", "0.0261", "85.3", "3%", "0:48"):
@@ -118,7 +118,7 @@ class ProgressTest(parameterized.TestCase):
     with self.assertLogs(level="WARNING") as logs:
       with progress.Progress(600, 0, console) as shown:
         for step, share in ((1, 0.2), (2, 0.4), (3, 0.5)):
-          shown.update(step, SCALARS, data_wait_share=share)
+          shown.update(step, SCALARS | {"data_wait_share": share})
     self.assertLen(logs.output, 1)
     self.assertIn("40%", logs.output[0])
     self.assertIn("config.data.num_workers", logs.output[0])

@@ -17,7 +17,8 @@ class TwoProcessesTest(absltest.TestCase):
     super().setUp()
     directory = tempfile.TemporaryDirectory()
     self.addCleanup(directory.cleanup)
-    self.workdir = pathlib.Path(directory.name) / "run"
+    # Brackets: Orbax takes them for a glob.
+    self.workdir = pathlib.Path(directory.name) / "run[2]"
 
   @contextlib.contextmanager
   def start(self, *flags):

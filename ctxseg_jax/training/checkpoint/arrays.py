@@ -48,6 +48,24 @@ def describe(tree: Any) -> dict[str, str]:
   return described
 
 
+def entries(tree: Any) -> list[str]:
+  """Returns the names of a tree's entries, also of those without arrays."""
+  found = jax.tree_util.tree_leaves_with_path(tree, lambda x: x is not tree)
+  return [_name(key_path) for key_path, _ in found]
+
+
+def nest(arrays: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+  """Returns nested dicts of arrays by name, which have all the entries."""
+  nested = {name: {} for name in names}
+  for name, array in arrays.items():
+    *parents, last = name.split("/")
+    node = nested
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[last] = array
+  return nested
+
+
 def listing(step_dir: pathlib.Path) -> dict[str, str]:
   """Returns `describe` of the arrays that can be read from a step.
 

@@ -42,36 +42,27 @@ def clear_leftovers(directory: pathlib.Path) -> None:
       _delete(path)
 
 
-def complete(
-    directory: pathlib.Path,
-    step: int,
-    arrays: dict[str, str],
-    entries: list[str],
-    meta: dict[str, Any],
-) -> None:
+def complete(directory: pathlib.Path, step: int, saved: dict) -> None:
   """Reads back what was saved, writes its manifest and gives it its name.
 
   Args:
     directory: Where the steps lie.
     step: The step, which is in `<step>.saving`.
-    arrays: What has to be there, see `arrays.describe`.
-    entries: The entries of the state, also those without arrays.
-    meta: What else is kept.
+    saved: What its manifest is to hold: `arrays` as `arrays.describe` has it,
+      `entries` of the state, also those without arrays, and `meta`.
 
   Raises:
     Exception: Of any kind, if it cannot be written or read back.
   """
-  saved = directory / f"{step}{SAVING}"
-  if arrays_lib.listing(saved) != arrays:
+  saving = directory / f"{step}{SAVING}"
+  if arrays_lib.listing(saving) != saved["arrays"]:
     raise OSError(None, "what was read back is not what was saved")
-  _write_manifest(
-      saved, {"step": step, "arrays": arrays, "entries": entries, "meta": meta}
-  )
+  _write_manifest(saving, {"step": step, **saved})
   final = directory / str(step)
   replaced = None
   if final.exists():  # Of a run that was set back before this step.
     replaced = set_aside(final, _DELETING if _is_ours(final) else DAMAGED)
-  os.rename(saved, final)
+  os.rename(saving, final)
   _fsync(directory)
   if replaced is not None and replaced.suffix == _DELETING:
     _delete(replaced)
@@ -87,11 +78,6 @@ def prune(directory: pathlib.Path, step: int, max_to_keep: int) -> None:
   for number in others[: len(others) - max_to_keep + 1]:
     # Under its own name, a half deleted step would look damaged.
     _delete(set_aside(directory / str(number), _DELETING))
-
-
-def abandon(directory: pathlib.Path, step: int) -> None:
-  """Deletes a save that failed: it may be what fills the disk."""
-  shutil.rmtree(directory / f"{step}{SAVING}", ignore_errors=True)
 
 
 def set_aside(path: pathlib.Path, suffix: str) -> pathlib.Path:

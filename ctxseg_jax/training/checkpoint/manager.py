@@ -6,6 +6,7 @@ import contextlib
 import logging as std_logging
 import os
 import pathlib
+import shutil
 from typing import Any
 
 from absl import logging
@@ -47,7 +48,7 @@ class Checkpoints:
     self._completed = []  # Complete steps not yet reported.
     self._last_step = None
     self._failed = False
-    processes.on_process_0(self._open)
+    self._open()
     self._path = self._exits.enter_context(
         arrays_lib.plain_path(self._directory)
     )
@@ -55,6 +56,7 @@ class Checkpoints:
     self._checkpointer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
     self._executor = futures.ThreadPoolExecutor(1, "ctxseg_checkpoint")
 
+  @processes.by_process_0
   def _open(self) -> None:
     try:
       self._directory.mkdir(parents=True, exist_ok=True)
@@ -98,15 +100,13 @@ class Checkpoints:
       )
     except Exception as e:  # Orbax names no base class for what it raises.
       self._fail(step, e)
-    arrays = arrays_lib.describe(state)
-    entries = jax.tree_util.tree_leaves_with_path(
-        state, is_leaf=lambda x: x is not state
-    )
-    names = [jax.tree_util.keystr(p, simple=True) for p, _ in entries]
-    self._saving = (
-        step,
-        self._executor.submit(self._complete, step, arrays, names, dict(meta)),
-    )
+    saved = {
+        "arrays": arrays_lib.describe(state),
+        "entries": arrays_lib.entries(state),
+        "meta": dict(meta),
+    }
+    future = self._executor.submit(self._complete, step, saved)
+    self._saving = (step, future)
     self._last_step = step
 
   def poll(self) -> list[int]:
@@ -149,7 +149,9 @@ class Checkpoints:
       self._executor.shutdown()
       if not agree and self._saving is not None:
         step, future = self._saving
-        self._report(step, future.exception())
+        error = future.exception()
+        state = f"was not saved ({folders.reason(error)})" if error else "saved"
+        logging.warning("Stopped by an error; step %d %s.", step, state)
       with contextlib.suppress(Exception):  # A failed save again.
         self._checkpointer.close()
       self._exits.close()
@@ -194,10 +196,11 @@ class Checkpoints:
     step_dir = self._directory / str(step)
     manifest = folders.read_manifest(step_dir)
     state = arrays_lib.fill(step_dir, target, manifest["arrays"])
-    processes.on_process_0(lambda: self._set_aside(damaged))
+    self._set_aside(damaged)
     self._last_step = step
     return state, manifest["meta"], step
 
+  @processes.by_process_0
   def _set_aside(self, damaged: list[tuple[int, str]]) -> None:
     for number, _ in damaged:
       folders.set_aside(self._directory / str(number), folders.DAMAGED)
@@ -213,21 +216,13 @@ class Checkpoints:
     except Exception as e:  # See `save`.
       self._fail(step, e)
     self._completed.append(step)
-    self._report(step, None)
+    logging.info("Saved step %d in %s.", step, self._directory.name)
 
-  def _report(self, step: int, error: BaseException | None) -> None:
-    if error is None:
-      logging.info("Saved step %d in %s.", step, self._directory.name)
-    else:
-      logging.warning(
-          "Step %d was not saved (%s).", step, folders.reason(error)
-      )
-
-  def _complete(self, step: int, *what: Any) -> None:
+  def _complete(self, step: int, saved: dict[str, Any]) -> None:
     """Verifies and names a step, then deletes old ones; in the background."""
     self._checkpointer.wait_until_finished()
     if jax.process_index() == 0:
-      folders.complete(self._directory, step, *what)
+      folders.complete(self._directory, step, saved)
       folders.prune(self._directory, step, self._max_to_keep)
 
   def _fail(self, step: int, error: Exception) -> None:
@@ -235,7 +230,9 @@ class Checkpoints:
     # It reports Orbax's other errors when they are collected: any time later.
     std_logging.getLogger("asyncio").disabled = True
     if jax.process_index() == 0:
-      folders.abandon(self._directory, step)
+      # It may be what fills the disk.
+      folder = self._directory / f"{step}{folders.SAVING}"
+      shutil.rmtree(folder, ignore_errors=True)
     kept = self.steps()
     remains = f"step {kept[-1]} is intact" if kept else "there is none before"
     raise errors.UserError(
@@ -301,46 +298,36 @@ def load(
   step_dir = directory / str(found)
   manifest = folders.read_manifest(step_dir)
   if target is None:
-    state = {name: {} for name in manifest["entries"]}
-    shardings = {name: None for name in manifest["arrays"]}
-    for name, array in arrays_lib.read(step_dir, shardings).items():
-      *parents, last = name.split("/")
-      node = state
-      for parent in parents:
-        node = node.setdefault(parent, {})
-      node[last] = array
-  else:
-    top = {name.split("/")[0] for name in arrays_lib.describe(target)}
-    wanted = {
-        name: array
-        for name, array in manifest["arrays"].items()
-        if name.split("/")[0] in top
-    }
-    state = arrays_lib.fill(step_dir, target, wanted)
+    state = arrays_lib.read(step_dir, dict.fromkeys(manifest["arrays"]))
+    return arrays_lib.nest(state, manifest["entries"]), manifest["meta"], found
+  top = arrays_lib.entries(target)
+  wanted = {
+      name: array
+      for name, array in manifest["arrays"].items()
+      if name.split("/")[0] in top
+  }
+  state = arrays_lib.fill(step_dir, target, wanted)
   return state, manifest["meta"], found
 
 
+@processes.by_process_0
 def _newest_intact(
     directory: pathlib.Path, only: int | None = None
 ) -> tuple[int | None, list[tuple[int, str]]]:
-  """Returns the step to use, and of each newer one what is wrong with it."""
-
-  def find():
-    damaged = []
-    for number in reversed(folders.steps(directory)):
-      if only is not None and number != only:
-        continue
-      problem = folders.find_damage(directory / str(number))
-      if problem is None:
-        for _, newer in damaged:
-          logging.warning(
-              "Damaged checkpoint: %s; using step %d instead.", newer, number
-          )
-        return number, damaged
-      damaged.append((number, problem))
-    return None, damaged
-
-  return processes.on_process_0(find)
+  """Returns the step to use and of each newer one what is wrong with it."""
+  damaged = []
+  for step in reversed(folders.steps(directory)):
+    if only is not None and step != only:
+      continue
+    problem = folders.find_damage(directory / str(step))
+    if problem is None:
+      for _, newer in damaged:
+        logging.warning(
+            "Damaged checkpoint: %s; using step %d instead.", newer, step
+        )
+      return step, damaged
+    damaged.append((step, problem))
+  return None, damaged
 
 
 @contextlib.contextmanager
