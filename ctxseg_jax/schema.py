@@ -208,7 +208,10 @@ def build(
   try:
     return target(**arguments)
   except ValueError as e:
-    raise errors.UserError(f"config: {where}: {e}") from e
+    text = str(e)
+    if text.partition(":")[0] in options(target):  # It names the field.
+      raise errors.UserError(f"config: {join(where, text)}") from e
+    raise errors.UserError(f"config: {where}: {text}") from e
 
 
 def check_keys(section: Any, known: Iterable[str], where: str) -> None:
