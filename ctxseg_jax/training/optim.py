@@ -122,7 +122,7 @@ class Optimizer:
       place of the parameters. None is no average.
   """
 
-  learning_rate: PositiveFloat
+  learning_rate: NonNegativeFloat
   schedule: Schedule = Poly()
   weight_decay: NonNegativeFloat = 0.0
   weight_decay_mask: Literal["all", "kernels"] = "all"
