@@ -6,7 +6,6 @@ prepared. Examples are to keep their order, so none of that is needed: each goes
 to its file as it comes, and memory does not grow with the dataset.
 """
 
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
@@ -15,10 +14,9 @@ from typing import Any
 
 from array_record.python import array_record_module
 import numpy as np
-import rich.console
-import rich.progress
 import tensorflow_datasets as tfds
 
+from ctxseg_jax import progress
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import rules
@@ -126,24 +124,26 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     )
     pixels, sizes = np.zeros(256, np.int64), []
     shards = _Shards(template)
-    for item in _with_progress(items, f"{self.name}/{split}"):
-      example = self._spec.read(self._spec, item)
-      if self._spec.is_own:  # Others were looked at when they were published.
-        self._report.add(split, scan.scan_example(self._spec, example, item))
-      # The one label of an image counts as a pixel.
-      pixels += np.bincount(example.label.ravel(), minlength=256)
-      sizes.append(images.image_size(example.image, example.name))
-      shards.write(
-          self.info.features.serialize_example(
-              {
-                  "image": example.image,
-                  "label": images.encode_png(example.label)
-                  if example.label.ndim
-                  else int(example.label),
-                  "name": example.name,
-              }
-          )
-      )
+    with progress.shown(f"{self.name}/{split}") as report:
+      for count, item in enumerate(items, start=1):
+        example = self._spec.read(self._spec, item)
+        if self._spec.is_own:  # Others were looked at when they were published.
+          self._report.add(split, scan.scan_example(self._spec, example, item))
+        # The one label of an image counts as a pixel.
+        pixels += np.bincount(example.label.ravel(), minlength=256)
+        sizes.append(images.image_size(example.image, example.name))
+        shards.write(
+            self.info.features.serialize_example(
+                {
+                    "image": example.image,
+                    "label": images.encode_png(example.label)
+                    if example.label.ndim
+                    else int(example.label),
+                    "name": example.name,
+                }
+            )
+        )
+        report(count, len(items))
     shards.close()
     # All that `records` has to know of a split before it reads any.
     self.info.metadata["splits"][split] = {
@@ -203,14 +203,3 @@ class _Shards:
   def _close_file(self) -> None:
     if self._writer is not None:
       self._writer.close()
-
-
-def _with_progress(items: Sequence[Any], title: str) -> Iterable[Any]:
-  console = rich.console.Console(stderr=True)
-  return rich.progress.track(
-      items,
-      description=title,
-      console=console,
-      transient=True,
-      disable=not console.is_terminal,  # A bar in a log file is noise.
-  )

@@ -37,20 +37,7 @@ from ctxseg_jax.data import spec as spec_lib
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What to check; the flags of the command.
-
-  Attributes:
-    dataset: Name of a dataset, with `source` or `data_dir`.
-    source: Folder of its files, as the user has them.
-    data_dir: Folder of all prepared datasets.
-    images: Folder of images, instead of a dataset.
-    labels: Folder of labels of the same names.
-    classes: File of a class per line; None takes the one beside the images.
-    any_size: Whether to accept other numbers of pairs than the published ones,
-      and that classes are missing.
-    manifest: File of SHA-256 sums, to write or to compare with.
-    num_workers: Processes that read; with 0 or 1 it is done in this one.
-  """
+  """What to check; `define_flags` has the meaning of each."""
 
   dataset: str | None = None
   source: str | None = None
@@ -290,34 +277,27 @@ def _num_cores() -> int:
 def define_flags() -> None:
   """Defines the flags of the command."""
   names = ", ".join([custom.NAME, *sorted(datasets.DATASETS)])
-  flags.DEFINE_string("dataset", None, f"One of {names}.")
-  flags.DEFINE_string("source", None, "Your folder of the dataset.")
-  flags.DEFINE_string("data_dir", None, "Folder of all prepared datasets.")
-  flags.DEFINE_string("images", None, "Folder of images, of any dataset.")
-  flags.DEFINE_string("labels", None, "Folder of labels of the same names.")
-  flags.DEFINE_string(
-      "classes",
-      None,
-      "File of a class per line; default: classes.txt beside the images.",
-  )
+  for name, meaning in (
+      ("dataset", f"One of {names}; with --source or --data_dir."),
+      ("source", "Your folder of the dataset."),
+      ("data_dir", "Folder of all prepared datasets."),
+      ("images", "Folder of images, instead of a dataset; with --labels."),
+      ("labels", "Folder of labels of the same names."),
+      ("classes", "File of a class per line; default: that beside the images."),
+      ("manifest", "File of SHA-256 sums, to write or to compare with."),
+  ):
+    flags.DEFINE_string(name, None, meaning)
   flags.DEFINE_bool(
       "any_size",
       False,
       "Accept other numbers of pairs than the published ones, and that classes "
       "are missing.",
   )
-  flags.DEFINE_string(
-      "manifest", None, "File of SHA-256 sums, to write or to compare with."
-  )
-  flags.DEFINE_integer(
-      "num_workers", _num_cores(), "Processes that read.", lower_bound=0
-  )
-  flags.DEFINE_integer(
-      "max_lines",
-      100,
-      "Faults and notes to print; 0 prints all.",
-      lower_bound=0,
-  )
+  for name, default, meaning in (
+      ("num_workers", _num_cores(), "Processes that read."),
+      ("max_lines", 100, "Faults and notes to print; 0 prints all."),
+  ):
+    flags.DEFINE_integer(name, default, meaning, lower_bound=0)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rich.console
-import rich.progress
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax import progress
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import headers
 from ctxseg_jax.data import images
@@ -40,7 +39,6 @@ class Scan:
     fault: What is wrong with it, in a line; empty if nothing is.
     notes: What is odd about it, a line each.
     is_turned: Whether its EXIF orientation turns or mirrors the image.
-    num_bytes: Size of what was read.
     digest: Of the pixels of the image; None if they cannot be read.
     known: int64 [256], pixels by train id or `ignore_label`; None without a
       label that can be read.
@@ -52,7 +50,6 @@ class Scan:
   fault: str = ""
   notes: tuple[str, ...] = ()
   is_turned: bool = False
-  num_bytes: int = 0
   digest: bytes | None = None
   known: np.ndarray | None = None
   unknown: np.ndarray | None = None
@@ -83,20 +80,17 @@ def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
   """Reads and scans an item of `spec.find`."""
   paths = _paths(item)
   identity = str(paths[0]) if paths else ""
-  num_bytes = sum(os.path.getsize(p) for p in paths if os.path.isfile(p))
   try:
-    scan = scan_example(spec, spec.read(spec, item), item)
-    return dataclasses.replace(scan, num_bytes=num_bytes or scan.num_bytes)
+    return scan_example(spec, spec.read(spec, item), item)
   except spec_lib.UnknownValuesError as error:
     return Scan(
         identity,
         fault=str(error),
-        num_bytes=num_bytes,
         known=error.known,
         unknown=error.unknown,
     )
   except errors.UserError as error:
-    return Scan(identity, fault=str(error), num_bytes=num_bytes)
+    return Scan(identity, fault=str(error))
 
 
 def read_pair_and_sum(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
@@ -146,7 +140,7 @@ def scan_all(
     read: Read,
     num_workers: int,
 ) -> Iterator[Scan]:
-  """Yields the scans of items in order, showing a bar on a terminal.
+  """Yields the scans of items in order, showing how far it is.
 
   Args:
     spec: The dataset.
@@ -170,17 +164,10 @@ def scan_all(
       scans = pool.map(_scan_in_worker, items, chunksize=_CHUNK)
     else:
       scans = (read(spec, item) for item in items)
-    bar = stack.enter_context(_bar())
-    task = bar.add_task(spec.name, total=len(items), rate="")
-    num_bytes = 0
+    report = stack.enter_context(progress.shown(f"checking {spec.name}"))
     try:
       for count, scan in enumerate(scans, start=1):
-        num_bytes += scan.num_bytes
-        seconds = bar.tasks[0].elapsed or 0.0
-        if seconds > 0:
-          megabytes = num_bytes / seconds / 1e6
-          rate = f"{count / seconds:.0f} pairs/s {megabytes:.1f} MB/s"
-          bar.update(task, completed=count, rate=rate)
+        report(count, len(items))
         yield scan
     except process.BrokenProcessPool as error:
       raise errors.UserError(
@@ -207,7 +194,6 @@ def _scan(
       place,
       notes=_notes(spec, image, label, place),
       is_turned=headers.orientation(image) != 1,
-      num_bytes=len(image),
       digest=digest.digest(),
       known=np.bincount(label.ravel(), minlength=256),
   )
@@ -225,21 +211,6 @@ def _notes(
   if label.ndim and label.size and (label == spec.ignore_label).all():
     notes.append(f"{place}: every pixel of the label is ignored.")
   return tuple(notes)
-
-
-def _bar() -> rich.progress.Progress:
-  console = rich.console.Console(stderr=True)
-  return rich.progress.Progress(
-      rich.progress.TextColumn("{task.description}"),
-      rich.progress.BarColumn(),
-      rich.progress.MofNCompleteColumn(),
-      rich.progress.TextColumn("{task.fields[rate]}"),
-      rich.progress.TextColumn("ETA"),
-      rich.progress.TimeRemainingColumn(),
-      console=console,
-      transient=True,
-      disable=not console.is_terminal,  # A bar in a log file is noise.
-  )
 
 
 _worker = None  # Specification and reader of this process, if it is a worker.

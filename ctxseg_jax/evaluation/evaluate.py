@@ -14,11 +14,11 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import progress
 from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import metrics
-from ctxseg_jax.evaluation import progress
 from ctxseg_jax.evaluation import tables
 from ctxseg_jax.evaluation.tasks import TASKS
 

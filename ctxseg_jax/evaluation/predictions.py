@@ -13,12 +13,12 @@ import numpy as np
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax import progress
 from ctxseg_jax.data import images as images_lib
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import outputs
 from ctxseg_jax.evaluation import pictures
-from ctxseg_jax.evaluation import progress
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 

@@ -15,10 +15,10 @@ import rich.console
 
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
+from ctxseg_jax import progress
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import evaluate
-from ctxseg_jax.evaluation import progress
 from ctxseg_jax.evaluation import segmentation
 
 NUM_CLASSES = 17
