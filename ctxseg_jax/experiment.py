@@ -4,7 +4,9 @@ Nothing below this module looks at a key of a config again.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import ml_collections
+import numpy as np
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
@@ -308,12 +311,15 @@ class Trained:
     mesh: All devices.
     variables: Its variables, replicated over the mesh.
     step: The training step they are from.
+    scores: The report of that step's evaluation as in `eval/<step>.json`;
+      empty if there is none.
   """
 
   run: run_lib.Run
   mesh: jax.sharding.Mesh
-  variables: Any
+  variables: dict[str, Any]
   step: int
+  scores: dict[str, Any]
 
   @property
   def config(self) -> dict[str, Any]:
@@ -330,6 +336,31 @@ class Trained:
   @property
   def task(self) -> tasks.Task:
     return TASKS[self.run.spec.task]
+
+  def predict(
+      self, images: Sequence[np.ndarray], *, probabilities: bool = False
+  ) -> list[np.ndarray]:
+    """Predicts images as evaluations of the run do.
+
+    Args:
+      images: RGB, uint8 [H, W, 3] each, of any sizes.
+      probabilities: Whether to return class probabilities instead of classes.
+
+    Returns:
+      For each image classes, uint8 [H, W] (uint16 from 256 classes on), or
+      probabilities, float32 [H, W, C]. Networks that classify whole images
+      return [] and [C].
+
+    Raises:
+      ValueError: Something else than such images.
+    """
+    return self._predictor.predict(
+        self.variables, images, probabilities=probabilities
+    )
+
+  @functools.cached_property
+  def _predictor(self) -> batching.Predictor:
+    return self.predictor()  # Keeps its compiled programs.
 
   def predictor(
       self, settings: tasks.Settings | None = None
@@ -371,4 +402,6 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
   }
   mesh = step_lib.make_mesh()
   variables = jax.device_put(variables, NamedSharding(mesh, P()))
-  return Trained(run, mesh, variables, int(step))
+  reports = workdir_lib.Workdir(path).read_evaluations()
+  scores = next((x for x in reports if x["step"] == step), {})
+  return Trained(run, mesh, variables, int(step), scores)
