@@ -16,7 +16,7 @@ from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
 
 _NUM_LISTED = 3  # Names in a message that must stay one line.
-_PARTS = ("backbone", "head", "aux_head")
+# What to change in which part of the network.
 _REMEDIES = {
     "backbone": "depth, stem, avg_down, variant",
     "head": "its fields, and the data set's number of classes",
@@ -42,38 +42,32 @@ class Summary:
 
   def table(self) -> str:
     """Returns the summary as text, a line per kind and reason."""
-    rows = [
-        (
-            "copied",
-            len(self.copied),
-            f"{_by_part(self.copied)}; {self.num_values:,} values",
-        )
-    ]
-    reasons = collections.defaultdict(list)
+    by_reason = collections.defaultdict(list)
     for name, reason in self.skipped.items():
-      reasons[reason].append(name)
-    for reason, names in reasons.items():
-      rows.append(("skipped", len(names), f"{reason} ({_shorten(names)})"))
-    if not self.skipped:
-      rows.append(("skipped", 0, ""))
-    text = f"{_by_part(self.missing)}; they start at random values"
-    rows.append(("missing", len(self.missing), text if self.missing else ""))
+      by_reason[reason].append(name)
+    copied = f"{_by_part(self.copied)}; {self.num_values:,} values"
+    missing = f"{_by_part(self.missing)}; they start at random values"
+    rows = [
+        ("copied", len(self.copied), copied),
+        *(
+            ("skipped", len(names), f"{reason} ({_shorten(names)})")
+            for reason, names in (by_reason or {"": ()}).items()
+        ),
+        ("missing", len(self.missing), missing),
+    ]
     return "\n".join(
-        f"{kind:8} {count:5} tensor{'s' * (count != 1)}{': ' * bool(text)}"
-        f"{text}"
-        for kind, count, text in rows
+        f"{kind:8} {n:5} tensor{'s' * (n != 1)}" + (f": {text}" if n else "")
+        for kind, n, text in rows
     )
 
 
 def _by_part(paths):
   counts = collections.Counter(path.split("/")[1] for path in paths)
-  parts = [part for part in _PARTS if part in counts]
-  return ", ".join(f"{part} {counts[part]}" for part in parts)
+  return ", ".join(f"{p} {counts[p]}" for p in _REMEDIES if p in counts)
 
 
 def _shorten(names):
-  more = ["..."] if len(names) > _NUM_LISTED else []
-  return ", ".join([*list(names)[:_NUM_LISTED], *more])
+  return ", ".join([*names[:_NUM_LISTED], *["..."][: len(names) > _NUM_LISTED]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +143,7 @@ def make_plan(
         absent[path] = name and name[0]
   used = {name for name, _ in found.values()}
   skipped, unknown = {}, []
-  for name in names:
-    if name in used:
-      continue
+  for name in (name for name in names if name not in used):
     reasons = [why for what, why in left_out if re.fullmatch(what, name)]
     if reasons:
       skipped[name] = reasons[0]
@@ -233,8 +225,12 @@ def transfer(
         "params/backbone",
     )
   if channel_order == "bgr":
-    path = _first_conv(arrays)
-    arrays[path] = np.ascontiguousarray(arrays[path][:, :, ::-1])
+    (first,) = (
+        path
+        for path, array in arrays.items()
+        if "/backbone/" in path and array.ndim == 4 and array.shape[2] == 3
+    )
+    arrays[first] = np.ascontiguousarray(arrays[first][:, :, ::-1])
   summary = Summary(
       copied={path: plan.names[path][0] for path in arrays},
       skipped=skipped,
@@ -259,18 +255,6 @@ def _to_float32(array, name, place):
         " point numbers; quantised weights have to be exported as float32"
     )
   return np.asarray(array, np.float32, order="C")
-
-
-def _first_conv(arrays):
-  """Returns the path of the kernel that reads the image."""
-  (path,) = (
-      path
-      for path, array in arrays.items()
-      if path.startswith("params/backbone/")
-      and array.ndim == 4
-      and array.shape[2] == 3
-  )
-  return path
 
 
 def _describe_absent(path, source_name, plan):
@@ -302,16 +286,14 @@ def _class_remedy(shapes, template, model):
     model: The network.
   """
   ours = getattr(model.head, "num_classes", None)
-  counts = set()
-  for path, shape in shapes.items():
-    in_ours = (*shape[:-1], ours)
-    if "/backbone/" in path or in_ours != tuple(template[path].shape):
-      return None
-    counts.update(shape[-1:])
-  if len(counts) != 1:
+  theirs = {shape[-1] for shape in shapes.values() if shape}
+  if len(theirs) != 1 or any(
+      "/backbone/" in path or (*shape[:-1], ours) != tuple(template[path].shape)
+      for path, shape in shapes.items()
+  ):
     return None
   return (
-      f"the file has {counts.pop()} classes, the config's data set {ours}:"
+      f"the file has {theirs.pop()} classes, the config's data set {ours}:"
       " choose a data set (config.data) with the number of classes that the"
       " file was trained on"
   )

@@ -116,10 +116,7 @@ def section(name):
   kind = before or behind
   stems = {"": "7x7", "b": "7x7", "c": "deep32", "d": "deep32", "s": "deep64"}
   backbone = dict(
-      name="resnet",
-      depth=int(depth),
-      stem=stems[kind],
-      avg_down=kind == "d",
+      name="resnet", depth=int(depth), stem=stems[kind], avg_down=kind == "d"
   )
   if head is None:
     return dict(backbone=backbone)

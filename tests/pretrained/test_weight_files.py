@@ -183,6 +183,11 @@ def python2_string(value):
   return b"U" + bytes([len(value)]) + value
 
 
+def one(*args, **kwargs):
+  """Returns a file of one tensor; see `tensor`."""
+  return archive(dictionary(x=tensor(*args, **kwargs)))
+
+
 GOOD = archive(dictionary(weight=tensor()))
 FORMER = legacy(dictionary(weight=tensor()))
 
@@ -348,11 +353,11 @@ DAMAGED = {
         r"'x'.*posix\.mkdir for a storage",
     ),
     "harm in place of a type": (
-        archive(dictionary(x=tensor(kind="system", module="os"))),
+        one(kind="system", module="os"),
         "'x' is of type os.system",
     ),
     "a storage of another library": (
-        archive(dictionary(x=tensor(module="os"))),
+        one(module="os"),
         "'x' is of type os.FloatStorage",
     ),
     "harm in place of a shape": (
@@ -418,78 +423,45 @@ DAMAGED = {
         "'x' is a dictionary",
     ),
     # Tensors that are not what they say.
-    "a tensor of terabytes": (
-        archive(dictionary(x=tensor((10**6, 10**6), (10**6, 1)))),
-        "'x'.*shape",
-    ),
+    "a tensor of terabytes": (one((10**6, 10**6), (10**6, 1)), "'x'.*shape"),
     "a storage of terabytes": (
-        archive(dictionary(x=tensor((10**12,), (1,), size=10**12))),
+        one((10**12,), (1,), size=10**12),
         "'x'.*24 bytes where",
     ),
     "one value a trillion times": (
-        archive(dictionary(x=tensor((10**6, 10**6), (0, 0)))),
+        one((10**6, 10**6), (0, 0)),
         "'x' is made of fewer values",
     ),
     "a storage too short": (
-        archive(dictionary(x=tensor((8,), (1,), size=8))),
+        one((8,), (1,), size=8),
         "'x'.*24 bytes where 8 values",
     ),
     "a storage too long": (
-        archive(dictionary(x=tensor((2,), (1,), size=2))),
+        one((2,), (1,), size=2),
         "'x'.*24 bytes where 2 values",
     ),
     "a storage of another type": (
-        archive(dictionary(x=tensor(kind="DoubleStorage"))),
+        one(kind="DoubleStorage"),
         "'x'.*24 bytes where 6 values of float64",
     ),
-    "a missing storage": (
-        archive(dictionary(x=tensor(key="1"))),
-        "'x'.*storage '1' is missing",
-    ),
-    "a storage elsewhere": (
-        archive(dictionary(x=tensor(key="../data.pkl"))),
-        "'x'.*is missing",
-    ),
-    "beyond the storage": (
-        archive(dictionary(x=tensor(offset=1))),
-        r"'x'.*shape \(2, 3\)",
-    ),
+    "a missing storage": (one(key="1"), "'x'.*storage '1' is missing"),
+    "a storage elsewhere": (one(key="../data.pkl"), "'x'.*is missing"),
+    "beyond the storage": (one(offset=1), r"'x'.*shape \(2, 3\)"),
     "strides beyond the storage": (
-        archive(dictionary(x=tensor(strides=(4, 1)))),
+        one(strides=(4, 1)),
         r"'x'.*strides \(4, 1\)",
     ),
-    "a negative stride": (
-        archive(dictionary(x=tensor((6,), (-1,), offset=5))),
-        "'x'.*no valid",
-    ),
-    "a negative offset": (
-        archive(dictionary(x=tensor((6,), (1,), offset=-6))),
-        "'x'.*no valid",
-    ),
-    "a negative extent": (
-        archive(dictionary(x=tensor((-2, -3)))),
-        "'x'.*no valid",
-    ),
+    "a negative stride": (one((6,), (-1,), offset=5), "'x'.*no valid"),
+    "a negative offset": (one((6,), (1,), offset=-6), "'x'.*no valid"),
+    "a negative extent": (one((-2, -3)), "'x'.*no valid"),
     "extents that overflow": (
-        archive(dictionary(x=tensor((2**32, 2**32), (0, 0)))),
+        one((2**32, 2**32), (0, 0)),
         "'x'.*fewer values|'x'.*shape",
     ),
-    "a number of a thousand bits": (
-        archive(dictionary(x=tensor((2**1000,), (0,)))),
-        "'x'.*no valid",
-    ),
-    "nothing, of a huge shape": (
-        archive(dictionary(x=tensor((2**62, 2**62, 0), (1, 1, 1)))),
-        "'x'",
-    ),
-    "a thousand dimensions": (
-        archive(dictionary(x=tensor((1,) * 1000, (1,) * 1000))),
-        "'x'.*no valid",
-    ),
-    "strides missing": (
-        archive(dictionary(x=tensor((2, 3), (1,)))),
-        "'x'.*no valid",
-    ),
+    "a number of a thousand bits": (one((2**1000,), (0,)), "'x'.*no valid"),
+    "nothing, of a huge shape": (one((2**62, 2**62, 0), (1, 1, 1)), "'x'"),
+    "a thousand dimensions": (one((1,) * 1000, (1,) * 1000), "'x'.*no valid"),
+    "strides missing": (one((2, 3), (1,)), "'x'.*no valid"),
     "arguments missing": (
         archive(dictionary(x=call(name("torch._utils", "_rebuild_tensor_v2")))),
         "'x'.*fewer than 4 arguments",
@@ -514,11 +486,11 @@ DAMAGED = {
         "'x'.*storage without type",
     ),
     "a sparse tensor": (
-        archive(dictionary(x=tensor(function="_rebuild_sparse_tensor"))),
+        one(function="_rebuild_sparse_tensor"),
         "_rebuild_sparse_tensor.*to_dense",
     ),
     "a quantised tensor": (
-        archive(dictionary(x=tensor(kind="QInt8Storage", size=24))),
+        one(kind="QInt8Storage", size=24),
         r"torch\.QInt8Storage.*dequantize",
     ),
     "values that are no numbers": (
@@ -669,10 +641,7 @@ DAMAGED = {
         "damaged",
     ),
     "offsets beyond the end": (header({"a": entry(0, 80, (20,))}), "damaged"),
-    "offsets the wrong way": (
-        header({"a": entry(8, 0)}, bytes(8)),
-        "damaged",
-    ),
+    "offsets the wrong way": (header({"a": entry(8, 0)}, bytes(8)), "damaged"),
     "negative offsets": (header({"a": entry(-8, 0)}, bytes(8)), "damaged"),
     "another size than the shape's": (
         header({"a": entry(shape=(3,))}, bytes(8)),
@@ -711,10 +680,7 @@ DAMAGED = {
 LONG = {
     "deep lists": (archive(b"]" * 30_000 + b"a" * (30_000 - 1)), "a list in"),
     "deep tuples": (archive(b"N" + b"\x85" * 30_000), "a tuple in"),
-    "deep calls": (
-        archive(name("a", "b") + b")R" * 30_000),
-        "call returned",
-    ),
+    "deep calls": (archive(name("a", "b") + b")R" * 30_000), "call returned"),
     "a storage a thousand times": (
         archive(
             dictionary(

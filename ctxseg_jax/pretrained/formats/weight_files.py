@@ -7,6 +7,7 @@ long, and what is wrong is told in one line.
 
 import mmap
 import os
+import re
 
 import numpy as np
 
@@ -20,7 +21,30 @@ _WHAT = "weights as .pth or .safetensors"
 _EXPECTED = f"expected {_WHAT}"
 _PARALLEL = "module."  # What `DataParallel` puts before every name.
 
-_TAR_AT = 257
+# How files begin that are taken for weights, what they are, what to do.
+_OTHERS = (
+    (
+        rb"\s*version https://git-lfs",
+        "a Git LFS pointer, not the file itself",
+        "Fetch it with git lfs pull.",
+    ),
+    (
+        rb"(?i)\s*(<!doctype|<html|<\?xml)",
+        "a web page, perhaps the error of a download",
+        "Download it again and look at it.",
+    ),
+    (
+        rb"(?s).{257}ustar",
+        "a tar archive, perhaps of the first PyTorch",
+        "Unpack it or, if you trust it, save it anew with PyTorch: "
+        "torch.save(torch.load(f, weights_only=False), f).",
+    ),
+    (
+        rb"\x80",
+        "a pickle, but not of PyTorch",
+        "If you trust it, save what is in it as .safetensors.",
+    ),
+)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -98,28 +122,9 @@ def _is_safetensors(head: bytes) -> bool:
 
 def _recognise(head: bytes) -> str:
   """Returns what a file is that holds no weights, and what to do."""
-  text = head.lstrip().lower()
-  if text.startswith(b"version https://git-lfs"):
-    return (
-        f"a Git LFS pointer, not the file itself; {_EXPECTED}. Fetch it with "
-        "git lfs pull."
-    )
-  if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-    return (
-        f"a web page, perhaps the error of a download; {_EXPECTED}. Download "
-        "it again and look at it."
-    )
-  if head[_TAR_AT : _TAR_AT + 5] == b"ustar":
-    return (
-        f"a tar archive, perhaps of the first PyTorch; {_EXPECTED}. Unpack it "
-        "or, if you trust it, save it anew with PyTorch: "
-        "torch.save(torch.load(f, weights_only=False), f)."
-    )
-  if head.startswith(b"\x80"):
-    return (
-        f"a pickle, but not of PyTorch; {_EXPECTED}. If you trust it, save "
-        "what is in it as .safetensors."
-    )
+  for pattern, found, remedy in _OTHERS:
+    if re.match(pattern, head):
+      return f"{found}; {_EXPECTED}. {remedy}"
   return (
       f"not weights (it begins with {head[:8]!r}); {_EXPECTED}. Pass another "
       "file or download it again."
