@@ -1,12 +1,7 @@
 """Weights that users have: from other projects' files to our variables.
 
-files.py      reading .pth and .safetensors; pth.py, ... are its parts
 naming.py     rules: what a path of ours is called elsewhere
 <source>.py   the rules of one project
-transfer.py   the strict transfer, and the summary of it
-initial.py    `config.init_from`: a backbone to start training from
-convert.py    the command: a whole network to a work dir
-export.py     the command: a work dir to one safetensors file
 """
 
 from ctxseg_jax.pretrained.sources import huggingface

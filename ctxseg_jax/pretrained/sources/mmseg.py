@@ -153,22 +153,20 @@ def _resnet(backbone):
   return (*stem, *naming.resnet_blocks(backbone))
 
 
-def _heads(head, aux_head):
-  parts, left_out = naming.heads(
-      HEADS, (head, "decode_head."), (aux_head, "auxiliary_head.")
-  )
-  if not getattr(head, "se_loss", True):
-    pattern = r"decode_head\.se_layer\..*"
-    left_out = (*left_out, (pattern, naming.NO_SE_LOSS))
-  if not getattr(head, "supervise_branches", True):
-    pattern = r"decode_head\.[pc]am_conv_seg\..*"
-    left_out = (*left_out, (pattern, "the branches are not supervised"))
-  return parts, left_out
-
-
 SOURCE = naming.Source(
     backbone=naming.backbones({"resnet": _resnet}),
-    heads=_heads,
+    heads=naming.heads(
+        HEADS,
+        "decode_head.",
+        "auxiliary_head.",
+        switched={
+            "se_loss": (r"se_layer\..*", "the SE-loss is off"),
+            "supervise_branches": (
+                r"[pc]am_conv_seg\..*",
+                "the branches are not supervised",
+            ),
+        },
+    ),
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"((backbone|head)\.)?fc\..*", naming.IMAGENET_CLASSIFIER),

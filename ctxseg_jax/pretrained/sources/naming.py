@@ -37,7 +37,6 @@ _LEAVES = {
 
 COUNTERS = (r".*num_batches_tracked", "counters of batch norms")
 IMAGENET_CLASSIFIER = "the classifier of the pretraining"
-NO_SE_LOSS = "the SE-loss is off"
 NO_AUX_HEAD = "the config has no auxiliary head"
 
 # The names that configs have for our modules.
@@ -128,6 +127,10 @@ class Part(NamedTuple):
   rules: tuple[Rule, ...]
 
 
+# The rules of a module, by the name that configs have for it.
+Table = Mapping[str, Callable[[Any], tuple[Rule, ...]]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
   """A project whose files we read.
@@ -189,9 +192,8 @@ def resolve(path: str, parts: tuple[Part, ...]) -> tuple[str, str] | None:
 
 
 def _expand(rule, match):
-  if callable(rule.theirs):
-    return rule.theirs(match)
-  return match.expand(rule.theirs)
+  theirs = rule.theirs
+  return theirs(match) if callable(theirs) else match.expand(theirs)
 
 
 def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
@@ -199,59 +201,53 @@ def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
   return Rule(f"{ours}/conv", conv), Rule(f"{ours}/bn", norm)
 
 
-def choose(table: Mapping[str, Any], module: nn.Module, part: str) -> Any:
-  """Returns the entry for a module, by its name in the config.
-
-  Raises:
-    UserError: The source has none; the message lists what it has.
-  """
-  name = _NAMES.get(type(module), type(module).__name__)
-  if name not in table:
-    raise errors.UserError(
-        f"config: model.{part}: this source has no {name!r}; it has"
-        f" {', '.join(sorted(table))}"
-    )
-  return table[name]
+def backbones(table: Table) -> Callable[[nn.Module, str], tuple[Part, ...]]:
+  """Returns a `Source.backbone`, of rules by the name of the backbone."""
+  return lambda module, prefix: (_part("backbone", prefix, table, module),)
 
 
-def backbones(
-    table: Mapping[str, Callable[[Any], tuple[Rule, ...]]],
-) -> Callable[[nn.Module, str], tuple[Part, ...]]:
-  """Returns a `Source.backbone` of rules by the name of a backbone.
+def heads(
+    table: Table,
+    prefix: str,
+    aux_prefix: str,
+    *,
+    aux_table: Table | None = None,
+    switched: Mapping[str, tuple[str, str]] | None = None,
+) -> Callable[[nn.Module, nn.Module | None], tuple[tuple[Part, ...], LeftOut]]:
+  """Returns a `Source.heads`, of rules by the name of the head.
 
   Args:
-    table: The rules of a backbone, given the module.
+    table: The rules of heads.
+    prefix: What the names of the head start with.
+    aux_prefix: Likewise of the auxiliary head.
+    aux_table: The rules of auxiliary heads; None has those of `table`.
+    switched: Fields of the head that leave modules out when they are False:
+      a regular expression for the names after the prefix, and the reason.
   """
 
-  def parts(module, prefix):
-    rules = choose(table, module, "backbone")(module)
-    return (Part("backbone", prefix, rules),)
+  def parts(head, aux_head):
+    found = (_part("head", prefix, table, head),)
+    left_out = tuple(
+        (re.escape(prefix) + names, reason)
+        for field, (names, reason) in (switched or {}).items()
+        if not getattr(head, field, True)
+    )
+    if aux_head is None:
+      return found, (*left_out, (f"{re.escape(aux_prefix)}.*", NO_AUX_HEAD))
+    aux = _part("aux_head", aux_prefix, aux_table or table, aux_head)
+    return (*found, aux), left_out
 
   return parts
 
 
-def heads(
-    table: Mapping[str, Callable[[Any], tuple[Rule, ...]]],
-    head: tuple[nn.Module, str],
-    aux_head: tuple[nn.Module | None, str],
-    aux_table: Mapping[str, Callable[[Any], tuple[Rule, ...]]] | None = None,
-) -> tuple[tuple[Part, ...], LeftOut]:
-  """Returns what `Source.heads` does, of rules by the name of a head.
-
-  Args:
-    table: The rules of a head, given the module.
-    head: The module, and what its names start with in the source.
-    aux_head: Likewise of the auxiliary head, or None.
-    aux_table: The rules of auxiliary heads, if not all of `table`.
-  """
-  module, prefix = head
-  parts = [Part("head", prefix, choose(table, module, "head")(module))]
-  module, prefix = aux_head
-  if module is None:
-    pattern = re.escape(prefix) + ".*"
-    return tuple(parts), ((pattern, NO_AUX_HEAD),)
-  rules = choose(aux_table or table, module, "aux_head")(module)
-  return (*parts, Part("aux_head", prefix, rules)), ()
+def _part(ours, theirs, table, module):
+  name = _NAMES.get(type(module), type(module).__name__)
+  if name not in table:
+    raise errors.UserError(
+        f"config: model.{ours}: this source has no {name!r}; it has"
+        f" {', '.join(sorted(table))}"
+    )
+  return Part(ours, theirs, table[name](module))
 
 
 def resnet_blocks(backbone: resnet.ResNet) -> tuple[Rule, ...]:

@@ -13,11 +13,6 @@ FCN = (
 )
 
 
-def _fcn(head):
-  del head
-  return FCN
-
-
 def _encnet(head):
   # The first release encoded without a projection before it.
   first = 3 if head.project else 0
@@ -36,22 +31,18 @@ def _encnet(head):
   )
 
 
-def _heads(head, aux_head):
-  parts, left_out = naming.heads(
-      {"encnet": _encnet, "fcn": _fcn},
-      (head, "head."),
-      (aux_head, "auxlayer."),
-      aux_table={"fcn": _fcn},
-  )
-  if not getattr(head, "se_loss", True):
-    pattern = r"head\.encmodule\.selayer\..*"
-    left_out = (*left_out, (pattern, naming.NO_SE_LOSS))
-  return parts, left_out
+HEADS = {"encnet": _encnet, "fcn": lambda head: FCN}
 
 
 SOURCE = naming.Source(
     backbone=naming.backbones({"resnet": naming.sequential_resnet}),
-    heads=_heads,
+    heads=naming.heads(
+        HEADS,
+        "head.",
+        "auxlayer.",
+        aux_table={"fcn": HEADS["fcn"]},
+        switched={"se_loss": (r"encmodule\.selayer\..*", "the SE-loss is off")},
+    ),
     prefixes=("", "pretrained."),
     left_out=(
         naming.COUNTERS,

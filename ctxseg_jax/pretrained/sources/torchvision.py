@@ -107,15 +107,6 @@ DEEPLABV3 = (
 HEADS = {"deeplabv3": lambda head: DEEPLABV3, "fcn": lambda head: FCN}
 
 
-def _heads(head, aux_head):
-  return naming.heads(
-      HEADS,
-      (head, "classifier."),
-      (aux_head, "aux_classifier."),
-      aux_table={"fcn": HEADS["fcn"]},
-  )
-
-
 def _conventions(network):
   variant = getattr(network.backbone, "variant", None)
   epsilon = 1e-3 if variant in AUTHORS_EPSILON else 1e-5
@@ -124,7 +115,9 @@ def _conventions(network):
 
 SOURCE = naming.Source(
     backbone=_backbone,
-    heads=_heads,
+    heads=naming.heads(
+        HEADS, "classifier.", "aux_classifier.", aux_table={"fcn": HEADS["fcn"]}
+    ),
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"fc\..*", naming.IMAGENET_CLASSIFIER),
