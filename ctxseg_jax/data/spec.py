@@ -58,7 +58,6 @@ class DatasetSpec:
   Attributes:
     name: The name in `DATASETS`, on the command line and on disk.
     class_names: One name per train id.
-    mean: Mean RGB of the training images, 0-255; the colour of padding.
     split_sizes: Number of examples of each published split; None where that
       is not one number.
     find: `(source, *, any_size)` -> what `read` needs of each example, by
@@ -67,6 +66,7 @@ class DatasetSpec:
       with `any_size` a split may be missing or incomplete. A `UserError` says
       that the layout is unknown, a file missing or an id there twice.
     read: `(spec, item)` -> the `Example` of an item of `find`, checked.
+    mean: Mean RGB of the training images, 0-255; the colour of padding.
     needs_source: Whether preparing it takes a folder of the user's; if not,
       it is generated when first used.
     task: One of `TASKS`.
@@ -95,11 +95,11 @@ class DatasetSpec:
 
   name: str
   class_names: tuple[str, ...]
-  mean: tuple[float, float, float]
   split_sizes: Mapping[str, int | None]
   find: Callable[..., Mapping[str, Sequence[Any]]]
   read: Callable[["DatasetSpec", Any], Example]
-  needs_source: bool
+  mean: tuple[float, float, float] = IMAGENET_MEAN
+  needs_source: bool = True
   task: str = "segmentation"
   palette: tuple[tuple[int, int, int], ...] = ()
   label_map: np.ndarray | None = None

@@ -58,11 +58,9 @@ SPEC = spec_lib.DatasetSpec(
     ),
     void_ids=(0,),
     submission_ids=tuple(range(1, len(CLASS_NAMES) + 1)),
-    mean=spec_lib.IMAGENET_MEAN,
     split_sizes={"train": 20210, "val": 2000},
     find=find,
     read=pairs.read,
-    needs_source=True,
     description=__doc__,
     layouts=_LAYOUTS,
 )

@@ -44,7 +44,6 @@ SPEC = spec_lib.DatasetSpec(
     split_sizes={"train": 367, "val": 101, "test": 233},
     find=find,
     read=pairs.read,
-    needs_source=True,
     description=__doc__,
     layouts=_LAYOUTS,
     # Neither reads an image: what a network has to beat on the test split.

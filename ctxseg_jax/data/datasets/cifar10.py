@@ -163,7 +163,6 @@ SPEC = spec_lib.DatasetSpec(
     split_sizes={"train": 50_000, "test": 10_000},
     find=find,
     read=read,
-    needs_source=True,
     task="classification",
     description=__doc__,
     layouts=_LAYOUTS,

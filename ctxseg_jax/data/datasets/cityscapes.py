@@ -110,12 +110,10 @@ SPEC = spec_lib.DatasetSpec(
     ),
     void_ids=tuple(sorted(set(range(NUM_LABEL_IDS)) - set(LABEL_IDS))),
     submission_ids=LABEL_IDS,
-    mean=spec_lib.IMAGENET_MEAN,
     split_sizes={"train": 2975, "val": 500, "test": 1525, "train_extra": 19998},
     optional_splits=("test", "train_extra"),
     find=find,
     read=read,
-    needs_source=True,
     description=__doc__,
     layouts=_LAYOUTS,
 )

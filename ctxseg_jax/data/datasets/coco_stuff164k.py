@@ -76,11 +76,9 @@ SPEC = spec_lib.DatasetSpec(
         255,
     ),
     void_ids=(UNLABELLED,),
-    mean=spec_lib.IMAGENET_MEAN,
     split_sizes={"train": 118287, "val": 5000},
     find=find,
     read=read,
-    needs_source=True,
     description=__doc__,
     layouts=LAYOUTS,
 )

@@ -132,12 +132,10 @@ SPEC = spec_lib.DatasetSpec(
     palette=voc2012.PALETTE,
     label_map=spec_lib.identity_map(21),
     void_ids=(_IGNORE,),
-    mean=spec_lib.IMAGENET_MEAN,
     # How many images of train are chosen depends on the layout.
     split_sizes={"train": None, "val": NUM_IMAGES["val"]},
     find=find,
     read=read,
-    needs_source=True,
     description=__doc__,
     layouts=_LAYOUTS,
 )

@@ -102,12 +102,10 @@ def _make_spec(with_background: bool) -> spec_lib.DatasetSpec:
           {i + first: i for i in range(len(names))}, 255
       ),
       void_ids=() if with_background else (0,),
-      mean=spec_lib.IMAGENET_MEAN,
       split_sizes={"train": 4998, "val": 5105},
       variant_sizes={"train": 4996, "val": 5104},
       find=find,
       read=functools.partial(pairs.read, decode=decode),
-      needs_source=True,
       description=__doc__,
       layouts=_LAYOUTS,
   )

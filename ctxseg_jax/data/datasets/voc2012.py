@@ -85,7 +85,6 @@ SPEC = spec_lib.DatasetSpec(
     label_map=spec_lib.identity_map(len(CLASS_NAMES)),
     submission_ids=tuple(range(len(CLASS_NAMES))),
     void_ids=(VOID,),
-    mean=spec_lib.IMAGENET_MEAN,
     split_sizes={
         "train": 1464,
         "val": 1449,
@@ -95,7 +94,6 @@ SPEC = spec_lib.DatasetSpec(
     optional_splits=("trainaug",),
     find=find,
     read=functools.partial(pairs.read, decode=decode),
-    needs_source=True,
     description=__doc__,
     layouts=_LAYOUTS,
 )
