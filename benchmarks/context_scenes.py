@@ -301,9 +301,7 @@ def main(argv):
     miou, right = zip(*results[name], strict=True)
     parsed = experiment.parse(config)
     size = describe.describe(
-        experiment.build_model(
-            parsed.config["model"], parsed.spec.num_classes
-        ),
+        experiment.build_model(parsed.config["model"], parsed.spec.num_classes),
         parsed.augmentation.crop_size,
     )
     rows.append(
