@@ -34,9 +34,9 @@ flags.mark_flags_as_required(["workdir"])
 def main(argv):
   del argv
   from ctxseg_jax import experiment
+  from ctxseg_jax import progress
   from ctxseg_jax.data import records
   from ctxseg_jax.evaluation import evaluate
-  from ctxseg_jax.evaluation import progress
   from ctxseg_jax.training import workdir
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
