@@ -686,10 +686,10 @@ class InitFromTest(FolderCase):
   @parameterized.parameters(
       (
           dict(source="tim", path="f"),
-          "init_from: source: .*did you mean 'timm'",
+          "init_from.source.*did you mean 'timm'",
       ),
-      (dict(path="f"), "init_from: source: .*known"),
-      (dict(source="timm"), "init_from: path: missing"),
+      (dict(path="f"), "init_from.source.*known"),
+      (dict(source="timm"), "init_from.path: missing"),
       (dict(source="timm", file="f"), "unknown key 'init_from.file'"),
       (
           dict(source="timm", path="f", channel_order="gbr"),

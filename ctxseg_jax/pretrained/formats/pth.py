@@ -67,6 +67,10 @@ _DENSE = (
     "expected a dense tensor of real numbers. If you trust the file, make it "
     "one with PyTorch: x.dequantize(), x.to_dense(), x.contiguous(), x.float()."
 )
+_STATE_DICT = (
+    "expected a state dict, names with tensors. If you trust the file, save "
+    "model.state_dict() with PyTorch."
+)
 
 
 class Unsupported(Exception):
@@ -90,18 +94,18 @@ def read_storage(outside: pickles.Outside) -> Storage:
   """
   match outside.id:
     # The rest describes parts of storages, before PyTorch 0.4.
-    case ("storage" | b"storage", type() as kind, key, _, int(size), *rest) if (
-        len(rest) < 2 and isinstance(as_text(key), str) and _is_size(size)
-    ):
-      pass
+    case ("storage" | b"storage", type() as kind, key, _, int(size), *rest):
+      key = as_text(key)
     case _:
-      raise ValueError("a storage without type, key and size")
+      key, size, rest = None, None, ()
+  if not isinstance(key, str) or not _is_size(size) or len(rest) > 1:
+    raise ValueError("a storage without type, key and size")
   module, name = kind.origin
   if module != "torch" or name not in _DTYPES:
     raise Unsupported(f"of type {pickles.describe(kind)}")
   if rest not in ([], [None]):
     raise Unsupported("in a part of a storage")
-  return Storage(_DTYPES[name], as_text(key), size)
+  return Storage(_DTYPES[name], key, size)
 
 
 def read_weights(
@@ -131,8 +135,7 @@ def read_weights(
     name = as_text(name)
     if not isinstance(name, str):
       raise errors.UserError(
-          f"{path}: weights under a name that is no text; expected a state "
-          "dict. Save model.state_dict() with PyTorch."
+          f"{path}: weights under a name that is no text; {_STATE_DICT}"
       )
     try:
       tensors[name] = _read_tensor(entry, find_storage)
@@ -161,9 +164,8 @@ def _find_weights(path: str | os.PathLike[str], value: Any) -> dict[Any, Any]:
     entries = _entries(value)
     if entries is None:
       raise errors.UserError(
-          f"{path}: {pickles.describe(value)} in place of the weights; "
-          "expected a state dict, names with tensors. If you trust the file, "
-          "save model.state_dict() with PyTorch."
+          f"{path}: {pickles.describe(value)} in place of the weights;"
+          f" {_STATE_DICT}"
       )
     wrapped = {as_text(key): x for key, x in entries.items()}
     for key in WRAPPERS:
@@ -183,10 +185,11 @@ def _entries(value: Any) -> dict[Any, Any] | None:
   if not value.args or not isinstance(value.args[0], list):
     return value.items
   pairs = value.args[0]
-  if not all(type(x) is list and len(x) == 2 for x in pairs):
-    raise ValueError("a dictionary of something else than pairs")
-  if not all(isinstance(as_text(key), str) for key, _ in pairs):
-    raise ValueError("a dictionary with names that are no text")
+  for pair in pairs:
+    if type(pair) is not list or len(pair) != 2:
+      raise ValueError("a dictionary of something else than pairs")
+    if not isinstance(as_text(pair[0]), str):
+      raise ValueError("a dictionary with names that are no text")
   return dict(pairs)
 
 
