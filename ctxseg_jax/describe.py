@@ -22,6 +22,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax import columns
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
@@ -201,13 +202,7 @@ def table(report: Mapping[str, Any]) -> str:
       name = layer["name"].partition("/")[2] or "(outside of these)"
       rows.append(row(f"  {name}", layer))
   rows.append(row("total", report))
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-      "  ".join((name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])))
-      for name, *cells in rows
-  ]
-  rule = "-" * len(lines[0])
-  lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+  lines = columns.align(rows, "<>>>", total=True)
 
   def sizes(shape):
     return "x".join(map(str, shape))

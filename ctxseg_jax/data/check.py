@@ -23,6 +23,7 @@ from typing import Any
 
 from absl import flags
 
+from ctxseg_jax import columns
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import files
@@ -97,16 +98,8 @@ def table(spec: spec_lib.DatasetSpec, report: rules.Report) -> str:
     rows.append([name, *(f"{share:.2%}" for share in shares), str(count)])
   counts = [report.num_pairs[split] for split in splits]
   rows.append(["pairs", *map(str, counts), str(sum(counts))])
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-      "  ".join(
-          [row[0].ljust(widths[0])]
-          + [x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True)]
-      )
-      for row in rows
-  ]
-  rule = "-" * len(lines[0])
-  return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+  sides = "<" + ">" * (len(splits) + 1)
+  return "\n".join(columns.align(rows, sides, total=True))
 
 
 def show(

@@ -1,29 +1,12 @@
-"""Tables of plain text."""
+"""Tables of scores."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 import math
 from typing import Any
 
 import numpy as np
 
-
-def align(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-  """Returns the lines of a table, with a rule below the first.
-
-  Args:
-    rows: Cells by row; the first row has the titles.
-    sides: The side that each column is flush with, "<" or ">".
-  """
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-      "  ".join(
-          f"{cell:{side}{width}}"
-          for cell, side, width in zip(row, sides, widths, strict=True)
-      ).rstrip()
-      for row in rows
-  ]
-  return [lines[0], "-" * len(lines[0]), *lines[1:]]
+from ctxseg_jax import columns
 
 
 def percent(fraction: float | None) -> str:
@@ -63,7 +46,7 @@ def iou_table(report: Mapping[str, Any]) -> str:
             note,
         )
     )
-  lines = align(rows, "<>>>><")
+  lines = columns.align(rows, "<>>>><")
   summary = (
       (
           "mIoU",
@@ -117,4 +100,4 @@ def accuracy_table(report: Mapping[str, Any]) -> str:
             f"{names[most]} ({wrong[most]})" if wrong[most] else "",
         )
     )
-  return "\n".join(align(rows, "<>><"))
+  return "\n".join(columns.align(rows, "<>><"))
