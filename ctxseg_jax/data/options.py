@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Annotated
 from typing import Any
+
+from ctxseg_jax import bounds
+
+_Level = Annotated[float, bounds.Bounds(0, 255)]
+_Spread = Annotated[float, bounds.Bounds(0, 255, open_low=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +37,11 @@ class DataOptions:
   data_dir: str
   train_split: str
   eval_split: str
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
-  num_workers: int = 0
+  mean: tuple[_Level, _Level, _Level]
+  std: tuple[_Spread, _Spread, _Spread]
+  num_workers: Annotated[int, bounds.Bounds(0, 256)] = 0
   root: str = ""
   spec: Mapping[str, Any] | None = None
 
   def __post_init__(self):
-    for field, is_low in (("mean", lambda v: v < 0), ("std", lambda v: v <= 0)):
-      value = getattr(self, field)
-      # The comparison is written so that NaN fails it.
-      if len(value) != 3 or any(is_low(v) or not v <= 255 for v in value):
-        raise ValueError(
-            f"{field}: {value}; expected three numbers, one per RGB channel, "
-            f"{'0' if field == 'mean' else 'above 0'} to 255."
-        )
-    if not 0 <= self.num_workers <= 256:
-      raise ValueError(
-          f"num_workers: {self.num_workers}; expected 0 to 256 processes."
-      )
+    bounds.check_fields(self)

@@ -9,18 +9,21 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import math
+from typing import Annotated
 from typing import Any
 
 import cv2
 import numpy as np
 
+from ctxseg_jax import bounds
 from ctxseg_jax import errors
 from ctxseg_jax.data import images
 
-_MAX_SIDE = 32_766  # OpenCV warps no larger image.
+_Side = Annotated[int, bounds.Bounds(1, 32_766)]  # OpenCV warps no larger one.
 # Beyond these a crop is one pixel of the image, or all of it is one pixel.
-_MIN_SCALE, _MAX_SCALE = 0.001, 1000
-_MAX_PADDING = 1000
+_Scale = Annotated[float, bounds.Bounds(0.001, 1000)]
+_Degrees = Annotated[float, bounds.Bounds(0, 180)]
+_Padding = Annotated[int, bounds.Bounds(0, 1000)]
 
 
 def fit_scale(
@@ -65,34 +68,21 @@ class Augmentation:
     ignore_label: Label around the image.
   """
 
-  crop_size: tuple[int, int]
-  scale_range: tuple[float, float] = (1.0, 1.0)
-  rotation: float = 0.0
+  crop_size: tuple[_Side, _Side]
+  scale_range: tuple[_Scale, _Scale] = (1.0, 1.0)
+  rotation: _Degrees = 0.0
   flip: bool = False
-  short_side: int | None = None
-  long_side: int | None = None
+  short_side: _Side | None = None
+  long_side: _Side | None = None
   pad_color: tuple[float, float, float] = (127.5, 127.5, 127.5)
   ignore_label: int = 255
 
   def __post_init__(self):
-    _check_crop_size(self.crop_size)
-    low, high = _pair("scale_range", self.scale_range, "(smallest, largest)")
-    if not _MIN_SCALE <= low <= high <= _MAX_SCALE:
+    bounds.check_fields(self)
+    _check_pixels(self.crop_size)
+    if self.scale_range[0] > self.scale_range[1]:
       raise ValueError(
-          f"scale_range: {self.scale_range}; expected {_MIN_SCALE} <= smallest "
-          f"<= largest <= {_MAX_SCALE}."
-      )
-    for side in ("short_side", "long_side"):
-      value = getattr(self, side)
-      if value is not None and not 1 <= value <= _MAX_SIDE:
-        raise ValueError(
-            f"{side}: {value}; expected 1 to {_MAX_SIDE} pixels, or None for "
-            "the image's own size."
-        )
-    if not 0 <= self.rotation <= 180:
-      raise ValueError(
-          f"rotation: {self.rotation}; expected 0 to 180 degrees to either "
-          "side."
+          f"scale_range: expected (smallest, largest), got {self.scale_range}"
       )
 
   def draw(
@@ -183,16 +173,13 @@ class PaddedCrop:
     flip: Whether to mirror left and right half of the time.
   """
 
-  crop_size: tuple[int, int]
-  padding: int = 0
+  crop_size: tuple[_Side, _Side]
+  padding: _Padding = 0
   flip: bool = False
 
   def __post_init__(self):
-    _check_crop_size(self.crop_size)
-    if not 0 <= self.padding <= _MAX_PADDING:
-      raise ValueError(
-          f"padding: {self.padding}; expected 0 to {_MAX_PADDING} pixels."
-      )
+    bounds.check_fields(self)
+    _check_pixels(self.crop_size)
 
   def __call__(
       self, example: Mapping[str, Any], rng: np.random.Generator
@@ -283,25 +270,9 @@ def _crop_start(side: int, crop: int, part: float) -> int:
   return min(0, room) + math.floor(part * (abs(room) + 1))
 
 
-def _check_crop_size(crop_size: Any) -> None:
-  height, width = _pair("crop_size", crop_size, "(height, width)")
-  if (
-      not all(float(v).is_integer() and 1 <= v <= _MAX_SIDE for v in crop_size)
-      or height * width > images.MAX_PIXELS
-  ):
+def _check_pixels(crop_size: tuple[int, int]) -> None:
+  if math.prod(crop_size) > images.MAX_PIXELS:
     raise ValueError(
-        f"crop_size: {crop_size}; expected whole numbers (height, width) of 1 "
-        f"to {_MAX_SIDE}, and at most {images.MAX_PIXELS // 1_000_000} "
-        "megapixels."
+        f"crop_size: expected at most {images.MAX_PIXELS // 1_000_000} "
+        f"megapixels, got {crop_size}"
     )
-
-
-def _pair(field: str, value: Any, meaning: str) -> tuple[float, float]:
-  is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-  if not is_pair or not all(
-      isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
-  ):
-    raise ValueError(
-        f"{field}: {value!r}; expected a pair of numbers {meaning}."
-    )
-  return value
