@@ -27,11 +27,15 @@ def dataset_dir(
     spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
 ) -> pathlib.Path:
   """Returns the folder of the prepared dataset, whether or not it exists."""
-  return (
-      files.local_path(data_dir, "data_dir")
-      / spec.name
-      / str(builder.Builder.VERSION)
-  )
+  path = files.local_path(data_dir, "data_dir")
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:
+    raise errors.UserError(
+        f"data_dir: {files.printable(path)}: not UTF-8; expected a name that "
+        "array_record can open. Rename the folder."
+    ) from error
+  return path / spec.name / str(builder.Builder.VERSION)
 
 
 def is_prepared(

@@ -216,9 +216,14 @@ def _read_index(folder: pathlib.Path) -> dict[str, Split]:
   try:
     index = json.loads(files.read_text(path, what="the index of a dataset"))
     return {str(k): _make_split(**v) for k, v in index["splits"].items()}
-  except (ValueError, TypeError, LookupError, AttributeError) as e:
-    raise _damaged(path, e) from e
-  except (OverflowError, RecursionError) as e:  # Of numbers and of brackets.
+  except (
+      ValueError,
+      TypeError,
+      AttributeError,
+      LookupError,
+      OverflowError,
+      RecursionError,
+  ) as e:
     raise _damaged(path, e) from e
 
 

@@ -6,7 +6,6 @@ item. Items travel through memory without a name, which the system frees with
 the last process that maps it, however that ends.
 """
 
-from collections.abc import Mapping
 import contextlib
 import itertools
 import mmap
@@ -18,10 +17,8 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 import traceback
 from typing import Any
-from typing import Protocol
 
 from absl import logging
 import cv2
@@ -34,24 +31,16 @@ _SLOTS = 2
 # Processes that may die within so many items before it is an error.
 _MAX_DEATHS, _PERIOD = 3, 1000
 
-Item = Mapping[str, np.ndarray]
-
-
-class Items(Protocol):
-  """A sequence without an end; it has to be picklable."""
-
-  def __getitem__(self, index: int) -> Item:
-    """Returns an item; all have the same names, shapes and dtypes."""
-
 
 class Workers:
   """An endless iterator over items; close it when done."""
 
-  def __init__(self, items: Items, start: int, count: int):
+  def __init__(self, items: Any, start: int, count: int):
     """Starts the processes.
 
     Args:
-      items: The sequence.
+      items: Picklable; `items[index]` is a dict of arrays, of the same names,
+        shapes and dtypes for every index.
       start: Index of the first item.
       count: Number of processes; they take turns.
     """
@@ -59,10 +48,15 @@ class Workers:
     self._count = count
     self._start = self._next = start
     self._deaths = []
-    self._workers = [self._make(start + i) for i in range(count)]
+    self._workers = [
+        _Worker(self._pickled, start + i, count) for i in range(count)
+    ]
     # Before the module multiprocessing waits for them at exit.
     self._finalize = util.Finalize(
-        self, _close_all, (self._workers,), exitpriority=1
+        self,
+        lambda workers: [worker.close() for worker in workers],
+        (self._workers,),
+        exitpriority=1,
     )
 
   def __iter__(self) -> "Workers":
@@ -93,9 +87,6 @@ class Workers:
     """Ends the processes and frees their memory."""
     self._finalize()
 
-  def _make(self, first: int) -> "_Worker":
-    return _Worker(self._pickled, first, self._count)
-
   def _replace(self, place: int) -> None:
     how = self._workers[place].close(wait=1.0)
     self._deaths = [k for k in self._deaths if k > self._next - _PERIOD]
@@ -107,7 +98,7 @@ class Workers:
           "short: lower num_workers or free memory, and run the command again."
       )
     logging.warning("An input worker died of %s; starting another.", how)
-    self._workers[place] = self._make(self._next)
+    self._workers[place] = _Worker(self._pickled, self._next, self._count)
 
 
 class _Worker:
@@ -163,11 +154,6 @@ class _Worker:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _close_all(workers: list[_Worker]) -> None:
-  for worker in workers:
-    worker.close()
-
-
 def _map_slots(
     descriptor: int, layout: list[tuple[str, tuple[int, ...], str]]
 ) -> list[dict[str, np.ndarray]]:
@@ -184,17 +170,6 @@ def _map_slots(
       slots[-1][name] = view
       offset += view.nbytes
   return slots
-
-
-def _make_memory(size: int) -> int:
-  """Returns a descriptor of memory without a name."""
-  if hasattr(os, "memfd_create"):  # Not limited by the size of /dev/shm.
-    descriptor = os.memfd_create("items")
-  else:
-    with tempfile.TemporaryFile() as file:
-      descriptor = os.dup(file.fileno())
-  os.truncate(descriptor, size)
-  return descriptor
 
 
 def _work(connection: Any, pickled: bytes, first: int, step: int) -> None:
@@ -218,7 +193,9 @@ def _work(connection: Any, pickled: bytes, first: int, step: int) -> None:
         return
       if slots is None:
         layout = [(k, v.shape, v.dtype.str) for k, v in item.items()]
-        memory = _make_memory(_SLOTS * sum(v.nbytes for v in item.values()))
+        # Without a name, and not limited by the size of /dev/shm.
+        memory = os.memfd_create("items")
+        os.truncate(memory, _SLOTS * sum(v.nbytes for v in item.values()))
         slots = _map_slots(os.dup(memory), layout)
       if n >= _SLOTS:
         connection.recv_bytes()  # Until the slot is free.

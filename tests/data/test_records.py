@@ -217,6 +217,8 @@ class RecordsTest(parameterized.TestCase):
         errors.UserError, "^data_dir: gs://a: gs:// is not"
     ):
       records.open_source(SPEC, "val", "gs://a")
+    with self.assertRaisesRegex(errors.UserError, r"^data_dir: a\\udcff: not"):
+      packing.prepare(SPEC, os.fsdecode(b"a\xff"))
     short = "~/" + self.data_dir.name
     self.assertLen(records.open_source(SPEC, "val", short), 3)
 
