@@ -45,6 +45,13 @@ class RefusedFeaturesError(errors.UserError, ValueError):
   """The features of the backbone do not suit a head and its options."""
 
 
+class _Features(dict):
+  """The outputs of a backbone; what it does not have is a `ValueError`."""
+
+  def __missing__(self, name):
+    raise ValueError(f"the backbone has no {name!r}, only {', '.join(self)}")
+
+
 class SegmentationModel(nn.Module):
   """Maps images to class scores per pixel, or per image if the head does.
 
@@ -111,7 +118,7 @@ class SegmentationModel(nn.Module):
 
   def _forward(self, images, train):
     """Returns the outputs at the resolution of the heads."""
-    features = self.backbone(images, train=train)
+    features = _Features(self.backbone(images, train=train))
     out = self._run("head", features, train)
     if self.aux_head is not None and (train or self.is_initializing()):
       aux = self._run("aux_head", features, train)

@@ -3,10 +3,11 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
-import flax
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from networks import normal
+from networks import perturb
 import numpy as np
 import test_step
 
@@ -20,24 +21,9 @@ from ctxseg_jax.models.heads import non_local
 ATTENTION_HEADS = ("danet", "double_attention", "emanet", "nonlocal")
 
 
-def normal(seed, *shape):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
 def softmax(x):
   weights = np.exp(x - np.max(x))
   return weights / weights.sum()
-
-
-def perturb(tree, scale=0.3):
-  """Adds noise to all leaves, each its own."""
-  flat = flax.traverse_util.flatten_dict(tree)
-  return flax.traverse_util.unflatten_dict(
-      {
-          path: x + scale * normal(i, *x.shape)
-          for i, (path, x) in enumerate(sorted(flat.items()))
-      }
-  )
 
 
 def dense(params, x):

@@ -4,6 +4,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 
 from ctxseg_jax.models.backbones import BACKBONES
@@ -44,14 +45,6 @@ def _build(name, depth=None, stem=None, **kw):
   return BACKBONES[name](**kw)
 
 
-def _shapes(backbone, size=(64, 64)):
-  return jax.eval_shape(
-      lambda: backbone.init_with_output(
-          jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
-      )
-  )
-
-
 class AllBackbonesTest(parameterized.TestCase):
 
   def test_every_backbone_has_a_parameter_count(self):
@@ -59,13 +52,12 @@ class AllBackbonesTest(parameterized.TestCase):
 
   @parameterized.parameters(*NUM_PARAMS)
   def test_num_params(self, name, depth, stem):
-    _, variables = _shapes(_build(name, depth, stem))
-    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    count = networks.num_params(_build(name, depth, stem))
     self.assertEqual(count, NUM_PARAMS[name, depth, stem])
 
   @parameterized.parameters(*BACKBONES)
   def test_outputs_are_named_alike(self, name):
-    features, _ = _shapes(_build(name, *SMALLEST.get(name, ())))
+    features, _ = networks.abstract(_build(name, *SMALLEST.get(name, ())))
     stages = ["stem", "stage1", "stage2", "stage3", "stage4"]
     if name == "cifar_resnet":
       stages.remove("stage4")  # Images of 32x32 are halved twice only.
@@ -73,7 +65,7 @@ class AllBackbonesTest(parameterized.TestCase):
 
   @parameterized.parameters(*BACKBONES)
   def test_bfloat16_computes_in_it_and_keeps_float32_parameters(self, name):
-    features, variables = _shapes(
+    features, variables = networks.abstract(
         _build(name, *SMALLEST.get(name, ()), dtype=jnp.bfloat16)
     )
     self.assertEqual(features["stage3"].dtype, jnp.bfloat16)
@@ -87,7 +79,9 @@ class ResNetTest(parameterized.TestCase):
       (8, (8, 8, 8)), (16, (8, 16, 16)), (32, (8, 16, 32))
   )
   def test_strides_of_the_stages(self, output_stride, expected):
-    features, _ = _shapes(resnet.ResNet(depth=18, output_stride=output_stride))
+    features, _ = networks.abstract(
+        resnet.ResNet(depth=18, output_stride=output_stride)
+    )
     strides = [64 // features[f"stage{i}"].shape[1] for i in (2, 3, 4)]
     self.assertSequenceEqual(strides, expected)
 
@@ -99,7 +93,7 @@ class ResNetTest(parameterized.TestCase):
       (321, (161, 81, 41)),
   )
   def test_odd_sizes_round_up_as_in_pytorch(self, size, expected):
-    features, _ = _shapes(resnet.ResNet(depth=18), (size, size))
+    features, _ = networks.abstract(resnet.ResNet(depth=18), (size, size))
     self.assertEqual(features["stem"].shape[1], expected[1])
     self.assertEqual(features["stage4"].shape[1], expected[2])
 

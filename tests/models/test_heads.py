@@ -6,6 +6,7 @@ import chex
 import flax
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 
 from ctxseg_jax.models import encoding
@@ -118,24 +119,6 @@ def small_head(name, dtype=jnp.float32):
   return make_head(name, num_classes=5, **fields)
 
 
-def num_params(head, features):
-  variables = jax.eval_shape(
-      lambda: head.init(jax.random.key(0), features, train=False)
-  )
-  return sum(x.size for x in jax.tree.leaves(variables["params"]))
-
-
-def perturb(params, scale=0.1, seed=0):
-  """Adds noise to all parameters."""
-  leaves, treedef = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(seed), len(leaves))
-  noisy = [
-      x + scale * jax.random.normal(key, x.shape)
-      for x, key in zip(leaves, keys, strict=True)
-  ]
-  return jax.tree.unflatten(treedef, noisy)
-
-
 class AllHeadsTest(parameterized.TestCase):
 
   def test_every_head_has_a_parameter_count(self):
@@ -147,12 +130,12 @@ class AllHeadsTest(parameterized.TestCase):
     if name in SIZES:
       head = HEADS[name](num_classes=21)
     features = make_features(batch=1, size=SIZES.get(name, 8))
-    self.assertEqual(num_params(head, features), NUM_PARAMS[name])
+    self.assertEqual(networks.num_params(head, features), NUM_PARAMS[name])
 
   @parameterized.parameters(*PUBLISHED)
   def test_num_params_of_published_models(self, name, fields, expected):
     # Published in millions with three digits (mmsegmentation: two).
-    count = num_params(make_head(name, **fields), make_features())
+    count = networks.num_params(make_head(name, **fields), make_features())
     two_digits = name == "nonlocal" or "num_convs" in fields
     slack = 5_000 if two_digits else 500
     self.assertLessEqual(abs(count - expected), slack)
@@ -192,7 +175,7 @@ class AllHeadsTest(parameterized.TestCase):
     head = small_head(name)
     variables = head.init(jax.random.key(0), features, train=False)
     variables.pop("diagnostics", None)
-    params = perturb(variables.pop("params"))
+    params = networks.perturb(variables.pop("params"), 0.1)
 
     def loss(params):
       out, _ = head.apply(

@@ -7,8 +7,10 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
+import networks
 
 from ctxseg_jax import bounds
+from ctxseg_jax import errors
 from ctxseg_jax import losses
 from ctxseg_jax import schema
 from ctxseg_jax.models import layers
@@ -97,6 +99,18 @@ class OptionsTest(parameterized.TestCase):
     features = {"stage4": jnp.zeros((1, 4, 4, 8))}
     with self.assertRaisesRegex(ValueError, "channels: .*at least 1, got 0"):
       head.init(jax.random.key(0), features, train=False)
+
+  @parameterized.parameters(
+      (dict(name="fcn"), {}, "model.head: .*no 'stage4', only stem, stage1"),
+      (dict(name="pooled"), dict(name="fcn"), "model.aux_head: .*no 'stage4'"),
+  )
+  def test_a_stage_that_the_backbone_does_not_have_is_named(
+      self, head, aux_head, message
+  ):
+    aux = dict(aux_head=aux_head) if aux_head else {}
+    model = networks.build(dict(name="cifar_resnet"), head, **aux)
+    with self.assertRaisesRegex(errors.UserError, message):
+      networks.abstract(model, (32, 32))
 
 
 if __name__ == "__main__":

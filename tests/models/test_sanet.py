@@ -5,6 +5,7 @@ from absl.testing import parameterized
 import flax
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 
 from ctxseg_jax import experiment
@@ -325,14 +326,9 @@ class FCNSETest(absltest.TestCase):
       np.testing.assert_allclose(out[i], x, rtol=1e-4, atol=1e-4)
 
 
-def num_params(backbone, head, num_classes):
-  model = experiment.build_model(
-      dict(backbone=backbone, head=head), num_classes, bn_axis_name=None
-  )
-  variables = jax.eval_shape(
-      lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-  )
-  return sum(x.size for x in jax.tree.leaves(variables["params"]))
+def count_params(backbone, head, num_classes):
+  model = networks.build(backbone, dict(name=head), num_classes)
+  return networks.num_params(model)
 
 
 class CountsTest(parameterized.TestCase):
@@ -352,7 +348,7 @@ class CountsTest(parameterized.TestCase):
     count += 4 * n * n + n  # Fusion.
     count += 9 * 2048 * 512 + 2 * 512 + 512 * n + n  # Dense branch.
     self.assertEqual(count, expected)
-    self.assertEqual(num_params(backbone, dict(name="sanet"), n), expected)
+    self.assertEqual(count_params(backbone, "sanet", n), expected)
 
   def test_num_params_with_efficientnet_b7(self):
     count = 62_143_440
@@ -362,16 +358,14 @@ class CountsTest(parameterized.TestCase):
       count += 2 * path + (c // 4) * n + n
     count += 4 * n * n + n + 9 * 640 * 160 + 2 * 160 + 160 * n + n
     backbone = dict(name="efficientnet", variant="b7")
-    self.assertEqual(num_params(backbone, dict(name="sanet"), n), count)
+    self.assertEqual(count_params(backbone, "sanet", n), count)
 
   def test_num_params_of_fcn_se(self):
     # An FCN head, one more convolution and the gate.
     expected = 9_448_981 + (9 * 512 * 512 + 2 * 512) + (512 * 4 + 4)
     expected += 4 * 512 + 512
     self.assertEqual(
-        num_params(
-            dict(name="resnet", depth=50), dict(name="fcn_se"), num_classes=21
-        ),
+        count_params(dict(name="resnet", depth=50), "fcn_se", 21),
         23_631_808 + expected,
     )
 

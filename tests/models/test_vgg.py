@@ -1,4 +1,4 @@
-"""VGG16 and its FCNs: published totals, sizes, PyTorch's numbers, options.
+"""VGG16 and its FCNs: sizes, PyTorch's numbers, options.
 
 `golden/make_torch_vgg.py` computed what is compared with PyTorch.
 """
@@ -11,11 +11,11 @@ import foreign
 import jax
 import jax.numpy as jnp
 import mmseg_names
+import networks
 import numpy as np
 import test_mmseg_parity as parity
 
 from ctxseg_jax import errors
-from ctxseg_jax import experiment
 from ctxseg_jax.models import resizing
 from ctxseg_jax.models.backbones import vgg
 from ctxseg_jax.models.heads import fcn_vgg
@@ -26,29 +26,6 @@ ARRAYS = np.load(parity.GOLDEN / FILE)
 FCN = dict(name="vgg16", form="fcn")
 DILATED = dict(name="vgg16", form="dilated")
 DEEPLAB = dict(name="vgg16", form="deeplab")
-FC6_TO_SCORE = (
-    (49 * 512 * 4096 + 4096) + (4096 * 4096 + 4096) + (4096 * 21 + 21)
-)
-
-# Backbone, head, parameters of the whole with 21 classes. Published, in
-# millions: 134.347 (without a kernel for the upsampling), 136.706, 20.505,
-# 37.878.
-TOTALS = {
-    "fcn_32s": (FCN, dict(name="fcn_vgg", form="32s"), 134_346_581),
-    "fcn_8s": (
-        FCN,
-        dict(name="fcn_vgg", form="8s"),
-        134_346_581 + (512 * 21 + 21) + (256 * 21 + 21),
-    ),
-    "fcn_dilated": (DILATED, dict(name="fcn_vgg"), 136_706_389),
-    "large_fov": (
-        DEEPLAB,
-        dict(name="deeplabv2", channels=1024, rates=(12,)),
-        20_505_429,
-    ),
-    "aspp_l": (DEEPLAB, dict(name="deeplabv2", channels=1024), 37_877_652),
-}
-
 # As in the golden file, and narrow.
 NARROW = dict(channels=3)
 NETWORKS = {
@@ -67,20 +44,6 @@ NETWORKS = {
 }
 
 
-def build(backbone, head, num_classes=5, **fields):
-  config = dict(backbone=backbone, head=head, **fields)
-  return experiment.build_model(config, num_classes)
-
-
-def abstract(model, size=(64, 64)):
-  """Returns the shapes of outputs and variables."""
-  return jax.eval_shape(
-      lambda: model.init_with_output(
-          jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
-      )
-  )
-
-
 def rows(names):
   """Returns the rows of a state dict that is named after our tree."""
   found = []
@@ -93,7 +56,7 @@ def rows(names):
 
 def load(golden, model):
   """Returns variables of the golden file's weights."""
-  _, template = abstract(model)
+  _, template = networks.abstract(model)
   return foreign.convert(
       parity.tensors(golden), rows(golden.shapes()), template
   )
@@ -106,23 +69,6 @@ def numbers(name):
 def cases(kind):
   names = sorted({k.rpartition("/")[0] for k in ARRAYS.files})
   return [(n.split("/")[1], n) for n in names if n.startswith(f"{kind}/")]
-
-
-class TotalsTest(parameterized.TestCase):
-
-  @parameterized.named_parameters((k, *v) for k, v in TOTALS.items())
-  def test_num_params_of_the_whole_network(self, backbone, head, expected):
-    out, variables = abstract(build(backbone, head, num_classes=21), (75, 90))
-    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
-    self.assertEqual(count, expected)
-    self.assertEqual(out["logits"].shape, (1, 75, 90, 21))
-
-  def test_the_totals_are_those_of_the_layers(self):
-    self.assertEqual(TOTALS["fcn_32s"][-1], 14_714_688 + FC6_TO_SCORE)
-    self.assertEqual(
-        TOTALS["fcn_dilated"][-1],
-        14_714_688 + 512 * 512 * 9 + 512 + FC6_TO_SCORE,
-    )
 
 
 class OperatorsTest(parity.ParityTestCase):
@@ -168,7 +114,9 @@ class NetworksTest(parity.ParityTestCase):
     # DeepLab's logits are compared before their upsampling.
     upsampled = not name.startswith("deeplab")
     head = dict(head, dropout_rate=0.0)
-    model = build(backbone | NARROW, head, upsample_in_training=upsampled)
+    model = networks.build(
+        backbone | NARROW, head, upsample_in_training=upsampled
+    )
     variables = load(golden, model)
     apply = jax.jit(lambda x: model.apply(variables, x, train=True))
     for i in range(2):
@@ -204,7 +152,7 @@ class VGG16Test(parameterized.TestCase):
   )
   def test_sizes(self, form, size, expected):
     backbone = vgg.VGG16(form=form, channels=2)
-    features, _ = abstract(backbone, (size, 64))
+    features, _ = networks.abstract(backbone, (size, 64))
     self.assertSequenceEqual(
         [features[name].shape[1] for name in vgg.NAMES], expected
     )
@@ -269,12 +217,12 @@ class FCNVGGHeadTest(parameterized.TestCase):
       )
 
   def test_a_backbone_without_the_padding_is_refused(self):
-    model = build(
+    model = networks.build(
         dict(name="vgg16", channels=2),
         dict(name="fcn_vgg", form="8s", channels=4),
     )
     with self.assertRaisesRegex(errors.UserError, "'vgg16' with form='fcn'"):
-      abstract(model)
+      networks.abstract(model)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,10 @@ class HeadsTest(parameterized.TestCase):
     for num_devices in (1, many):
       step, state, put = make_step(num_devices, model, loss)
       # Away from initial values with which attention does nothing.
-      params = jax.tree.map(lambda x: x + 0.1, state.params)
+      params = jax.tree.map(
+          lambda x: jax.device_put(np.asarray(x) + np.float32(0.1), x.sharding),
+          state.params,
+      )
       state = state.replace(params=params)
       state, scalars = step(state, put(make_batch()), jax.random.key(1))
       results.append(jax.device_get((state.params, state.model_state)))

@@ -117,8 +117,8 @@ class BasicBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     kw = dict(norm=self.norm, dtype=self.dtype)
-    moves = dict(stride=self.stride, dilation=self.dilation)
-    out = ConvBNAct(self.channels, name="conv1", **moves, **kw)(x, train=train)
+    where = dict(stride=self.stride, dilation=self.dilation)
+    out = ConvBNAct(self.channels, name="conv1", **where, **kw)(x, train=train)
     conv2 = ConvBNAct(self.channels, act=None, name="conv2", **kw)
     out = conv2(out, train=train)
     shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
@@ -146,8 +146,8 @@ class Bottleneck(nn.Module):
     out = ConvBNAct(self.channels, 1, stride=strides[0], name="conv1", **kw)(
         x, train=train
     )
-    moves = dict(stride=strides[1], dilation=self.dilation)
-    out = ConvBNAct(self.channels, name="conv2", **moves, **kw)(
+    where = dict(stride=strides[1], dilation=self.dilation)
+    out = ConvBNAct(self.channels, name="conv2", **where, **kw)(
         out, train=train
     )
     conv3 = ConvBNAct(4 * self.channels, 1, act=None, name="conv3", **kw)

@@ -51,8 +51,8 @@ class PositionAttention(nn.Module):
   that the module starts as the identity. The fields are `DANetHead`'s.
   """
 
-  query_channels: bounds.PositiveInt | None = None
-  chunk_size: bounds.PositiveInt = 512
+  query_channels: int | None = None
+  chunk_size: int = 512
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

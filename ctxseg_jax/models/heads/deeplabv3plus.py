@@ -38,9 +38,9 @@ class DeepLabV3PlusHead(CheckedModule):
     decoder_dropout_rate: Dropout between the two convolutions of the decoder.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in all three.
-    align_corners: Convention of upsampling to the size of stage 1; see
+    align_corners: Convention of all resizing of the network; see
       `resizing.resize_matrix`. True in pytorch-deeplab-xception, False in
-      mmsegmentation; the model has the same field for the logits.
+      mmsegmentation.
     norm: Settings of the batch norms. The mean of the image has B samples per
       channel: over small batches per device its statistics need the axis.
     dtype: Compute dtype; the branch of the mean and the logits are float32.
@@ -78,18 +78,6 @@ class DeepLabV3PlusHead(CheckedModule):
         name="aspp",
         **kw,
     )(features["stage4"], train=train)
-    logits = decode(
-        x,
-        features["stage1"],
-        train=train,
-        num_classes=self.num_classes,
-        channels=self.channels,
-        low_channels=self.low_channels,
-        separable=self.separable,
-        decoder_dropout_rate=self.decoder_dropout_rate,
-        dropout_rate=self.dropout_rate,
-        channel_dropout=self.channel_dropout,
-        align_corners=self.align_corners,
-        **kw,
-    )
+    low = features["stage1"]
+    logits = decode(self, x, low, separable=self.separable, train=train)
     return {"logits": logits}

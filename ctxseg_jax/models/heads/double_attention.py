@@ -63,8 +63,8 @@ class DoubleAttentionBlock(nn.Module):
   The fields are `DoubleAttentionHead`'s.
   """
 
-  reduction: bounds.PositiveInt = 4
-  num_descriptors: bounds.PositiveInt | None = None
+  reduction: int = 4
+  num_descriptors: int | None = None
   softmax: Distribution = "descriptors"
   dtype: jnp.dtype = jnp.float32
 

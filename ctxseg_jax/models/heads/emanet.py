@@ -88,9 +88,9 @@ class EMAttention(nn.Module):
   are `EMAHead`'s.
   """
 
-  num_bases: bounds.PositiveInt = 64
-  num_iters: bounds.PositiveInt = 3
-  momentum: bounds.Fraction = 0.9
+  num_bases: int = 64
+  num_iters: int = 3
+  momentum: float = 0.9
   normalize_mean: bool = False
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32

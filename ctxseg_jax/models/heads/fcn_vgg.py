@@ -46,10 +46,10 @@ class FCNVGGHead(CheckedModule):
   Attributes:
     num_classes: Number of classes.
     form: "32s"; "8s", which adds the scores of pool4 and pool3; or "dilated",
-      whose 7x7 convolution is padded so that positions stay where they are.
+      whose 7x7 convolution is padded to keep the size of the map.
     channels: Width of the two layers before the classifier (paper: 4096).
     at_once: Scale pool4 by 0.01 and pool3 by 0.0001, so that FCN-8s can be
-      trained in a single run. False is what the authors train in three, each
+      trained in a single run; without, the authors train in three runs, each
       starting from the one before.
     dropout_rate: Dropout after both layers.
     channel_dropout: Drop channels instead of elements.

@@ -1,13 +1,12 @@
 """Matrix factorisation head (MFNet).
 
 References: the report on MFNet, and the branch `mfnet` of
-nageshgurram12/generic-semantic-segmentation. The two differ, and neither can
-be followed to the letter. In the report the low-rank features X' = YZ replace
-X; but YZ is a learned constant, so that nothing of the image but stage 1
-would reach the decoder. The code means to decode ReLU(YZ) + conv1(X) from the
-tenth epoch on; but its trainer never tells the network the epoch, so that the
-published scores are of a network without the low-rank path. Here that path
-does what the code means it to.
+nageshgurram12/generic-semantic-segmentation. They differ, and neither can be
+followed exactly. In the report the low-rank features X' = YZ replace X; but YZ
+is a learned constant, so only stage 1 of the image would reach the decoder.
+The code should decode ReLU(YZ) + conv1(X) from the tenth epoch on, but its
+trainer does not pass the epoch to the network: the published scores are of a
+network without the low-rank path. Here the path is as intended in the code.
 """
 
 import flax.linen as nn
@@ -25,27 +24,23 @@ from ctxseg_jax.models.layers import Outputs
 class MFHead(CheckedModule):
   """Adds a learned low-rank map to the features, and decodes with stage 1.
 
-  The low-rank path is behind the switch `low_rank` (collection `"switches"`),
-  off during a warm-up that the config sets; until it is on, X itself is
-  decoded and Y, Z and conv1 have no gradient but that of the reconstruction
-  loss.
-
-  Z has one column per position: features of another size than `map_size` are
-  refused.
+  The switch `low_rank` (collection `"switches"`) turns the low-rank path on
+  after a warm-up that the config sets. Until then X itself is decoded, and Y,
+  Z and conv1 only have the gradient of the reconstruction loss.
 
   Attributes:
     num_classes: Number of classes.
     channels: Width of the decoder (code: 256).
     low_channels: Width to which stage 1 is reduced (code: 48).
     rank: Columns of Y, rows of Z (code: 64).
-    map_size: (h, w) of stage 4: 33 x 33 is a crop of 513 x 513 at output
-      stride 16 (report).
-    reconstruction_loss: Return what the reconstruction loss punishes.
+    map_size: (h, w) of stage 4, as Z has a column per position: 33 x 33 is a
+      crop of 513 x 513 at output stride 16 (report).
+    reconstruction_loss: Whether to output the residual of the reconstruction.
     decoder_dropout_rate: Dropout between the two convolutions of the decoder.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in both.
-    align_corners: Convention of upsampling to the size of stage 1 (code:
-      True); see `resizing.resize_matrix`.
+    align_corners: Convention of all resizing of the network (code: True); see
+      `resizing.resize_matrix`.
     norm: Settings of the batch norms.
     dtype: Compute dtype; Y, Z and their product, the residual and the logits
       are float32.
@@ -88,20 +83,7 @@ class MFHead(CheckedModule):
     x = jnp.where(is_on, combined, x.astype(self.dtype))
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = ConvBNAct(self.channels, 1, name="conv2", **kw)(x, train=train)
-    logits = decode(
-        x,
-        features["stage1"],
-        train=train,
-        num_classes=self.num_classes,
-        channels=self.channels,
-        low_channels=self.low_channels,
-        decoder_dropout_rate=self.decoder_dropout_rate,
-        dropout_rate=self.dropout_rate,
-        channel_dropout=self.channel_dropout,
-        align_corners=self.align_corners,
-        **kw,
-    )
-    out = {"logits": logits}
+    out = {"logits": decode(self, x, features["stage1"], train=train)}
     if self.reconstruction_loss and (train or self.is_initializing()):
       projected = projected.reshape(-1, h * w, c).astype(jnp.float32)
       out["reconstruction_residual"] = projected - low_rank

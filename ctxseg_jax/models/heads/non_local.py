@@ -29,8 +29,8 @@ class NonLocalBlock(nn.Module):
   block starts as the identity. The fields are `NonLocalHead`'s.
   """
 
-  reduction: bounds.PositiveInt = 2
-  chunk_size: bounds.PositiveInt = 512
+  reduction: int = 2
+  chunk_size: int = 512
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
 

@@ -59,9 +59,9 @@ class PSPHead(CheckedModule):
     branch_channels: Width of each branch of the pyramid. None divides the
       input's by the number of branches (the paper and its code: 512 of 2048
       for four); mmsegmentation takes `channels` however wide the input.
-    align_corners: Convention of upsampling the branches; see
+    align_corners: Convention of all resizing of the network; see
       `resizing.resize_matrix`. True in semseg and PyTorch-Encoding, False in
-      mmsegmentation; the model has the same field for the logits.
+      mmsegmentation.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
     norm: Settings of the batch norms. The branch of a single bin has B samples

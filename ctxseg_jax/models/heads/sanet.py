@@ -38,8 +38,8 @@ class SqueezeAttention(nn.Module):
   """
 
   channels: int
-  groups: bounds.PositiveInt = 2
-  pool_size: bounds.PositiveInt = 8
+  groups: int = 2
+  pool_size: int = 8
   pooling: Pooling = "average"
   align_corners: bool = False
   norm: Norm = Norm()
@@ -101,8 +101,8 @@ class SANetHead(CheckedModule):
       prediction.
     dropout_rate: Dropout before the classifier of the dense branch.
     channel_dropout: Drop channels instead of elements.
-    align_corners: Convention of upsampling attention and masks; see
-      `resizing.resize_matrix`. The model has the same field for the logits.
+    align_corners: Convention of all resizing of the network; see
+      `resizing.resize_matrix`.
     norm: Settings of the batch norms.
     dtype: Compute dtype; pooling, upsampling and logits are float32.
   """

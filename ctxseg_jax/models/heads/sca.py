@@ -1,11 +1,11 @@
 """Selective context aggregation (SCA) around another head.
 
 Reference: Wang et al., "Neuron-level Selective Context Aggregation for Scene
-Segmentation", 2017, https://arxiv.org/abs/1711.08278. There is no code of the
-authors'. A summary of the paper describes the predictor with as many outputs
-as there are classes, multiplies them with the mean of 512 features, and does
-not say how its four branches meet; `Reading` has the three ways to make that
-consistent. The branches are summed, as DeepLabV2's.
+Segmentation", 2017, https://arxiv.org/abs/1711.08278. The authors published no
+code. A summary of the paper gives the predictor one output per class,
+multiplies them by the mean of 512 features, and does not specify how its four
+branches are combined; `Reading` has the three consistent ways. The branches
+are summed, as in DeepLabV2.
 """
 
 from typing import Literal
@@ -24,7 +24,7 @@ Reading = Literal["features", "logits", "scores"]
 
 
 def aggregate_context(x: jax.Array, dependencies: jax.Array) -> jax.Array:
-  """Adds the mean of the image to each neuron, as far as it depends on it.
+  """Adds the mean of the image to each neuron, weighted by its dependency.
 
   out = x + GAP(x) * D, the paper's context aggregation operator.
 
@@ -64,8 +64,7 @@ class DependencyPredictor(nn.Module):
 class SCAHead(CheckedModule):
   """Selective context aggregation before, or behind, a host head.
 
-  Small weights let it start near the identity, the more so the fewer channels
-  there are.
+  Its small initial weights make it start near the identity.
 
   Attributes:
     num_classes: Number of classes.
