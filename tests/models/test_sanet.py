@@ -388,10 +388,12 @@ class StepTest(absltest.TestCase):
         model,
         tx,
         mesh,
-        dict(
-            mask_logits=dict(loss="softmax_cross_entropy"),
-            category_logits=dict(loss="presence_bce", weight=0.2),
-            dense_logits=dict(loss="softmax_cross_entropy", weight=0.8),
+        experiment.build_terms(
+            dict(
+                mask_logits=dict(loss="softmax_cross_entropy"),
+                category_logits=dict(loss="presence_bce", weight=0.2),
+                dense_logits=dict(loss="softmax_cross_entropy", weight=0.8),
+            )
         ),
         mean=(127,) * 3,
         std=(60,) * 3,
