@@ -854,6 +854,16 @@ class OwnFilesTest(FolderCase):
         np.testing.assert_array_equal, converted.variables, trained.variables
     )
 
+  def test_an_average_starts_at_the_converted_parameters(self):
+    run, path = self.export()
+    config = tiny_config()
+    config.optim.ema_decay = 0.5
+    convert.convert(config, own_weights(path), self.output)
+    converted, trained = experiment.load(self.output), experiment.load(run)
+    jax.tree.map(
+        np.testing.assert_array_equal, converted.variables, trained.variables
+    )
+
   def test_of_own_data_the_config_is_the_one_that_training_has(self):
     root = self.folder / "photographs"
     miniatures.write_custom(root)
