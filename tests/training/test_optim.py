@@ -112,6 +112,40 @@ class UpdateTest(parameterized.TestCase):
     }
     chex.assert_trees_all_close(moved, expected, rtol=1e-5)
 
+  def test_adamw_is_that_of_its_paper(self):
+    config = dict(
+        name="adamw",
+        learning_rate=0.1,
+        weight_decay=0.5,
+        b1=0.8,
+        b2=0.9,
+        schedule=dict(name="constant"),
+    )
+    rng = np.random.default_rng(0)
+    p, g = rng.normal(size=(2, 3, 2))
+    found = self._run(config, {"w": jnp.asarray(p)}, {"w": jnp.asarray(g)})["w"]
+    m = v = 0.0
+    for t in range(1, 4):
+      m = 0.8 * m + 0.2 * g
+      v = 0.9 * v + 0.1 * g * g
+      step = m / (1 - 0.8**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+      p = p - 0.1 * (step + 0.5 * p)
+    np.testing.assert_allclose(found, p, rtol=1e-5)
+
+  @parameterized.parameters((0.5, 0.1), (100.0, 1.0))
+  def test_the_global_norm_is_clipped(self, clip_norm, factor):
+    config = dict(
+        learning_rate=1.0,
+        momentum=0.0,
+        clip_norm=clip_norm,
+        schedule=dict(name="constant"),
+    )
+    grads = {"a": jnp.full(9, 1.0), "b": jnp.full(4, 2.0)}  # Norm 5.
+    params = jax.tree.map(jnp.zeros_like, grads)
+    found = self._run(config, params, grads, steps=1)
+    expected = jax.tree.map(lambda x: -factor * x, grads)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
   @parameterized.parameters(("all", True), ("kernels", False))
   def test_the_mask_says_what_decays(self, mask, decays):
     config = dict(learning_rate=0.1, weight_decay=0.5, weight_decay_mask=mask)

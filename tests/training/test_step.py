@@ -50,8 +50,12 @@ def make_step(
       model or MODEL, NUM_CLASSES, bn_axis_name=step_lib.AXIS
   )
   config = dict(learning_rate=0.1, momentum=0.9) | optim_config
-  tx, _ = experiment.build_optimizer(config).make(10)
-  state = step_lib.init_state(net, tx, jax.random.key(0), (16, 16))
+  optimizer = experiment.build_optimizer(config)
+  tx, _ = optimizer.make(10)
+  average = optimizer.ema_decay is not None
+  state = step_lib.init_state(
+      net, tx, jax.random.key(0), (16, 16), average=average
+  )
   state = jax.device_put(state, NamedSharding(mesh, P()))
   step = step_lib.make_train_step(
       net,
@@ -61,6 +65,8 @@ def make_step(
       mean=(127,) * 3,
       std=(60,) * 3,
       switches=switches,
+      accumulate_steps=optimizer.accumulate_steps,
+      ema_decay=optimizer.ema_decay,
   )
 
   def put(batch):
@@ -134,6 +140,67 @@ class DevicesTest(parameterized.TestCase):
     state, first = step(state, put(same), jax.random.key(1))
     _, second = step(state, put(same), jax.random.key(1))
     self.assertNotEqual(float(first["loss/total"]), float(second["loss/total"]))
+
+
+class AccumulationTest(absltest.TestCase):
+
+  # Frozen batch norms, and losses whose denominators are alike in all parts:
+  # the mean over parts is then the mean over the batch.
+  MODEL = MODEL | dict(norm=dict(frozen=True))
+  LOSS = {
+      "logits": LOSS["logits"] | dict(denominator="pixels"),
+      "se_logits": LOSS["se_logits"],
+  }
+
+  def _make(self, num_devices, parts):
+    return make_step(
+        num_devices, self.MODEL, self.LOSS, accumulate_steps=parts
+    )
+
+  def test_parts_of_a_batch_are_the_whole_batch(self):
+    results = []
+    for num_devices, parts in ((1, 1), (1, 4), (2, 2)):
+      step, state, put = self._make(num_devices, parts)
+      batch = make_batch()
+      batch["label"][0] = 1  # Every image has a class to be present.
+      state, scalars = step(state, put(batch), jax.random.key(1))
+      results.append(jax.device_get((state.params, scalars)))
+    for result in results[1:]:
+      chex.assert_trees_all_close(result, results[0], rtol=1e-3, atol=2e-5)
+
+  def test_gradients_are_reduced_once_per_update(self):
+    counts = {}
+    for parts in (1, 4):
+      step, state, put = self._make(2, parts)
+      args = (state, put(make_batch()), jax.random.key(1))
+      text = step.lower(*args).compile().as_text()
+      # Scalars of the loss apart, what is reduced are gradients.
+      lines = re.findall(r"= (.*)all-reduce(?:-start)?\(", text)
+      counts[parts] = sum("[" in re.sub(r"f32\[\]", "", x) for x in lines)
+    self.assertEqual(counts[4], counts[1])
+    self.assertGreater(counts[1], 0)
+
+
+class AverageTest(absltest.TestCase):
+
+  def test_the_average_follows_the_parameters(self):
+    step, state, put = make_step(2, ema_decay=0.5)
+    expected = jax.device_get(state.params)
+    for i in range(3):
+      state, _ = step(state, put(make_batch(i)), jax.random.key(1))
+      decay = min(0.5, (1 + i) / (10 + i))
+      expected = jax.tree.map(
+          lambda a, p, decay=decay: decay * a + (1 - decay) * p,
+          expected,
+          jax.device_get(state.params),
+      )
+    chex.assert_trees_all_close(state.average, expected, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(state.variables["params"], state.average)
+
+  def test_without_one_the_parameters_are_evaluated(self):
+    _, state, _ = make_step(1)
+    self.assertIsNone(state.average)
+    self.assertIs(state.variables["params"], state.params)
 
 
 class HeadsTest(parameterized.TestCase):
