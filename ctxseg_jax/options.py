@@ -115,7 +115,7 @@ def page() -> str:
     for row in rows:
       cells = (f"`{row.key}`", _code(row.default), row.allowed, row.meaning)
       lines.append(f"| {' | '.join(c.replace('|', '/') for c in cells)} |")
-  return "\n".join(lines) + "\n"
+  return "\n".join(lines)
 
 
 def _code(value: str) -> str:
