@@ -202,7 +202,7 @@ class ConfigTest(FolderCase):
       (
           "output",
           {"loss.depth_logits": {"loss": "softmax_cross_entropy"}},
-          "loss.depth_logits: the model has no such output; it has .*logits",
+          "loss.depth_logits: the model has no output 'depth_logits'; it has",
       ),
       (
           "part",

@@ -56,6 +56,8 @@ def train_and_evaluate(
       for split in (run.data.train_split, run.data.eval_split)
   )
 
+  # All processes do all that follows; process 0 alone writes and logs to the
+  # files of the work dir, apart from checkpoints.
   with (
       workdir_lib.Workdir(workdir) as folder,
       preemption.StopRequest() as stop,
@@ -69,30 +71,9 @@ def train_and_evaluate(
         allow_change=allow_config_change or not checkpoints.steps(),
         ignore=run_lib.FREE_KEYS,
     )
-    # All processes do all that follows; process 0 alone writes and logs to
-    # the files of the work dir, apart from checkpoints.
     folder.start_log()
-    logging.info("Devices: %s", jax.devices())
-
-    # State: fresh, or the newest intact checkpoint on this run's devices.
     init_key, step_key = _keys(run.seed, mesh)
-    state = jax.device_put(
-        run.init_state(tx, init_key), NamedSharding(mesh, P())
-    )
-    restored = checkpoints.restore(state)
-    if restored is not None:
-      state = restored[0]
-      logging.info("Resuming at step %d.", restored[2])
-    else:
-      folder.check_fresh()
-      if run.init_from is not None:
-        state = initial.start(
-            run.init_from,
-            run.model,
-            state,
-            mean=run.data.mean,
-            std=run.data.std,
-        )
+    state = _restore_or_start(run, tx, init_key, mesh, folder, checkpoints)
     start = int(state.step)
     # Only now: a config that the run cannot go on with replaces none.
     folder.write_config(run.config)
@@ -113,15 +94,7 @@ def train_and_evaluate(
       # The run was stopped between this checkpoint and its evaluation.
       reports.evaluate(start, state)
 
-    batches = pipeline.train_batches(
-        train_source,
-        run.augmentation,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        step=start,
-        num_workers=run.data.num_workers,
-        shard=(jax.process_index(), jax.process_count()),
-    )
+    batches = _batches(run, train_source, start)
     meter = progress.Meter(run.batch_size, run.total_steps)
     previous = None
     with (
@@ -129,7 +102,7 @@ def train_and_evaluate(
         contextlib.closing(batches),
     ):
       for step in range(start + 1, run.total_steps + 1):
-        with meter.waiting_for_data():
+        with meter.waiting_for_data(), _saving(state, previous, checkpoints):
           batch = next(batches)
         index = batch.pop("index")
         if previous is None:
@@ -148,21 +121,15 @@ def train_and_evaluate(
 
         last = step == run.total_steps
         stopping = stop.agreed()
-        logs = step % run.log_every == 0 or last
-        saves = (
-            step % run.checkpoint_every == 0 or reports.due(step) or stopping
-        )
-        if logs or saves:
+        if step % run.log_every == 0 or last:
           _require_finite(*previous, checkpoints)
-        if logs:
           scalars = {k: float(v) for k, v in jax.device_get(scalars).items()}
           scalars["learning_rate"] = float(schedule(step - 1))
-          pace = meter.read(step)
-          folder.metrics.write(step, scalars | pace)
-          display.update(step, scalars | pace)
-        if saves:
-          _require_finite_state(step, state, index, checkpoints)
-          checkpoints.save(step, state, {"data_step": step})
+          scalars |= meter.read(step)
+          folder.metrics.write(step, scalars)
+          display.update(step, scalars)
+        if step % run.checkpoint_every == 0 or reports.due(step) or stopping:
+          _save(state, *previous, checkpoints)
         checkpoints.poll()
         if stopping and not last:
           checkpoints.wait()
@@ -176,6 +143,35 @@ def train_and_evaluate(
     checkpoints.wait()
     reports.finish()
     return state
+
+
+def _restore_or_start(run, tx, key, mesh, folder, checkpoints):
+  """Returns the newest intact checkpoint on this run's devices, or a start."""
+  logging.info("Devices: %s", jax.devices())
+  state = jax.device_put(run.init_state(tx, key), NamedSharding(mesh, P()))
+  restored = checkpoints.restore(state)
+  if restored is not None:
+    logging.info("Resuming at step %d.", restored[2])
+    return restored[0]
+  folder.check_fresh()
+  if run.init_from is None:
+    return state
+  return initial.start(
+      run.init_from, run.model, state, mean=run.data.mean, std=run.data.std
+  )
+
+
+@contextlib.contextmanager
+def _saving(state, previous, checkpoints):
+  """Saves the state if the input fails, which costs no step that was done."""
+  try:
+    yield
+  except errors.UserError:
+    # Not with others, which do not come to this.
+    if previous is not None and jax.process_count() == 1:
+      _save(state, *previous, checkpoints)
+      checkpoints.wait()
+    raise
 
 
 def _check_batch_size(run, mesh):
@@ -198,6 +194,19 @@ def _keys(seed, mesh):
   return init_key, jax.random.wrap_key_data(data)
 
 
+def _batches(run, source, start):
+  """Returns this process's shares of the batches that follow a step."""
+  return pipeline.train_batches(
+      source,
+      run.augmentation,
+      batch_size=run.batch_size,
+      seed=run.seed,
+      step=start,
+      num_workers=run.data.num_workers,
+      shard=(jax.process_index(), jax.process_count()),
+  )
+
+
 def _log_start(run, state, train_source, eval_source):
   logging.info(
       "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
@@ -216,6 +225,13 @@ def _shard(batch, mesh):
       name: jax.make_array_from_process_local_data(sharding, x)
       for name, x in batch.items()
   }
+
+
+def _save(state, step, scalars, index, checkpoints):
+  """Starts to save a state, unless something in it is not finite."""
+  _require_finite(step, scalars, index, checkpoints)
+  _require_finite_state(step, state, index, checkpoints)
+  checkpoints.save(step, state, {"data_step": step})
 
 
 def _require_finite(step, scalars, index, checkpoints):

@@ -8,14 +8,20 @@ import re
 import signal
 import tempfile
 import time
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import faults
+import jax
 import numpy as np
 import pytest
 import tiny
 
+from configs import quickstart
+from ctxseg_jax import errors
+from ctxseg_jax import experiment
+from ctxseg_jax.data import pipeline
 from ctxseg_jax.training import checkpoint
 
 
@@ -60,6 +66,35 @@ class ResumeCase(parameterized.TestCase):
 
 
 class KillTest(ResumeCase):
+
+  def test_input_that_fails_costs_no_step_that_was_done(self):
+    config = quickstart.get_config()
+    config.batch_size = jax.device_count()
+    config.model.backbone.channels = config.model.head.channels = 8
+    config.data.data_dir = tiny.data_dir()
+    train_batches = pipeline.train_batches
+
+    class Failing:
+      """Fails on the fourth batch."""
+
+      def __init__(self, *args, **kwargs):
+        self._batches = train_batches(*args, **kwargs)
+        self._left = 3
+
+      def __next__(self):
+        self._left -= 1
+        if self._left < 0:
+          raise errors.UserError("record 7: damaged")
+        return next(self._batches)
+
+      def close(self):
+        self._batches.close()
+
+    with mock.patch.object(pipeline, "train_batches", Failing):
+      with self.assertRaisesRegex(errors.UserError, "record 7: damaged"):
+        experiment.train_and_evaluate(config, self.workdir)
+    _, _, step = checkpoint.load(self.workdir / "checkpoints")
+    self.assertEqual(step, 3)
 
   def test_the_tiny_run_exercises_what_is_compared(self):
     reference = tiny.finished_run()
