@@ -75,11 +75,8 @@ def ensure_prepared(
           f"{dataset_dir(spec, data_dir)}: {spec.name} is not prepared; run: "
           f"{prepare_command(spec, str(data_dir))}"
       )
-    print(
-        f"Preparing {spec.name} in {data_dir}, once.",
-        file=sys.stderr,
-        flush=True,
-    )
+    message = f"Preparing {spec.name} in {data_dir}, once."
+    print(message, file=sys.stderr, flush=True)
     prepare(spec, data_dir)
   return dataset_dir(spec, data_dir)
 
@@ -115,21 +112,20 @@ def prepare(
   items = find(spec, source, any_size=any_size)
   data_dir = files.local_path(data_dir, "data_dir")
   try:
-    with _lock(spec, data_dir):
+    lock = data_dir / f".{spec.name}.lock"
+    with _alone(dataset_dir(spec, data_dir), lock):
       # Another process may have written it while this one waited.
       if is_prepared(spec, data_dir):
         return False
-      _remove_leftovers(spec, data_dir)
       with contextlib.redirect_stdout(io.StringIO()):  # tfds announces itself.
         notes = builder.Builder(spec, items, data_dir).write()
   except (OSError, RuntimeError) as error:
     reason = " ".join(str(error).split())
-    # Writers of array_record tell a full disk by its text only.
-    disk_full = os.strerror(errno.ENOSPC)
     if isinstance(error, RuntimeError):
-      if disk_full not in reason:
+      # Writers of array_record report a full disk by its text only.
+      reason = os.strerror(errno.ENOSPC)
+      if reason not in str(error):
         raise
-      reason = disk_full
     raise errors.UserError(
         f"{data_dir}: {spec.name} cannot be written ({reason}); expected a "
         "writable folder with enough space. Nothing was kept: mend it and run "
@@ -225,19 +221,13 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def _lock(spec: spec_lib.DatasetSpec, data_dir: pathlib.Path) -> Iterator[None]:
-  """Lets one process at a time prepare a dataset; the kernel frees it."""
-  data_dir.mkdir(parents=True, exist_ok=True)
-  with open(data_dir / f".{spec.name}.lock", "w") as file:
+def _alone(folder: pathlib.Path, lock: pathlib.Path) -> Iterator[None]:
+  """Lets one process at a time write a folder; the kernel frees the lock."""
+  lock.parent.mkdir(parents=True, exist_ok=True)
+  with open(lock, "w") as file:
     fcntl.flock(file, fcntl.LOCK_EX)
+    # tfds writes to a folder of this name and renames it at the end. One that
+    # is there now belongs to a process that was killed.
+    for path in folder.parent.glob(f"incomplete.*_{folder.name}"):
+      shutil.rmtree(path)
     yield
-
-
-def _remove_leftovers(
-    spec: spec_lib.DatasetSpec, data_dir: pathlib.Path
-) -> None:
-  # tfds writes to a folder of this name and renames it at the end. One that
-  # is there while we hold the lock belongs to a process that was killed.
-  folder = dataset_dir(spec, data_dir)
-  for path in folder.parent.glob(f"incomplete.*_{folder.name}"):
-    shutil.rmtree(path)

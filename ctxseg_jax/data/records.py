@@ -43,6 +43,18 @@ class Split:
   sizes: np.ndarray
   label_pixels: list[int]
 
+  def __post_init__(self):
+    sizes = np.array(self.sizes, np.int32).reshape(-1, 2)
+    object.__setattr__(self, "sizes", sizes)
+    for number in (*self.shard_lengths, *self.label_pixels):
+      if type(number) is not int or number < 0:
+        raise ValueError(f"found {number!r} for a count")
+    if (sum(self.shard_lengths), 256) != (len(sizes), len(self.label_pixels)):
+      raise ValueError("the counts do not fit together")
+    num_pixels = sizes.astype(np.int64).prod(axis=1)
+    if np.any(sizes < 1) or np.any(num_pixels > images.MAX_PIXELS):
+      raise ValueError("an image of no size or too large a one")
+
   @property
   def num_examples(self) -> int:
     return len(self.sizes)
@@ -215,7 +227,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, Split]:
   path = folder / _INDEX
   try:
     index = json.loads(files.read_text(path, what="the index of a dataset"))
-    return {str(k): _make_split(**v) for k, v in index["splits"].items()}
+    return {str(k): Split(**v) for k, v in index["splits"].items()}
   except (
       ValueError,
       TypeError,
@@ -225,22 +237,6 @@ def _read_index(folder: pathlib.Path) -> dict[str, Split]:
       RecursionError,
   ) as e:
     raise _damaged(path, e) from e
-
-
-def _make_split(
-    shard_lengths: list[int], sizes: list[Any], label_pixels: list[int]
-) -> Split:
-  sizes = np.array(sizes, np.int32).reshape(-1, 2)
-  for number in (*shard_lengths, *label_pixels):
-    if type(number) is not int or number < 0:
-      raise ValueError(f"found {number!r} for a count")
-  if sum(shard_lengths) != len(sizes) or len(label_pixels) != 256:
-    raise ValueError("the counts do not fit together")
-  if not np.all(sizes > 0) or np.any(
-      sizes.astype(np.int64).prod(axis=1) > images.MAX_PIXELS
-  ):
-    raise ValueError("an image has no size")
-  return Split(shard_lengths, sizes, label_pixels)
 
 
 def _select(
