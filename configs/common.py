@@ -99,7 +99,7 @@ def cifar10() -> dict[str, Any]:
 # Sections.
 
 
-def experiment(
+def run(
     *,
     batch_size: int,
     total_steps: int,
@@ -210,9 +210,72 @@ def evaluation(
 # Recipes of published code that several systems follow.
 
 
+def pytorch_encoding(
+    config: config_dict.ConfigDict,
+    *,
+    depth: int,
+    lateral: bool,
+    learning_rate: float,
+) -> None:
+  """Makes a config EncNet's as its authors train it.
+
+  Args:
+    config: The config, which has its data.
+    depth: Layers of the ResNet.
+    lateral: Whether stages 2 and 3 join the head's features.
+    learning_rate: Of the backbone; the heads have ten times as much.
+  """
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=True,
+      backbone=resnet(depth, stem="deep64", dilation="contracted"),
+      head=dict(
+          name="encnet",
+          channels=512,
+          num_codewords=32,
+          lateral=lateral,
+          channel_dropout=False,
+      ),
+      aux_head=fcn_aux(256, channel_dropout=False),
+  )
+  config.loss = dict(
+      ce=cross_entropy("logits"),
+      se=presence("se_logits"),
+      aux=cross_entropy("aux_logits", 0.2),
+  )
+  multipliers = dict(head=10.0, aux_head=10.0)
+  config.optim = sgd(learning_rate, 1e-4, lr_multipliers=multipliers)
+  config.eval = evaluation(config.data, "slide")
+
+
+def semseg(
+    config: config_dict.ConfigDict, *, depth: int, long_side: int | None
+) -> None:
+  """Makes a config PSPNet's as hszhao/semseg trains it.
+
+  Args:
+    config: The config, which has its data.
+    depth: Layers of the ResNet.
+    long_side: To which images are brought in evaluation; None is their own.
+  """
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=True,
+      backbone=resnet(depth, stem="deep64", dilation="uniform"),
+      head=dict(name="pspnet", channels=512),
+      aux_head=fcn_aux(256),
+  )
+  config.loss = dict(
+      ce=cross_entropy("logits"), aux=cross_entropy("aux_logits", 0.4)
+  )
+  multipliers = dict(head=10.0, aux_head=10.0)
+  config.optim = sgd(0.01, 1e-4, lr_multipliers=multipliers)
+  config.eval = evaluation(config.data, "slide", long_side=long_side)
+
+
 def mmseg_20k(head: Mapping[str, Any]) -> config_dict.ConfigDict:
   """Returns mmsegmentation's schedule of 20,000 steps on VOC 2012."""
-  config = experiment(batch_size=16, total_steps=20_000, eval_every=5_000)
+  config = run(batch_size=16, total_steps=20_000, eval_every=5_000)
   config.data = voc2012((512, 512), short_side=512, long_side=2048)
   config.model = dict(
       dtype="bfloat16",
@@ -234,7 +297,7 @@ def mfnet_report(
 ) -> None:
   """Makes a config one of the MFNet report's, see `configs/voc/mfnet.py`."""
   config.update(
-      experiment(
+      run(
           batch_size=4,
           total_steps=18_300,  # 50 epochs of 1,464 images.
           eval_every=1_830,

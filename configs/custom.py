@@ -27,7 +27,7 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
+  config = common.run(
       batch_size=16, total_steps=40_000, log_every=20, eval_every=2_000
   )
   config.data = common.custom(crop_size=(480, 480))

@@ -20,7 +20,7 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
+  config = common.run(
       batch_size=8,
       total_steps=600,
       log_every=20,

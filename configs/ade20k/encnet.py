@@ -24,34 +24,10 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=227_362,  # 180 epochs.
-      eval_every=12_631,
-  )
+  # 180 epochs.
+  config = common.run(batch_size=16, total_steps=227_362, eval_every=12_631)
   config.data = common.ade20k((480, 480), long_side=520)
-  config.model = dict(
-      dtype="bfloat16",
-      align_corners=True,
-      backbone=common.resnet(50, stem="deep64", dilation="contracted"),
-      head=dict(
-          name="encnet",
-          channels=512,
-          num_codewords=32,
-          lateral=False,
-          channel_dropout=False,
-      ),
-      aux_head=common.fcn_aux(256, channel_dropout=False),
-  )
-  config.loss = dict(
-      ce=common.cross_entropy("logits"),
-      se=common.presence("se_logits"),
-      aux=common.cross_entropy("aux_logits", 0.2),
-  )
-  config.optim = common.sgd(
-      0.004, weight_decay=1e-4, lr_multipliers=dict(head=10.0, aux_head=10.0)
-  )
-  config.eval = common.evaluation(config.data, "slide")
+  common.pytorch_encoding(config, depth=50, lateral=False, learning_rate=0.004)
   return common.apply_variants(config, variants, VARIANTS)
 
 

@@ -18,27 +18,10 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=126_312,  # 100 epochs.
-      eval_every=12_632,
-  )
+  # 100 epochs.
+  config = common.run(batch_size=16, total_steps=126_312, eval_every=12_632)
   config.data = common.ade20k((473, 473), rotation=10.0)
-  config.model = dict(
-      dtype="bfloat16",
-      align_corners=True,
-      backbone=common.resnet(101, stem="deep64", dilation="uniform"),
-      head=dict(name="pspnet", channels=512),
-      aux_head=common.fcn_aux(256),
-  )
-  config.loss = dict(
-      ce=common.cross_entropy("logits"),
-      aux=common.cross_entropy("aux_logits", 0.4),
-  )
-  config.optim = common.sgd(
-      0.01, weight_decay=1e-4, lr_multipliers=dict(head=10.0, aux_head=10.0)
-  )
-  config.eval = common.evaluation(config.data, "slide", long_side=512)
+  common.semseg(config, depth=101, long_side=512)
   return common.apply_variants(config, variants, VARIANTS)
 
 

@@ -32,7 +32,7 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
+  config = common.run(
       batch_size=128,
       total_steps=234_375,  # 600 epochs.
       log_every=125,

@@ -19,27 +19,10 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=37_187,  # 200 epochs.
-      eval_every=3_719,
-  )
+  # 200 epochs.
+  config = common.run(batch_size=16, total_steps=37_187, eval_every=3_719)
   config.data = common.cityscapes((713, 713), rotation=10.0)
-  config.model = dict(
-      dtype="bfloat16",
-      align_corners=True,
-      backbone=common.resnet(50, stem="deep64", dilation="uniform"),
-      head=dict(name="pspnet", channels=512),
-      aux_head=common.fcn_aux(256),
-  )
-  config.loss = dict(
-      ce=common.cross_entropy("logits"),
-      aux=common.cross_entropy("aux_logits", 0.4),
-  )
-  config.optim = common.sgd(
-      0.01, weight_decay=1e-4, lr_multipliers=dict(head=10.0, aux_head=10.0)
-  )
-  config.eval = common.evaluation(config.data, "slide")
+  common.semseg(config, depth=50, long_side=None)
   return common.apply_variants(config, variants, VARIANTS)
 
 

@@ -19,11 +19,8 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=9_296,  # 50 epochs.
-      eval_every=930,
-  )
+  # 50 epochs.
+  config = common.run(batch_size=16, total_steps=9_296, eval_every=930)
   config.data = common.cityscapes((512, 512))
   config.model = dict(
       dtype="bfloat16",

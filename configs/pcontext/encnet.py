@@ -25,34 +25,10 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=24_990,  # 80 epochs.
-      eval_every=2_499,
-  )
+  # 80 epochs.
+  config = common.run(batch_size=16, total_steps=24_990, eval_every=2_499)
   config.data = common.pcontext59((480, 480), long_side=520)
-  config.model = dict(
-      dtype="bfloat16",
-      align_corners=True,
-      backbone=common.resnet(50, stem="deep64", dilation="contracted"),
-      head=dict(
-          name="encnet",
-          channels=512,
-          num_codewords=32,
-          lateral=True,
-          channel_dropout=False,
-      ),
-      aux_head=common.fcn_aux(256, channel_dropout=False),
-  )
-  config.loss = dict(
-      ce=common.cross_entropy("logits"),
-      se=common.presence("se_logits"),
-      aux=common.cross_entropy("aux_logits", 0.2),
-  )
-  config.optim = common.sgd(
-      0.001, weight_decay=1e-4, lr_multipliers=dict(head=10.0, aux_head=10.0)
-  )
-  config.eval = common.evaluation(config.data, "slide")
+  common.pytorch_encoding(config, depth=50, lateral=True, learning_rate=0.001)
   return common.apply_variants(config, variants, VARIANTS)
 
 

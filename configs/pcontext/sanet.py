@@ -27,11 +27,8 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=24_990,  # 80 epochs.
-      eval_every=2_499,
-  )
+  # 80 epochs.
+  config = common.run(batch_size=16, total_steps=24_990, eval_every=2_499)
   config.data = common.pcontext59((480, 480), long_side=520)
   config.model = dict(
       dtype="bfloat16",

@@ -24,9 +24,7 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=10, total_steps=20_000, eval_every=5_000
-  )
+  config = common.run(batch_size=10, total_steps=20_000, eval_every=5_000)
   config.data = common.voc2012((321, 321), scale_range=(0.5, 1.5))
   config.model = dict(
       dtype="bfloat16",

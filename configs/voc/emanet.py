@@ -22,9 +22,7 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16, total_steps=30_000, eval_every=5_000
-  )
+  config = common.run(batch_size=16, total_steps=30_000, eval_every=5_000)
   config.data = common.voc2012((513, 513))
   config.model = dict(
       dtype="bfloat16",

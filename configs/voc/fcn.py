@@ -22,9 +22,7 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=1, total_steps=100_000, eval_every=4_000
-  )
+  config = common.run(batch_size=1, total_steps=100_000, eval_every=4_000)
   config.data = common.voc2012((512, 512), scale_range=(1.0, 1.0), flip=False)
   config.model = dict(
       dtype="bfloat16",

@@ -21,11 +21,8 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=52_910,  # 80 epochs.
-      eval_every=5_291,
-  )
+  # 80 epochs.
+  config = common.run(batch_size=16, total_steps=52_910, eval_every=5_291)
   config.data = common.voc2012((480, 480), long_side=520)
   config.model = dict(
       dtype="bfloat16",

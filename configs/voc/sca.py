@@ -19,11 +19,8 @@ from configs import common
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.experiment(
-      batch_size=16,
-      total_steps=33_068,  # 50 epochs.
-      eval_every=3_307,
-  )
+  # 50 epochs.
+  config = common.run(batch_size=16, total_steps=33_068, eval_every=3_307)
   config.data = common.voc2012((512, 512))
   config.model = dict(
       dtype="bfloat16",
