@@ -386,11 +386,11 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
   path = files.local_path(workdir, "--workdir")
   run = parse(workdir_lib.read_config(path))
   if which == "best":
-    state, _, step = checkpoint.load(path / "best")
+    state, step = checkpoint.load(path / "best")
   elif which == "last":
-    state, _, step = checkpoint.load(path / "checkpoints")
+    state, step = checkpoint.load(path / "checkpoints")
   elif which.isdecimal():
-    state, _, step = checkpoint.load(path / "checkpoints", step=int(which))
+    state, step = checkpoint.load(path / "checkpoints", step=int(which))
   else:
     raise errors.UserError(
         f"--checkpoint: expected 'best', 'last' or a step, got {which!r}"

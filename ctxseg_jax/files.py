@@ -278,6 +278,18 @@ def _listdir(folder: str) -> list[str]:
     return []
 
 
+@contextlib.contextmanager
+def naming(path: os.PathLike | str) -> Iterator[None]:
+  """Turns an `OSError` of the context into a `UserError` that names a path."""
+  try:
+    yield
+  except OSError as e:
+    raise errors.UserError(
+        f"{printable(path)}: cannot be written ({_reason(path, e)}); free space"
+        " or mend its permissions, and run the same command again to go on"
+    ) from e
+
+
 def printable(path: os.PathLike | str) -> str:
   """Returns a path as text that any terminal and JSON can take.
 

@@ -110,9 +110,9 @@ def _write_workdir(path, config, state, tx, arrays):
   with workdir_lib.Workdir(path) as folder:
     folder.write_config(config)
     with checkpoint_lib.Checkpoints(folder.checkpoints) as checkpoints:
-      checkpoints.save(0, state, {"data_step": 0})
+      checkpoints.save(0, state)
       checkpoints.wait()
-    checkpoint_lib.save_best(folder.best, state, {"step": 0})
+    checkpoint_lib.save_best(folder.best, 0, state)
 
 
 def stored_config(weights: loading.InitFrom) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _restore_or_start(run, tx, key, mesh, folder, checkpoints):
   state = jax.device_put(run.init_state(tx, key), NamedSharding(mesh, P()))
   restored = checkpoints.restore(state)
   if restored is not None:
-    logging.info("Resuming at step %d.", restored[2])
+    logging.info("Resuming at step %d.", restored[1])
     return restored[0]
   folder.check_fresh()
   if run.init_from is None:
@@ -231,7 +231,7 @@ def _save(state, step, scalars, index, checkpoints):
   """Starts to save a state, unless something in it is not finite."""
   _require_finite(step, scalars, index, checkpoints)
   _require_finite_state(step, state, index, checkpoints)
-  checkpoints.save(step, state, {"data_step": step})
+  checkpoints.save(step, state)
 
 
 def _require_finite(step, scalars, index, checkpoints):

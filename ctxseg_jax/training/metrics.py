@@ -1,7 +1,6 @@
 """The figures of a run by step: `metrics.jsonl` and TensorBoard's events."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import json
@@ -72,7 +71,7 @@ class Metrics:
     spent = [x for x in spent if isinstance(x, (int, float))]
     self._started = self._clock() - max(spent, default=0.0)
     folder = self._folder / "tensorboard"
-    with naming(folder):
+    with files.naming(folder):
       folder.mkdir(exist_ok=True)
       self._file = open(self._path, "a", encoding="utf-8")
       self._events = event_file_writer.EventsWriter(
@@ -97,7 +96,7 @@ class Metrics:
     if self._file is None:
       return
     wall = {_WALL: round(self._clock() - self._started, 3)}
-    with naming(self._path):
+    with files.naming(self._path):
       self._file.write(to_json({"step": int(step), **scalars, **wall}) + "\n")
       self._file.flush()
     values = [
@@ -113,7 +112,7 @@ class Metrics:
 
   def _add_event(self, step: int, **content: Any) -> None:
     event = event_pb2.Event(wall_time=time.time(), step=step, **content)
-    with naming(self._folder / "tensorboard"):
+    with files.naming(self._folder / "tensorboard"):
       self._events.write_event(event)
       # With an fsync, which is too slow for every step.
       if self._clock() - self._flushed > _FLUSH_SECONDS:
@@ -144,18 +143,6 @@ class Metrics:
               f"({line[:40]!r}); remove the line or move the file away."
           ) from e
     return rows
-
-
-@contextlib.contextmanager
-def naming(path: pathlib.Path) -> Iterator[None]:
-  """Turns an `OSError` of the context into a `UserError` that names a path."""
-  try:
-    yield
-  except OSError as e:
-    raise errors.UserError(
-        f"{path}: cannot be written ({e.strerror}); free space or mend its"
-        " permissions, and run the same command again to go on"
-    ) from e
 
 
 def to_json(value: Any, **kwargs) -> str:

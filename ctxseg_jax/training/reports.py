@@ -127,10 +127,7 @@ class Reports:
     # A result is of a step that the run can go back to.
     self._checkpoints.wait()
     if self._is_best(report):
-      name = self._task.score
-      checkpoint.save_best(
-          self._folder.best, state, {"step": step, name: self._score(report)}
-      )
+      checkpoint.save_best(self._folder.best, step, state)
     self._write(step, report)
     logging.info("step %d: %s", step, evaluate.summary(report))
     for index, (image, label, prediction, name) in kept.items():

@@ -128,10 +128,18 @@ class Workdir:
 
   @processes.by_process_0
   def start_log(self) -> None:
-    """Appends to `log.txt` what is logged while the context is open."""
-    handler = attach_log_file(self.path / "log.txt")
+    """Appends to `log.txt` what absl logs while the context is open, in UTC."""
+    handler = _LogFile(self.path / "log.txt", mode="a", encoding="utf-8")
+    formatter = std_logging.Formatter(
+        "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logger = logging.get_absl_logger()
+    logger.addHandler(handler)
     self._exits.callback(handler.close)
-    self._exits.callback(logging.get_absl_logger().removeHandler, handler)
+    self._exits.callback(logger.removeHandler, handler)
 
   @processes.by_process_0
   def check_config(
@@ -193,7 +201,7 @@ class Workdir:
       self, step: int | str, evaluation: Mapping[str, Any]
   ) -> pathlib.Path:
     """Writes `eval/<step>.json` and returns its path."""
-    with metrics.naming(self.evaluations):
+    with files.naming(self.evaluations):
       self.evaluations.mkdir(exist_ok=True)
     path = self.evaluations / f"{step}.json"
     files.write_atomically(path, metrics.to_json(evaluation) + "\n")
@@ -260,30 +268,6 @@ class _LogFile(std_logging.FileHandler):
 
   def handleError(self, record):  # pylint: disable=invalid-name
     pass
-
-
-def attach_log_file(
-    path: str | os.PathLike[str], logger: std_logging.Logger | None = None
-) -> std_logging.Handler:
-  """Appends what absl logs to a file as well, with UTC times.
-
-  Args:
-    path: The file.
-    logger: The logger to follow; None is absl's.
-
-  Returns:
-    The handler; `logger.removeHandler` and `handler.close` undo this.
-  """
-  logger = logger or logging.get_absl_logger()
-  handler = _LogFile(path, mode="a", encoding="utf-8")
-  formatter = std_logging.Formatter(
-      "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s",
-      datefmt="%Y-%m-%dT%H:%M:%S",
-  )
-  formatter.converter = time.gmtime
-  handler.setFormatter(formatter)
-  logger.addHandler(handler)
-  return handler
 
 
 def _lock(path: pathlib.Path) -> TextIO:

@@ -801,7 +801,7 @@ class OwnFilesTest(FolderCase):
     run, path = self.folder / "run", self.folder / "net.safetensors"
     with workdir_lib.Workdir(run) as folder:
       folder.write_config(config)
-      checkpoint.save_best(folder.best, self.state(config), {"step": 0})
+      checkpoint.save_best(folder.best, 0, self.state(config))
     export.export(run, path)
     return run, path
 
@@ -835,7 +835,7 @@ class OwnFilesTest(FolderCase):
     state = self.state()
     folder = self.output / "checkpoints"
     with checkpoint.Checkpoints(folder) as checkpoints:
-      restored, _, step = checkpoints.restore(state)
+      restored, step = checkpoints.restore(state)
     self.assertEqual(step, 0)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 

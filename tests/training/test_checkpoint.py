@@ -74,7 +74,7 @@ def make_state(step, num_devices=1, channels=4):
 def write(directory, *steps, **kwargs):
   with checkpoint.Checkpoints(directory, **kwargs) as checkpoints:
     for step in steps:
-      checkpoints.save(step, make_state(step), {"step": step})
+      checkpoints.save(step, make_state(step))
 
 
 def equal(a, b):
@@ -117,9 +117,8 @@ class CheckpointsTest(parameterized.TestCase):
   def test_restores_what_was_saved(self):
     write(self.directory, 3)
     with checkpoint.Checkpoints(self.directory) as checkpoints:
-      state, meta, step = checkpoints.restore(make_state(0))
+      state, step = checkpoints.restore(make_state(0))
     self.assertEqual(step, 3)
-    self.assertEqual(meta, {"step": 3})
     self.assertTrue(equal(state, make_state(3)))
     self.assertFalse(equal(state, make_state(4)))
 
@@ -130,7 +129,7 @@ class CheckpointsTest(parameterized.TestCase):
   def test_poll_reports_a_step_once_and_only_when_complete(self):
     with checkpoint.Checkpoints(self.directory) as checkpoints:
       self.assertEqual(checkpoints.poll(), [])
-      checkpoints.save(1, make_state(1), {})
+      checkpoints.save(1, make_state(1))
       seen = []
       while not seen:
         seen = checkpoints.poll()
@@ -138,8 +137,8 @@ class CheckpointsTest(parameterized.TestCase):
         self.assertTrue(manifest.exists() or not seen)
       self.assertEqual(seen, [1])
       self.assertEqual(checkpoints.poll(), [])
-      checkpoints.save(2, make_state(2), {})
-      checkpoints.save(3, make_state(3), {})
+      checkpoints.save(2, make_state(2))
+      checkpoints.save(3, make_state(3))
       self.assertEqual(checkpoints.wait(), [2, 3])
       self.assertEqual(checkpoints.poll(), [])
 
@@ -150,23 +149,23 @@ class CheckpointsTest(parameterized.TestCase):
 
   def test_saving_the_same_step_again_does_nothing(self):
     with checkpoint.Checkpoints(self.directory) as checkpoints:
-      checkpoints.save(5, make_state(5), {})
-      checkpoints.save(5, make_state(5), {})
+      checkpoints.save(5, make_state(5))
+      checkpoints.save(5, make_state(5))
       self.assertEqual(checkpoints.wait(), [5])
     with checkpoint.Checkpoints(self.directory) as checkpoints:
       checkpoints.restore(make_state(0))
-      checkpoints.save(5, make_state(5), {})
+      checkpoints.save(5, make_state(5))
       self.assertEqual(checkpoints.wait(), [])
 
   def test_state_may_be_donated_after_save(self):
     add_one = jax.jit(lambda x: x + 1, donate_argnums=0)
     x = jax.device_put(jnp.zeros((512, 512)), replicated())
     with checkpoint.Checkpoints(self.directory) as checkpoints:
-      checkpoints.save(1, {"x": x}, {})
+      checkpoints.save(1, {"x": x})
       for _ in range(3):
         x = add_one(x)
       checkpoints.wait()
-    state, _, _ = checkpoint.load(self.directory)
+    state, _ = checkpoint.load(self.directory)
     np.testing.assert_array_equal(state["x"], 0.0)
 
   @parameterized.parameters(
@@ -176,11 +175,11 @@ class CheckpointsTest(parameterized.TestCase):
     directory = self.directory / name / "checkpoints"
     write(directory, 1, 2)
     with checkpoint.Checkpoints(directory) as checkpoints:
-      state, _, step = checkpoints.restore(make_state(0))
+      state, step = checkpoints.restore(make_state(0))
     self.assertEqual(step, 2)
     self.assertTrue(equal(state, make_state(2)))
-    checkpoint.save_best(self.directory / name / "best", state, {"step": 2})
-    state, _, _ = checkpoint.load(self.directory / name / "best")
+    checkpoint.save_best(self.directory / name / "best", 2, state)
+    state, _ = checkpoint.load(self.directory / name / "best")
     self.assertTrue(equal(state["params"], make_state(2).params))
     # TensorStore takes a backslash for a slash.
     self.assertEqual(os.listdir(self.directory), [name])
@@ -190,11 +189,11 @@ class CheckpointsTest(parameterized.TestCase):
   )
   def test_what_cannot_be_read_back_is_not_saved(self, **listing):
     with checkpoint.Checkpoints(self.directory) as checkpoints:
-      checkpoints.save(1, make_state(1), {})
+      checkpoints.save(1, make_state(1))
       checkpoints.wait()
       with mock.patch.object(arrays, "listing", **listing):
         with self.assertRaisesRegex(errors.UserError, "step 2 could not be"):
-          checkpoints.save(2, make_state(2), {})
+          checkpoints.save(2, make_state(2))
           checkpoints.wait()
     self.assertEqual(os.listdir(self.directory), ["1"])
 
@@ -202,8 +201,8 @@ class CheckpointsTest(parameterized.TestCase):
     # A network without batch norm has no `model_state`.
     state = make_state(1).replace(model_state={})
     with checkpoint.Checkpoints(self.directory) as checkpoints:
-      checkpoints.save(1, state, {})
-    loaded, _, _ = checkpoint.load(self.directory)
+      checkpoints.save(1, state)
+    loaded, _ = checkpoint.load(self.directory)
     self.assertEqual(loaded["model_state"], {})
     with checkpoint.Checkpoints(self.directory) as checkpoints:
       target = make_state(0).replace(model_state={})
@@ -214,14 +213,14 @@ class CheckpointsTest(parameterized.TestCase):
     if jax.device_count() < 8:
       self.skipTest("Needs 8 devices.")
     with checkpoint.Checkpoints(self.directory) as checkpoints:
-      checkpoints.save(7, make_state(7, before), {})
+      checkpoints.save(7, make_state(7, before))
       checkpoints.wait()
       sharding = replicated(after)
       target = jax.tree.map(
           lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
           make_state(0),
       )
-      state, _, _ = checkpoints.restore(target)
+      state, _ = checkpoints.restore(target)
     self.assertTrue(equal(state, make_state(7)))
     for leaf in jax.tree.leaves(state):
       self.assertEqual(leaf.sharding, sharding)
@@ -278,7 +277,7 @@ class DamageTest(parameterized.TestCase):
 
   def test_control_restores_the_newest(self):
     for source in ("one", "two"):
-      state, _, step = self.restore(source)
+      state, step = self.restore(source)
       self.assertEqual(step, 2)
       self.assertTrue(equal(state, make_state(2)))
 
@@ -288,9 +287,8 @@ class DamageTest(parameterized.TestCase):
     self.assertGreater(len(names), 8)
     for name in names:
       with self.subTest(str(name)):
-        state, meta, step = self.restore("two", change, name)
+        state, step = self.restore("two", change, name)
         self.assertEqual(step, 1)
-        self.assertEqual(meta, {"step": 1})
         self.assertTrue(equal(state, make_state(1)))
         self.assertTrue((self.root / "copy" / "2.damaged").is_dir())
         self.assertFalse((self.root / "copy" / "2").exists())
@@ -308,7 +306,7 @@ class DamageTest(parameterized.TestCase):
     def change(path):
       path.write_text(path.read_text().replace("float32[4,5]", "float32[4,6]"))
 
-    _, _, step = self.restore("two", change, folders.MANIFEST)
+    _, step = self.restore("two", change, folders.MANIFEST)
     self.assertEqual(step, 1)
 
   def test_only_quarantined_steps_are_an_error(self):
@@ -322,7 +320,7 @@ class DamageTest(parameterized.TestCase):
     self.restore("two", flip, "state/_METADATA")
     with checkpoint.Checkpoints(self.root / "copy") as checkpoints:
       checkpoints.restore(make_state(0))
-      checkpoints.save(2, make_state(2), {})
+      checkpoints.save(2, make_state(2))
       self.assertEqual(checkpoints.wait(), [2])
       self.assertEqual(checkpoints.steps(), [1, 2])
 
@@ -370,14 +368,14 @@ class DamageTest(parameterized.TestCase):
       manifest["sha256"] = folders._checksum(manifest)
       path.write_text(json.dumps(manifest))
 
-    _, _, step = self.restore("two", change, folders.MANIFEST)
+    _, step = self.restore("two", change, folders.MANIFEST)
     self.assertEqual(step, 1)
 
   def test_a_manifest_that_nests_deeply_is_damage(self):
     def change(path):
       path.write_text("[" * 100_000)
 
-    self.assertEqual(self.restore("two", change, folders.MANIFEST)[2], 1)
+    self.assertEqual(self.restore("two", change, folders.MANIFEST)[1], 1)
 
   def test_folders_that_no_save_made_are_kept(self):
     copy = self.root / "copy"
@@ -387,7 +385,7 @@ class DamageTest(parameterized.TestCase):
       (copy / name / "a.txt").write_text("mine")
     with checkpoint.Checkpoints(copy, max_to_keep=1) as checkpoints:
       checkpoints.restore(make_state(0))
-      checkpoints.save(3, make_state(3), {})
+      checkpoints.save(3, make_state(3))
     self.assertEqual(self.names(), ["0", "00", "1.old", "3", "notes"])
 
   def names(self):
@@ -412,12 +410,12 @@ class DamageTest(parameterized.TestCase):
         data[rng.integers(len(data))] ^= 1 << bit
         path.write_bytes(data)
 
-      state, _, step = self.restore("two", change, name)
+      state, step = self.restore("two", change, name)
       self.assertTrue(equal(state, make_state(step)))
 
   def test_load_changes_nothing_and_falls_back(self):
     flip(self.root / "two" / "2" / "state" / "_METADATA")
-    state, _, step = checkpoint.load(self.root / "two")
+    state, step = checkpoint.load(self.root / "two")
     self.assertEqual(step, 1)
     self.assertTrue(equal(state["params"], make_state(1).params))
     self.assertTrue((self.root / "two" / "2").exists())
@@ -433,8 +431,8 @@ class LoadTest(absltest.TestCase):
     write(self.directory, 1, 2)
 
   def test_without_target_gives_numpy(self):
-    state, meta, step = checkpoint.load(self.directory, step=1)
-    self.assertEqual((meta, step), ({"step": 1}, 1))
+    state, step = checkpoint.load(self.directory, step=1)
+    self.assertEqual(step, 1)
     expected = make_state(1)
     self.assertTrue(equal(state["params"], expected.params))
     self.assertTrue(
@@ -449,7 +447,7 @@ class LoadTest(absltest.TestCase):
   def test_reads_a_subtree_onto_its_sharding(self):
     whole = make_state(0)
     target = {"params": whole.params, "model_state": whole.model_state}
-    state, _, step = checkpoint.load(self.directory, target)
+    state, step = checkpoint.load(self.directory, target)
     self.assertEqual(step, 2)
     self.assertTrue(equal(state["params"], make_state(2).params))
     self.assertTrue(equal(state["model_state"], make_state(2).model_state))
@@ -472,10 +470,10 @@ class LoadTest(absltest.TestCase):
   def test_best_is_replaced(self):
     best = self.directory.parent / "best"
     for step in (4, 8, 6, 6):  # 6 after 8: the run was set back.
-      checkpoint.save_best(best, make_state(step), {"step": step, "miou": 0.5})
+      checkpoint.save_best(best, step, make_state(step))
       self.assertEqual([path.name for path in best.iterdir()], [str(step)])
-      state, meta, loaded = checkpoint.load(best)
-      self.assertEqual((loaded, meta["step"]), (step, step))
+      state, loaded = checkpoint.load(best)
+      self.assertEqual(loaded, step)
       self.assertTrue(equal(state["params"], make_state(step).params))
 
 
@@ -490,12 +488,12 @@ CHILD = textwrap.dedent("""
 
     with checkpoint.Checkpoints(sys.argv[1], max_to_keep=1) as checkpoints:
       resumed = checkpoints.restore(test_checkpoint.make_state(0))
-      first = resumed[2] + 1 if resumed else 1
+      first = resumed[1] + 1 if resumed else 1
       for step in range(first, int(os.environ["LAST"]) + 1):
         if step == 3 and os.environ["FAULT"]:
           faults.die_at(os.environ["FAULT"])
         state = test_checkpoint.make_state(step)
-        checkpoints.save(step, state, {"step": step})
+        checkpoints.save(step, state)
         for complete in checkpoints.wait():
           print(complete, flush=True)
 """)
@@ -525,12 +523,12 @@ class KillTest(parameterized.TestCase):
     reported = [int(line) for line in result.stdout.split()]
     self.assertEqual(reported, [1, 2] if point else [1, 2, 3])
     with checkpoint.Checkpoints(directory, max_to_keep=1) as checkpoints:
-      state, _, step = checkpoints.restore(make_state(0))
+      state, step = checkpoints.restore(make_state(0))
       self.assertEqual(step, expected)
       self.assertTrue(equal(state, make_state(step)))
       # The run goes on, and what the kill left does not pile up.
       for later in (step + 1, step + 2):
-        checkpoints.save(later, make_state(later), {})
+        checkpoints.save(later, make_state(later))
       checkpoints.wait()
       names = [path.name for path in directory.iterdir()]
       self.assertEqual(names, [str(step + 2)])
@@ -557,7 +555,7 @@ class KillTest(parameterized.TestCase):
       steps = [int(line) for line in lines if line.endswith("\n")]
       self.assertEqual(steps[0], reported + 1)
       with checkpoint.Checkpoints(directory, max_to_keep=1) as checkpoints:
-        state, _, step = checkpoints.restore(make_state(0))
+        state, step = checkpoints.restore(make_state(0))
       self.assertIn(step - steps[-1], (0, 1))  # A kill may precede the print.
       self.assertTrue(equal(state, make_state(step)))
       reported = step
@@ -583,12 +581,12 @@ class DiskFullTest(absltest.TestCase):
   def fail_to_save(self, method):
     """Returns the error of a save under a limit; step 1 was complete."""
     checkpoints = checkpoint.Checkpoints(self.directory)
-    checkpoints.save(1, make_state(1), {})
+    checkpoints.save(1, make_state(1))
     checkpoints.wait()
     big = np.random.default_rng(0).normal(size=(512, 512))
     self.limit(100_000)
     with self.assertRaises(errors.UserError) as caught:
-      checkpoints.save(2, {"big": jax.device_put(big, replicated())}, {})
+      checkpoints.save(2, {"big": jax.device_put(big, replicated())})
       getattr(checkpoints, method)()
     checkpoints.close()
     self.unlimit()
@@ -625,15 +623,15 @@ class DiskFullTest(absltest.TestCase):
   def test_training_goes_on_after_space_is_freed(self):
     self.fail_to_save("wait")
     with checkpoint.Checkpoints(self.directory) as checkpoints:
-      state, _, step = checkpoints.restore(make_state(0))
+      state, step = checkpoints.restore(make_state(0))
       self.assertEqual(step, 1)
       self.assertTrue(equal(state, make_state(1)))
-      checkpoints.save(2, make_state(2), {})
+      checkpoints.save(2, make_state(2))
       self.assertEqual(checkpoints.wait(), [2])
 
   def test_directory_that_is_a_file(self):
     self.directory.write_text("")
-    with self.assertRaisesRegex(errors.UserError, "cannot keep checkpoints"):
+    with self.assertRaisesRegex(errors.UserError, "ckpt: cannot be written"):
       checkpoint.Checkpoints(self.directory)
 
 

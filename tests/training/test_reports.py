@@ -74,7 +74,7 @@ class ReportsTest(parameterized.TestCase):
         opened.evaluate(step, State(jnp.int32(step), {}))
 
   def best(self):
-    return checkpoint.load(self.folder.best)[2]
+    return checkpoint.load(self.folder.best)[1]
 
   @parameterized.parameters(
       ({10: np.nan, 20: 0.3, 30: 0.2}, 20),
@@ -116,7 +116,7 @@ class ReportsTest(parameterized.TestCase):
 
   def test_the_best_is_a_step_that_the_run_can_go_back_to(self):
     opened = self.open(0)
-    self.checkpoints.save(10, {"step": jnp.int32(10)}, {})
+    self.checkpoints.save(10, {"step": jnp.int32(10)})
     self.run_evaluations(opened, {10: 0.5})
     self.assertEqual(self.checkpoints.poll(), [])
     self.assertEqual(self.checkpoints.steps(), [10])

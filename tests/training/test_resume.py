@@ -93,7 +93,7 @@ class KillTest(ResumeCase):
     with mock.patch.object(pipeline, "train_batches", Failing):
       with self.assertRaisesRegex(errors.UserError, "record 7: damaged"):
         experiment.train_and_evaluate(config, self.workdir)
-    _, _, step = checkpoint.load(self.workdir / "checkpoints")
+    _, step = checkpoint.load(self.workdir / "checkpoints")
     self.assertEqual(step, 3)
 
   def test_the_tiny_run_exercises_what_is_compared(self):
@@ -293,7 +293,7 @@ class WorkdirTest(ResumeCase):
     self.assertIn("Resuming at step 8.", result.stderr)
     self.assertIn(f"CpuDevice(id={devices - 1})", result.stderr)
     expected = tiny.arrays(tiny.finished_run())
-    found = tiny.arrays(self.workdir)  # Checks `data_step`.
+    found = tiny.arrays(self.workdir)
     self.assertSameElements(found, expected)
     for name, array in expected.items():
       np.testing.assert_allclose(
@@ -318,7 +318,7 @@ class NonFiniteTest(ResumeCase):
     self.assertNotIn("Traceback", result.stderr)
     self.assertLen(result.errors, 1)
     self.assertRegex(result.errors[0], message)
-    state, _, newest = checkpoint.load(self.workdir / "checkpoints")
+    state, newest = checkpoint.load(self.workdir / "checkpoints")
     self.assertIn(f"last good checkpoint: {newest};", result.errors[0])
     self.assertEqual(int(state["step"]), newest)
     for name, array in tiny.arrays(self.workdir, newest).items():

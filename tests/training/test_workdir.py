@@ -278,16 +278,15 @@ class LogFileTest(WorkdirCase):
       )
 
   def test_times_are_utc(self):
-    self.path.mkdir(parents=True)
-    logger = logging.Logger("test")
-    handler = workdir.attach_log_file(self.path / "log.txt", logger)
-    self.addCleanup(handler.close)
-    record = logger.makeRecord(
-        "test", logging.INFO, "file.py", 1, "step %d", (3,), None
-    )
-    record.created = 0.0
-    record.msecs = 0.0
-    logger.handle(record)
+    logger = absl_logging.get_absl_logger()
+    with workdir.Workdir(self.path) as work:
+      work.start_log()
+      record = logger.makeRecord(
+          "test", logging.INFO, "file.py", 1, "step %d", (3,), None
+      )
+      record.created = 0.0
+      record.msecs = 0.0
+      logger.handlers[-1].handle(record)
     text = (self.path / "log.txt").read_text()
     self.assertTrue(
         re.fullmatch(r"1970-01-01T00:00:00\.000Z INFO step 3\n", text), text

@@ -9,6 +9,7 @@ import tempfile
 from typing import Any
 
 from etils import epath
+import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -56,14 +57,8 @@ def entries(tree: Any) -> list[str]:
 
 def nest(arrays: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
   """Returns nested dicts of arrays by name, which have all the entries."""
-  nested = {name: {} for name in names}
-  for name, array in arrays.items():
-    *parents, last = name.split("/")
-    node = nested
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = array
-  return nested
+  nested = flax.traverse_util.unflatten_dict(dict(arrays), sep="/")
+  return {name: nested.get(name, {}) for name in names}
 
 
 def listing(step_dir: pathlib.Path) -> dict[str, str]:
@@ -154,18 +149,19 @@ def _name(key_path: tuple[Any, ...]) -> str:
 def _mismatch_message(
     step_dir: pathlib.Path, found: dict[str, str], expected: dict[str, str]
 ) -> str:
-  names = found.keys() | expected.keys()
-  differing = {n for n in names if found.get(n) != expected.get(n)}
+  differing = [
+      name for name in expected | found if found.get(name) != expected.get(name)
+  ]
   # The optimizer state repeats every difference of the parameters.
-  of_model = {n for n in differing if not n.startswith("opt_state/")}
+  of_model = [n for n in differing if not n.startswith("opt_state/")]
   differing = of_model or differing
   kinds = {
-      "missing": [n for n in expected if n in differing and n not in found],
-      "unexpected": [n for n in found if n in differing and n not in expected],
+      "missing": [n for n in differing if n not in found],
+      "unexpected": [n for n in differing if n not in expected],
       "of another shape or type": [
           f"{n} is {found[n]}, expected {expected[n]}"
-          for n in expected
-          if n in differing and n in found
+          for n in differing
+          if n in found and n in expected
       ],
   }
   parts = []

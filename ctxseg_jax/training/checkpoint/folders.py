@@ -49,7 +49,7 @@ def complete(directory: pathlib.Path, step: int, saved: dict) -> None:
     directory: Where the steps lie.
     step: The step, which is in `<step>.saving`.
     saved: What its manifest is to hold: `arrays` as `arrays.describe` has it,
-      `entries` of the state, also those without arrays, and `meta`.
+      and `entries` of the state, also those without arrays.
 
   Raises:
     Exception: Of any kind, if it cannot be written or read back.

@@ -1,6 +1,5 @@
 """Saves the steps of a run in the background and restores the newest intact."""
 
-from collections.abc import Mapping
 from concurrent import futures
 import contextlib
 import logging as std_logging
@@ -14,6 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax.training import processes
 from ctxseg_jax.training.checkpoint import arrays as arrays_lib
 from ctxseg_jax.training.checkpoint import folders
@@ -39,8 +39,6 @@ class Checkpoints:
     Raises:
       UserError: If the directory cannot be made or written.
     """
-    if max_to_keep < 1:
-      raise ValueError(f"max_to_keep={max_to_keep}; expected at least 1.")
     self._directory = pathlib.Path(directory).absolute()
     self._max_to_keep = max_to_keep
     self._exits = contextlib.ExitStack()
@@ -52,21 +50,16 @@ class Checkpoints:
     self._path = self._exits.enter_context(
         arrays_lib.plain_path(self._directory)
     )
-    self._exits.enter_context(_quiet_orbax())
+    # What it logs as an error is raised as well.
+    logging.get_absl_logger().addFilter(_is_not_of_orbax)
     self._checkpointer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
     self._executor = futures.ThreadPoolExecutor(1, "ctxseg_checkpoint")
 
   @processes.by_process_0
   def _open(self) -> None:
-    try:
+    with files.naming(self._directory):
       self._directory.mkdir(parents=True, exist_ok=True)
       folders.clear_leftovers(self._directory)
-    except OSError as e:
-      raise errors.UserError(
-          f"{self._directory}: cannot keep checkpoints here"
-          f" ({folders.reason(e)}); choose another --workdir or mend its"
-          " permissions."
-      ) from e
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -74,7 +67,7 @@ class Checkpoints:
   def __exit__(self, kind, *_) -> None:
     self.close(agree=kind is None)
 
-  def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+  def save(self, step: int, state: Any) -> None:
     """Starts to save a step; returns when the arrays may be overwritten.
 
     Waits for the save before, if it is still going on. A step that was just
@@ -83,7 +76,6 @@ class Checkpoints:
     Args:
       step: Number of optimizer updates done.
       state: A pytree of arrays.
-      meta: What else is needed to go on, as JSON.
 
     Raises:
       UserError: If this save or the one before could not be written.
@@ -103,7 +95,6 @@ class Checkpoints:
     saved = {
         "arrays": arrays_lib.describe(state),
         "entries": arrays_lib.entries(state),
-        "meta": dict(meta),
     }
     future = self._executor.submit(self._complete, step, saved)
     self._saving = (step, future)
@@ -147,11 +138,6 @@ class Checkpoints:
         self._advance(block=True)
     finally:
       self._executor.shutdown()
-      if not agree and self._saving is not None:
-        step, future = self._saving
-        error = future.exception()
-        state = f"was not saved ({folders.reason(error)})" if error else "saved"
-        logging.warning("Stopped by an error; step %d %s.", step, state)
       with contextlib.suppress(Exception):  # A failed save again.
         self._checkpointer.close()
       self._exits.close()
@@ -160,7 +146,7 @@ class Checkpoints:
     """Returns the steps on disk, oldest first."""
     return folders.steps(self._directory)
 
-  def restore(self, target: Any) -> tuple[Any, dict[str, Any], int] | None:
+  def restore(self, target: Any) -> tuple[Any, int] | None:
     """Restores the newest step that is undamaged.
 
     Damaged steps newer than it are renamed to `<step>.damaged`.
@@ -171,8 +157,8 @@ class Checkpoints:
         them). Leaves without sharding become NumPy arrays.
 
     Returns:
-      The state with the structure of `target`, the meta and the step; None if
-      no step was ever completed.
+      The state with the structure of `target` and the step; None if no step
+      was ever completed.
 
     Raises:
       UserError: If there are checkpoints but none is intact, or if they are
@@ -198,7 +184,7 @@ class Checkpoints:
     state = arrays_lib.fill(step_dir, target, manifest["arrays"])
     self._set_aside(damaged)
     self._last_step = step
-    return state, manifest["meta"], step
+    return state, step
 
   @processes.by_process_0
   def _set_aside(self, damaged: list[tuple[int, str]]) -> None:
@@ -242,30 +228,28 @@ class Checkpoints:
     ) from error
 
 
-def save_best(
-    directory: str | os.PathLike[str], state: Any, meta: Mapping[str, Any]
-) -> None:
+def save_best(directory: str | os.PathLike[str], step: int, state: Any) -> None:
   """Saves the best state so far and removes the one before, in this order.
 
   Blocks until the new one is complete.
 
   Args:
     directory: Where it lies, in the format of `Checkpoints`.
+    step: Number of optimizer updates done.
     state: A pytree of arrays.
-    meta: Has at least `"step"`.
 
   Raises:
     UserError: If it could not be written; the one before is then intact.
   """
   with Checkpoints(directory, max_to_keep=1) as checkpoints:
-    checkpoints.save(int(meta["step"]), state, meta)
+    checkpoints.save(step, state)
 
 
 def load(
     directory: str | os.PathLike[str],
     target: Any = None,
     step: int | None = None,
-) -> tuple[Any, dict[str, Any], int]:
+) -> tuple[Any, int]:
   """Reads a checkpoint for evaluation or prediction; changes no file.
 
   Args:
@@ -278,7 +262,7 @@ def load(
     step: The step to read; None reads the newest that is intact.
 
   Returns:
-    The state, the meta and the step.
+    The state and the step.
 
   Raises:
     UserError: If there is no such intact checkpoint, or if it is of another
@@ -299,15 +283,14 @@ def load(
   manifest = folders.read_manifest(step_dir)
   if target is None:
     state = arrays_lib.read(step_dir, dict.fromkeys(manifest["arrays"]))
-    return arrays_lib.nest(state, manifest["entries"]), manifest["meta"], found
+    return arrays_lib.nest(state, manifest["entries"]), found
   top = arrays_lib.entries(target)
   wanted = {
       name: array
       for name, array in manifest["arrays"].items()
       if name.split("/")[0] in top
   }
-  state = arrays_lib.fill(step_dir, target, wanted)
-  return state, manifest["meta"], found
+  return arrays_lib.fill(step_dir, target, wanted), found
 
 
 @processes.by_process_0
@@ -330,16 +313,5 @@ def _newest_intact(
   return None, damaged
 
 
-@contextlib.contextmanager
-def _quiet_orbax():
-  """Keeps what Orbax logs to itself: its errors reach the caller anyway."""
-
-  def is_wanted(record):
-    return f"{os.sep}orbax{os.sep}" not in record.pathname
-
-  logger = logging.get_absl_logger()
-  logger.addFilter(is_wanted)
-  try:
-    yield
-  finally:
-    logger.removeFilter(is_wanted)
+def _is_not_of_orbax(record: std_logging.LogRecord) -> bool:
+  return f"{os.sep}orbax{os.sep}" not in record.pathname
