@@ -308,9 +308,9 @@ class NetworksTest(parameterized.TestCase):
     self.assertLess(np.abs(exact - rough).max(), 0.1 * np.std(exact))
 
   @parameterized.parameters(
-      (dict(block="encodng"), "encodng.*encoding"),
-      (dict(widen=0), "widen=0"),
-      (dict(num_codewords=0), "num_codewords=0"),
+      (dict(block="encodng"), "block: expected one of .encoding.*encodng"),
+      (dict(widen=0), "widen: .*at least 1, got 0"),
+      (dict(num_codewords=0), "num_codewords: .*at least 1, got 0"),
   )
   def test_values_that_do_not_exist_are_one_line(self, fields, message):
     with self.assertRaisesRegex(errors.UserError, message):
