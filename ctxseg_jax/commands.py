@@ -31,6 +31,16 @@ _CPU_FLAG_VERSIONS = ("0.10.2",)
 _SECONDS_TO_STOP = 5.0  # From an interruption to the end of the process.
 
 
+class _ConfigParser(config_flags.ConfigFileFlagParser):
+  """Loads a config; a missing file is an error now, not on first use."""
+
+  def parse(self, path):
+    name = path.partition(":")[0]
+    if not os.path.isfile(name):
+      raise ValueError(f"there is no file {name}")
+    return super().parse(path)
+
+
 def define_config() -> flags.FlagHolder:
   """Defines `--config`, whose values `--config.KEY=VALUE` override.
 
@@ -39,7 +49,7 @@ def define_config() -> flags.FlagHolder:
   every option can be given, also those that the file does not name.
   """
   return flags.DEFINE(
-      config_flags.ConfigFileFlagParser("config", lock_config=False),
+      _ConfigParser("config", lock_config=False),
       "config",
       None,
       "File under configs/, with :variant. --config.KEY=VALUE overrides"
@@ -154,10 +164,7 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
   if overrides and config is None:
     fail(f"--config.{overrides[0][0]}: needs --config", 2)
   if config is not None:
-    try:
-      plain = config.to_dict()
-    except OSError as e:  # A missing file is reported on first use.
-      fail(f"--config: {str(e).splitlines()[0]}; expected a file", 2)
+    plain = config.to_dict()
     for key, value in overrides:
       plain = schema.override(plain, key, value)
     flags.FLAGS["config"].value = config_dict.ConfigDict(plain)

@@ -175,7 +175,7 @@ class ConfigTest(FolderCase):
       (
           "type_of_a_field",
           {"model.head.channels": "fifty"},
-          "model.head.channels: expected int, got str 'fifty'",
+          "model.head.channels: expected an integer.*, got 'fifty'",
       ),
       (
           "type_of_a_depth",
@@ -184,7 +184,7 @@ class ConfigTest(FolderCase):
       ),
       ("key_of_a_head", {"model.head.chanels": 8}, "did you mean '.*channels'"),
       ("key_of_a_loss", {"loss.ce.wieght": 1.0}, "loss.ce.wieght"),
-      ("steps", {"total_steps": 0}, "total_steps: expected a positive integer"),
+      ("steps", {"total_steps": 0}, "total_steps: expected an int.*1, got 0"),
       ("std", {"data.std": (1.0, 0.0, 1.0)}, "data.std"),
       (
           "crop",

@@ -35,6 +35,8 @@ def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   """
   found = files.local_path(path, "--images")
   shown = files.printable(found)
+  if not os.path.lexists(found):
+    raise errors.UserError(f"--images: {shown}: there is nothing")
   if found.is_dir():
     try:
       paths = sorted(
