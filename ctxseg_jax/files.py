@@ -212,9 +212,9 @@ def writing_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
     UserError: An `OSError`, also one of the block's; `path` exists and is
       anything but an empty folder.
   """
-  remove_leftovers(path)
   part = _part(path)
   try:
+    remove_leftovers(path)
     os.makedirs(part)
     descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -234,7 +234,8 @@ def writing_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
 def remove_leftovers(path: os.PathLike | str) -> None:
   """Removes what killed processes left beside `path` when they wrote it."""
   folder, prefix = os.path.split(_part_prefix(path))
-  for name in _listdir(folder or "."):
+  names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+  for name in names:
     if not re.fullmatch(rf"{re.escape(prefix)}[0-9a-f]{{16}}\.part", name):
       continue
     left = os.path.join(folder, name)
@@ -269,13 +270,6 @@ def _part_prefix(path: os.PathLike | str) -> str:
 def _lock(descriptor: int) -> None:
   with contextlib.suppress(OSError):  # Not every file system has locks.
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _listdir(folder: str) -> list[str]:
-  try:
-    return os.listdir(folder)
-  except OSError:
-    return []
 
 
 @contextlib.contextmanager

@@ -191,8 +191,8 @@ def transfer(
   def refuse(problem, path, remedy=None):
     fitting = _fitting(source_name, model, template, tensors)
     if fitting:
-      remedy = f"its names are those of {' or '.join(fitting)}: choose that"
-      remedy += " source"
+      names = " or ".join(fitting)
+      remedy = f"its names are those of {names}: choose that source"
     raise errors.UserError(f"{place}: {problem}; {remedy or _remedy(path)}")
 
   if plan.absent:
@@ -204,19 +204,16 @@ def transfer(
     array = _convert(tensors[name], layout, shape)
     if array.shape == shape:
       arrays[path] = _to_float32(array, name, place)
-      continue
-    found = (
-        f"{list(tensors[name].shape)}, {list(array.shape)} in our layout,"
-        f" for {path} {list(shape)}"
-    )
-    if not whole and path.split("/")[1] != "backbone":
-      skipped[name] = f"of another shape: {found}"
+    elif whole or "/backbone/" in path:
+      mismatched[path] = array.shape
     else:
-      mismatched[path] = array.shape, f"tensor {name!r} has shape {found}"
-  if mismatched:
-    shapes = {path: shape for path, (shape, _) in mismatched.items()}
-    path, (_, problem) = next(iter(mismatched.items()))
-    refuse(problem, path, _class_remedy(shapes, template, model))
+      found = _describe_shapes(path, tensors[name], array.shape, template)
+      skipped[name] = f"of another shape: {found}"
+  for path, shape in mismatched.items():
+    name, _ = plan.names[path]
+    found = _describe_shapes(path, tensors[name], shape, template)
+    remedy = _class_remedy(mismatched, template, model)
+    refuse(f"tensor {name!r} has shape {found}", path, remedy)
   if plan.unknown:
     name = plan.unknown[0]
     refuse(
@@ -225,12 +222,7 @@ def transfer(
         "params/backbone",
     )
   if channel_order == "bgr":
-    (first,) = (
-        path
-        for path, array in arrays.items()
-        if "/backbone/" in path and array.ndim == 4 and array.shape[2] == 3
-    )
-    arrays[first] = np.ascontiguousarray(arrays[first][:, :, ::-1])
+    _reverse_channels(arrays)
   summary = Summary(
       copied={path: plan.names[path][0] for path in arrays},
       skipped=skipped,
@@ -255,6 +247,23 @@ def _to_float32(array, name, place):
         " point numbers; quantised weights have to be exported as float32"
     )
   return np.asarray(array, np.float32, order="C")
+
+
+def _reverse_channels(arrays):
+  """Reverses the input channels of the kernel that reads the image."""
+  (first,) = (
+      path
+      for path, array in arrays.items()
+      if "/backbone/" in path and array.ndim == 4 and array.shape[2] == 3
+  )
+  arrays[first] = np.ascontiguousarray(arrays[first][:, :, ::-1])
+
+
+def _describe_shapes(path, tensor, shape, template):
+  return (
+      f"{list(tensor.shape)}, {list(shape)} in our layout, for {path}"
+      f" {list(template[path].shape)}"
+  )
 
 
 def _describe_absent(path, source_name, plan):
