@@ -52,12 +52,14 @@ class LossParityTest(parameterized.TestCase):
         "stage4.features", golden["gradient"].shape
     )
 
+    term = losses.Term("logits", losses.LOSSES[name], denominator=denominator)
+
     def loss(logits):
-      total, count = losses.LOSSES[name](
+      total, count = term.loss(
           logits[:num_images], labels[:num_images], **options
       )
       pixels = labels[:num_images].size
-      return total / losses.DENOMINATORS[denominator](count, 0, pixels)
+      return term.mean(total, count, 0, pixels)
 
     value, gradient = jax.value_and_grad(loss)(parity.nhwc(logits))
     np.testing.assert_allclose(value, golden["value"], rtol=1e-5)

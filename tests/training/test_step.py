@@ -153,9 +153,7 @@ class AccumulationTest(absltest.TestCase):
   }
 
   def _make(self, num_devices, parts):
-    return make_step(
-        num_devices, self.MODEL, self.LOSS, accumulate_steps=parts
-    )
+    return make_step(num_devices, self.MODEL, self.LOSS, accumulate_steps=parts)
 
   def test_parts_of_a_batch_are_the_whole_batch(self):
     results = []
