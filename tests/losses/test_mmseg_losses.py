@@ -52,7 +52,9 @@ class LossParityTest(parameterized.TestCase):
         "stage4.features", golden["gradient"].shape
     )
 
-    term = losses.Term("logits", losses.LOSSES[name], denominator=denominator)
+    term = losses.Term(
+        output="logits", loss=losses.LOSSES[name], denominator=denominator
+    )
 
     def loss(logits):
       total, count = term.loss(
