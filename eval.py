@@ -26,7 +26,7 @@ _MODE = flags.DEFINE_enum("mode", None, ["whole", "slide"], "Whole or windows.")
 _CROP_SIZE = flags.DEFINE_list("crop_size", None, "H,W of the windows.")
 _STRIDE = flags.DEFINE_list("stride", None, "H,W between windows.")
 _PROTOCOL = flags.DEFINE_string(
-    "protocol", None, "How absent classes enter the mean; see the README."
+    "protocol", None, "How absent classes count; see docs/evaluation.md."
 )
 flags.mark_flags_as_required(["workdir"])
 

@@ -28,7 +28,8 @@ def paths() -> list[pathlib.Path]:
   return [
       path
       for path in sorted(pathlib.Path("configs").rglob("*.py"))
-      if path.name not in ("__init__.py", "common.py", "custom.py")
+      if path.name
+      not in ("__init__.py", "common.py", "custom.py", "recipes.py")
   ]
 
 

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PATHS = [
     str(p.relative_to(ROOT))
     for p in sorted((ROOT / "configs").rglob("*.py"))
-    if p.name not in ("__init__.py", "common.py")
+    if p.name not in ("__init__.py", "common.py", "recipes.py")
 ]
 
 

@@ -20,6 +20,7 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
@@ -27,7 +28,7 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
   # 180 epochs.
   config = common.run(batch_size=16, total_steps=227_362, eval_every=12_631)
   config.data = common.ade20k((480, 480), long_side=520)
-  common.pytorch_encoding(config, depth=50, lateral=False, learning_rate=0.004)
+  recipes.pytorch_encoding(config, depth=50, lateral=False, learning_rate=0.004)
   return common.apply_variants(config, variants, VARIANTS)
 
 

@@ -14,6 +14,7 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
@@ -21,7 +22,7 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
   # 100 epochs.
   config = common.run(batch_size=16, total_steps=126_312, eval_every=12_632)
   config.data = common.ade20k((473, 473), rotation=10.0)
-  common.semseg(config, depth=101, long_side=512)
+  recipes.semseg(config, depth=101, long_side=512)
   return common.apply_variants(config, variants, VARIANTS)
 
 

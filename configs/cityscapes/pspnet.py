@@ -15,6 +15,7 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
@@ -22,7 +23,7 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
   # 200 epochs.
   config = common.run(batch_size=16, total_steps=37_187, eval_every=3_719)
   config.data = common.cityscapes((713, 713), rotation=10.0)
-  common.semseg(config, depth=50, long_side=None)
+  recipes.semseg(config, depth=50, long_side=None)
   return common.apply_variants(config, variants, VARIANTS)
 
 

@@ -21,6 +21,7 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
@@ -28,7 +29,7 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
   # 80 epochs.
   config = common.run(batch_size=16, total_steps=24_990, eval_every=2_499)
   config.data = common.pcontext59((480, 480), long_side=520)
-  common.pytorch_encoding(config, depth=50, lateral=True, learning_rate=0.001)
+  recipes.pytorch_encoding(config, depth=50, lateral=True, learning_rate=0.001)
   return common.apply_variants(config, variants, VARIANTS)
 
 

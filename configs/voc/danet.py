@@ -14,11 +14,14 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.mmseg_20k(dict(name="danet", channels=512, query_channels=64))
+  config = recipes.mmseg_20k(
+      dict(name="danet", channels=512, query_channels=64)
+  )
   config.loss.update(
       common.over_all_pixels(
           position=common.cross_entropy("position_logits"),

@@ -18,6 +18,7 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 from configs.voc import emanet
 
 
@@ -29,7 +30,7 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
 
 
 def _r50_d16(config):
-  common.mfnet_report(config, dict(name="deeplabv3plus", rates=(6, 12, 18)))
+  recipes.mfnet_report(config, dict(name="deeplabv3plus", rates=(6, 12, 18)))
 
 
 VARIANTS = {"r50_d16": _r50_d16, "smoke": common.photographs_smoke}

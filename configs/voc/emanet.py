@@ -18,6 +18,7 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
@@ -45,7 +46,7 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
 
 
 def _r50_d16(config):
-  common.mfnet_report(config, config.model.head)
+  recipes.mfnet_report(config, config.model.head)
 
 
 VARIANTS = {"r50_d16": _r50_d16, "smoke": common.photographs_smoke}

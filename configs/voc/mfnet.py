@@ -18,12 +18,13 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
   config = config_dict.ConfigDict()
-  common.mfnet_report(config, dict(name="mfnet", rank=64, map_size=(33, 33)))
+  recipes.mfnet_report(config, dict(name="mfnet", rank=64, map_size=(33, 33)))
   config.loss.reconstruction = dict(
       output="reconstruction_residual",
       loss="mean_squared_residual",

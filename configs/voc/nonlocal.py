@@ -14,11 +14,12 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
   """Returns the config with its variants applied."""
-  config = common.mmseg_20k(dict(name="nonlocal", channels=512, reduction=2))
+  config = recipes.mmseg_20k(dict(name="nonlocal", channels=512, reduction=2))
   return common.apply_variants(config, variants, VARIANTS)
 
 

@@ -14,6 +14,7 @@ Ours: not trained yet.
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
@@ -21,7 +22,7 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
   # 50 epochs.
   config = common.run(batch_size=16, total_steps=33_068, eval_every=6_614)
   config.data = common.voc2012((473, 473), rotation=10.0)
-  common.semseg(config, depth=50, long_side=512)
+  recipes.semseg(config, depth=50, long_side=512)
   return common.apply_variants(config, variants, VARIANTS)
 
 

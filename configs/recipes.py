@@ -1,0 +1,123 @@
+"""Recipes of published code that several configs follow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from configs import common
+
+
+def pytorch_encoding(
+    config: config_dict.ConfigDict,
+    *,
+    depth: int,
+    lateral: bool,
+    learning_rate: float,
+) -> None:
+  """Makes a config EncNet's as its authors train it.
+
+  Args:
+    config: The config, which has its data.
+    depth: Layers of the ResNet.
+    lateral: Whether stages 2 and 3 join the head's features.
+    learning_rate: Of the backbone; the heads have ten times as much.
+  """
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=True,
+      backbone=common.resnet(depth, stem="deep64", dilation="contracted"),
+      head=dict(
+          name="encnet",
+          channels=512,
+          num_codewords=32,
+          lateral=lateral,
+          channel_dropout=False,
+      ),
+      aux_head=common.fcn_aux(256, channel_dropout=False),
+  )
+  config.loss = dict(
+      ce=common.cross_entropy("logits"),
+      se=common.presence("se_logits"),
+      aux=common.cross_entropy("aux_logits", 0.2),
+  )
+  multipliers = dict(head=10.0, aux_head=10.0)
+  config.optim = common.sgd(learning_rate, 1e-4, lr_multipliers=multipliers)
+  config.eval = common.evaluation(config.data, "slide")
+
+
+def semseg(
+    config: config_dict.ConfigDict, *, depth: int, long_side: int | None
+) -> None:
+  """Makes a config PSPNet's as hszhao/semseg trains it.
+
+  Args:
+    config: The config, which has its data.
+    depth: Layers of the ResNet.
+    long_side: To which images are brought in evaluation; None is their own.
+  """
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=True,
+      backbone=common.resnet(depth, stem="deep64", dilation="uniform"),
+      head=dict(name="pspnet", channels=512),
+      aux_head=common.fcn_aux(256),
+  )
+  config.loss = dict(
+      ce=common.cross_entropy("logits"),
+      aux=common.cross_entropy("aux_logits", 0.4),
+  )
+  multipliers = dict(head=10.0, aux_head=10.0)
+  config.optim = common.sgd(0.01, 1e-4, lr_multipliers=multipliers)
+  config.eval = common.evaluation(config.data, "slide", long_side=long_side)
+
+
+def mmseg_20k(head: Mapping[str, Any]) -> config_dict.ConfigDict:
+  """Returns mmsegmentation's schedule of 20,000 steps on VOC 2012."""
+  config = common.run(batch_size=16, total_steps=20_000, eval_every=5_000)
+  config.data = common.voc2012((512, 512), short_side=512, long_side=2048)
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=False,
+      backbone=common.resnet(50, stem="deep32", dilation="contracted"),
+      head=head,
+      aux_head=common.fcn_aux(256),
+  )
+  config.loss = common.over_all_pixels(
+      ce=common.cross_entropy("logits"),
+      aux=common.cross_entropy("aux_logits", 0.4),
+  )
+  config.optim = common.sgd(
+      0.01, weight_decay=5e-4, schedule=common.poly(end_value=1e-4)
+  )
+  config.eval = common.evaluation(config.data)
+  return config
+
+
+def mfnet_report(
+    config: config_dict.ConfigDict, head: Mapping[str, Any]
+) -> None:
+  """Makes a config one of the MFNet report's, see `configs/voc/mfnet.py`."""
+  config.update(
+      common.run(
+          batch_size=4,
+          total_steps=18_300,  # 50 epochs of 1,464 images.
+          eval_every=1_830,
+      )
+  )
+  config.data = common.voc2012((513, 513), train_split="train", short_side=513)
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=True,
+      backbone=common.resnet(
+          50, stem="7x7", dilation="multi_grid", output_stride=16
+      ),
+      head=head,
+  )
+  config.loss = dict(
+      ce=common.cross_entropy("logits", denominator="labelled_times_images")
+  )
+  config.optim = common.sgd(
+      0.007, weight_decay=5e-4, lr_multipliers=dict(head=10.0)
+  )
+  config.eval = common.evaluation(config.data, "slide")
