@@ -158,7 +158,8 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
     if "Traceback (" in text:
       # ml_collections quotes what `get_config` raised; its end says it all.
       flag = text.partition(": ")[0]
-      text = f"{flag}: {text.strip().splitlines()[-1]}"
+      end = text.strip().splitlines()[-1].removeprefix("ValueError: ")
+      text = f"{flag}: {end}"
     fail(text or repr(e), 2)
   config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
   if overrides and config is None:
