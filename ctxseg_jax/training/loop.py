@@ -210,8 +210,8 @@ def _batches(run, source, start):
 def _log_start(run, state, train_source, eval_source):
   logging.info(
       "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
-      run.config["model"]["backbone"]["name"],
-      run.config["model"]["head"]["name"],
+      type(run.model.backbone).__name__,
+      type(run.model.head).__name__,
       f"{sum(x.size for x in jax.tree.leaves(state.params)):,}",
       len(train_source),
       len(eval_source),
