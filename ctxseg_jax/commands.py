@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+from importlib import metadata
 import logging as std_logging
 import os
 import re
@@ -15,7 +16,6 @@ from typing import Any
 from absl import app
 from absl import flags
 from absl import logging
-import jaxlib
 from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
@@ -28,7 +28,8 @@ from ctxseg_jax import schema
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2",)
 
-_SECONDS_TO_STOP = 5.0  # From an interruption to the end of the process.
+_SECONDS_TO_STOP = 2.0  # From an interruption to the end of the process.
+_interrupted = False
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
@@ -89,7 +90,8 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 def guarded() -> Iterator[None]:
   """Ends the process with one line and its exit code for what is no bug."""
   try:
-    yield
+    with _interruptions():
+      yield
   except errors.Preempted as e:
     print(e, file=sys.stderr, flush=True)
     sys.exit(e.exit_code)
@@ -104,17 +106,36 @@ def guarded() -> Iterator[None]:
     fail("interrupted", 130)
 
 
-def _interrupt(number, frame):
-  """Raises KeyboardInterrupt, and sees to it that it ends the process.
+@contextlib.contextmanager
+def _interruptions():
+  """Raises what an interruption led to as the interruption that it is."""
+  try:
+    yield
+  except Exception as e:
+    if _interrupted:
+      raise KeyboardInterrupt from e
+    raise
 
-  An exception in a callback of a library, such as a finaliser, is printed and
-  forgotten; then the process is ended here.
+
+def _interrupt(number, frame):
+  """Raises KeyboardInterrupt, and ends the process if that does not.
+
+  Python prints and forgets an exception in a finaliser, and an import in C
+  turns it into an ImportError.
   """
   del number, frame
-  watch = threading.Timer(_SECONDS_TO_STOP, os._exit, (130,))
+  global _interrupted
+  _interrupted = True
+  sys.unraisablehook = lambda _: None
+  watch = threading.Timer(_SECONDS_TO_STOP, _end_interrupted)
   watch.daemon = True
   watch.start()
   raise KeyboardInterrupt
+
+
+def _end_interrupted():
+  print("error: interrupted", file=sys.stderr, flush=True)
+  os._exit(130)
 
 
 def log_own_lines() -> None:
@@ -139,7 +160,8 @@ def log_own_lines() -> None:
 def choose_convolutions() -> None:
   """Sets the XLA flag for fast CPU convolutions where it is known to work."""
   given = os.environ.get("XLA_FLAGS", "")
-  if jaxlib.__version__ in _CPU_FLAG_VERSIONS and "ynn_fusion" not in given:
+  version = metadata.version("jaxlib")  # Without the time that importing takes.
+  if version in _CPU_FLAG_VERSIONS and "ynn_fusion" not in given:
     os.environ["XLA_FLAGS"] = f"{given} {_CPU_FLAG}".strip()
 
 
