@@ -1,0 +1,55 @@
+"""A parameter average is saved, restored, evaluated and exported."""
+
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+import chex
+import jax
+import numpy as np
+import safetensors.numpy
+import tiny
+
+from configs import quickstart
+from ctxseg_jax import experiment
+from ctxseg_jax.pretrained import export
+
+
+class AverageRunTest(absltest.TestCase):
+
+  def config(self, total_steps):
+    config = quickstart.get_config()
+    config.batch_size = jax.device_count()
+    config.total_steps = total_steps
+    config.checkpoint_every = config.eval_every = 2
+    config.model.backbone.channels = config.model.head.channels = 8
+    config.data.data_dir = tiny.data_dir()
+    config.data.eval_split = "val[:4]"
+    config.optim.schedule = dict(name="constant")
+    plain = config.to_dict()
+    plain["optim"]["ema_decay"] = 0.9
+    return plain
+
+  def test_it_goes_where_the_parameters_would(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    whole = experiment.train_and_evaluate(self.config(4), folder / "whole")
+    resumed = experiment.train_and_evaluate(self.config(2), folder / "resumed")
+    resumed = experiment.train_and_evaluate(
+        self.config(4), folder / "resumed", allow_config_change=True
+    )
+    chex.assert_trees_all_equal(resumed.average, whole.average)
+    with self.assertRaises(AssertionError):
+      chex.assert_trees_all_close(whole.average, whole.params, rtol=1e-6)
+
+    trained = experiment.load(folder / "resumed", "last")
+    chex.assert_trees_all_equal(trained.variables["params"], whole.average)
+    path = folder / "network.safetensors"
+    export.export(folder / "resumed", path, which="last")
+    stored = safetensors.numpy.load_file(path)
+    for keys, x in jax.tree_util.tree_leaves_with_path(whole.average):
+      name = "/".join(["params", *(key.key for key in keys)])
+      np.testing.assert_array_equal(stored[name], x)
+
+
+if __name__ == "__main__":
+  absltest.main()
