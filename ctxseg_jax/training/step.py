@@ -141,77 +141,19 @@ def make_train_step(
       not have, or a loss that refuses its options or output.
   """
 
-  def loss_fn(params, model_state, batch, key, step):
-    images = normalize_images(batch["image"], mean, std)
-    out, updated = model.apply(
-        {"params": params, **model_state},
-        images,
-        train=True,
-        mutable=[*model_state, DIAGNOSTICS],
-        rngs={"dropout": key},
-    )
-    sown = updated.pop(DIAGNOSTICS, {})
-    sums = {}
-    sizes = {}
-    for name, term in terms.items():
-      labels = _labels_for(out, name, term, batch["label"])
-      try:
-        total, count = term.loss(
-            out[term.output], labels, ignore_label=ignore_label
-        )
-      except ValueError as e:
-        raise errors.UserError(f"config: loss.{name}: {e}") from e
-      sums[name] = (total, count.astype(jnp.float32))
-      sizes[name] = (labels.shape[0] * mesh.size, labels.size * mesh.size)
-    # Averaged over the labelled pixels of the whole batch, not per device;
-    # one collective carries all terms.
-    sums, sown = jax.lax.psum((sums, sown), AXIS)
-    scalars = {"loss/total": jnp.zeros(())}
-    for name, term in terms.items():
-      value = term.mean(*sums[name], *sizes[name])
-      scalars[f"loss/{name}"] = value
-      counts = step >= term.start_step
-      scalars["loss/total"] += jnp.where(counts, term.weight * value, 0.0)
-    for path, values in flax.traverse_util.flatten_dict(sown).items():
-      name = "/".join((DIAGNOSTICS, path[0], path[-1]))
-      scalars[name] = values[0] / mesh.size
-    return scalars["loss/total"], (updated, scalars)
-
-  gradient = jax.grad(loss_fn, has_aux=True)
-
-  def accumulated_gradient(params, model_state, batch, key, step):
-    # Parameters that vary over devices have gradients that do: nothing is
-    # summed over devices before the last part.
-    varying = jax.tree.map(
-        lambda x: jax.lax.pcast(x, AXIS, to="varying"), params
-    )
-
-    def add_part(carry, part):
-      total, model_state = carry
-      index, batch = part
-      grads, (model_state, scalars) = gradient(
-          varying, model_state, batch, jax.random.fold_in(key, index), step
-      )
-      return (optax.tree.add(total, grads), model_state), scalars
-
-    parts = jax.tree.map(
-        lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), batch
-    )
-    (total, model_state), scalars = jax.lax.scan(
-        add_part,
-        (optax.tree.zeros_like(varying), model_state),
-        (jnp.arange(accumulate_steps), parts),
-    )
-    grads = jax.lax.psum(optax.tree.scale(1 / accumulate_steps, total), AXIS)
-    return grads, (model_state, jax.tree.map(jnp.mean, scalars))
+  gradient = jax.grad(
+      _make_loss(model, terms, mesh.size, mean, std, ignore_label),
+      has_aux=True,
+  )
+  if accumulate_steps > 1:
+    gradient = _accumulated(gradient, accumulate_steps)
 
   def train_step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
     # The loss is already global, so these gradients are too: with check_vma
     # (the default) a pmean here would be wrong.
-    compute = gradient if accumulate_steps == 1 else accumulated_gradient
-    grads, (model_state, scalars) = compute(
+    grads, (model_state, scalars) = gradient(
         state.params,
         _set_switches(state.model_state, switches or {}, state.step),
         batch,
@@ -240,6 +182,80 @@ def make_train_step(
       out_specs=(P(), P()),
   )
   return jax.jit(sharded, donate_argnums=0)
+
+
+def _make_loss(model, terms, num_devices, mean, std, ignore_label):
+  """Returns the loss of the global batch, a function for use on each device."""
+
+  def loss_fn(params, model_state, batch, key, step):
+    images = normalize_images(batch["image"], mean, std)
+    out, updated = model.apply(
+        {"params": params, **model_state},
+        images,
+        train=True,
+        mutable=[*model_state, DIAGNOSTICS],
+        rngs={"dropout": key},
+    )
+    sown = updated.pop(DIAGNOSTICS, {})
+    sums = {}
+    sizes = {}
+    for name, term in terms.items():
+      labels = _labels_for(out, name, term, batch["label"])
+      try:
+        total, count = term.loss(
+            out[term.output], labels, ignore_label=ignore_label
+        )
+      except ValueError as e:
+        raise errors.UserError(f"config: loss.{name}: {e}") from e
+      sums[name] = (total, count.astype(jnp.float32))
+      sizes[name] = (labels.shape[0] * num_devices, labels.size * num_devices)
+    # Averaged over the labelled pixels of the whole batch, not per device;
+    # one collective carries all terms.
+    sums, sown = jax.lax.psum((sums, sown), AXIS)
+    scalars = {"loss/total": jnp.zeros(())}
+    for name, term in terms.items():
+      value = term.mean(*sums[name], *sizes[name])
+      scalars[f"loss/{name}"] = value
+      counts = step >= term.start_step
+      scalars["loss/total"] += jnp.where(counts, term.weight * value, 0.0)
+    for path, values in flax.traverse_util.flatten_dict(sown).items():
+      name = "/".join((DIAGNOSTICS, path[0], path[-1]))
+      scalars[name] = values[0] / num_devices
+    return scalars["loss/total"], (updated, scalars)
+
+  return loss_fn
+
+
+def _accumulated(gradient, num_parts):
+  """Returns a gradient computed in parts, and summed over devices once."""
+
+  def accumulated(params, model_state, batch, key, step):
+    # Parameters that vary over devices have gradients that do: nothing is
+    # summed over devices before the last part.
+    varying = jax.tree.map(
+        lambda x: jax.lax.pcast(x, AXIS, to="varying"), params
+    )
+
+    def add_part(carry, part):
+      total, model_state = carry
+      index, batch = part
+      grads, (model_state, scalars) = gradient(
+          varying, model_state, batch, jax.random.fold_in(key, index), step
+      )
+      return (optax.tree.add(total, grads), model_state), scalars
+
+    parts = jax.tree.map(
+        lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch
+    )
+    (total, model_state), scalars = jax.lax.scan(
+        add_part,
+        (optax.tree.zeros_like(varying), model_state),
+        (jnp.arange(num_parts), parts),
+    )
+    grads = jax.lax.psum(optax.tree.scale(1 / num_parts, total), AXIS)
+    return grads, (model_state, jax.tree.map(jnp.mean, scalars))
+
+  return accumulated
 
 
 def _set_switches(model_state, switches, step):
