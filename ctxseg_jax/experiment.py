@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import ml_collections
 import numpy as np
+import optax
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
@@ -39,10 +40,10 @@ from ctxseg_jax.training import workdir as workdir_lib
 
 Config = Mapping[str, Any] | ml_collections.ConfigDict
 
-SECTIONS = ("data", "model", "loss", "optim", "eval", "init_from")
+_SECTIONS = ("data", "model", "loss", "optim", "eval", "init_from")
 
 # Fields of the parts of a network that are not their own options.
-SHARED = ("num_classes", *schema.options(network.Common))
+_SHARED = ("num_classes", *schema.options(network.Common))
 # Fields that follow from others.
 _FROM_DATA = ("pad_color", "ignore_label")
 _OWN_DATA = ("root", "spec")
@@ -77,9 +78,10 @@ def parse(config: Config) -> run_lib.Run:
   """
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
-  top = {k: v for k, v in dict(config).items() if k not in SECTIONS}
+  schema.check_keys(config, config, "")
+  top = _pick(config, config.keys() - set(_SECTIONS))
   done = schema.complete([run_lib.RunOptions], top, "")
-  section = {name: config.get(name) or {} for name in SECTIONS}
+  section = {name: config.get(name) or {} for name in _SECTIONS}
 
   done["data"], spec = complete_data(section["data"])
   task = TASKS[spec.task]
@@ -124,6 +126,11 @@ def parse(config: Config) -> run_lib.Run:
   )
 
 
+def _pick(section, keys):
+  """Returns what a section has of some keys, in its order."""
+  return {key: value for key, value in section.items() if key in keys}
+
+
 def complete_data(
     section: Mapping[str, Any],
 ) -> tuple[dict[str, Any], spec_lib.DatasetSpec]:
@@ -132,13 +139,9 @@ def complete_data(
   Raises:
     UserError: As `parse`.
   """
-  mine = schema.options(options_lib.DataOptions)
   schema.check_keys(section, section, "data")
-  own = schema.complete(
-      [options_lib.DataOptions],
-      {key: value for key, value in section.items() if key in mine},
-      "data",
-  )
+  mine = _pick(section, schema.options(options_lib.DataOptions))
+  own = schema.complete([options_lib.DataOptions], mine, "data")
   is_own = own["name"] == custom.NAME
   spec = datasets.open_spec(own["name"], own["root"], own["spec"])
   done = schema.complete(
@@ -173,19 +176,16 @@ def complete_model(section: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     UserError: As `parse`.
   """
-  shared = schema.options(network.Common)
   schema.check_keys(section, section, "model")
+  shared = _pick(section, schema.options(network.Common))
   common = schema.complete(
-      [network.Common],
-      {key: value for key, value in section.items() if key in shared},
-      "model",
-      given=("axis_name",),
+      [network.Common], shared, "model", given=("axis_name",)
   )
   return common | schema.complete(
       [network.SegmentationModel],
-      {key: value for key, value in section.items() if key not in shared},
+      _pick(section, section.keys() - shared.keys()),
       "model",
-      given=SHARED,
+      given=_SHARED,
       parts=network.PARTS,
   )
 
@@ -400,8 +400,31 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
       "params": state.get("average") or state["params"],
       **state.get("model_state", {}),
   }
+  _check_network(run, variables, path)
   mesh = step_lib.make_mesh()
   variables = jax.device_put(variables, NamedSharding(mesh, P()))
   reports = workdir_lib.Workdir(path).read_evaluations()
   scores = next((x for x in reports if x["step"] == step), {})
   return Trained(run, mesh, variables, int(step), scores)
+
+
+def _check_network(run, variables, path):
+  """Refuses variables of another network than the config describes."""
+  expected = jax.eval_shape(
+      lambda: run.init_state(optax.identity(), jax.random.key(0)).variables
+  )
+  found, expected = (
+      {
+          jax.tree_util.keystr(keys, simple=True, separator="/"): x.shape
+          for keys, x in jax.tree_util.tree_leaves_with_path(tree)
+      }
+      for tree in (variables, expected)
+  )
+  names = sorted(found.keys() | expected.keys())
+  differing = [x for x in names if found.get(x) != expected.get(x)]
+  if differing:
+    raise errors.UserError(
+        f"{files.printable(path)}: config.json describes another network than"
+        f" the checkpoint holds: {len(differing)} of {len(names)} arrays"
+        f" differ, such as {differing[0]}; restore config.json as the run wrote it"
+    )

@@ -223,7 +223,7 @@ def check_keys(section: Any, known: Iterable[str], where: str) -> None:
   if not isinstance(section, Mapping):
     raise errors.UserError(
         f"config: {where or 'the config'}: expected a section with keys, got"
-        f" {type(section).__name__} {_shorten(section)}"
+        f" {_shorten(section)}"
     )
   known = sorted(known)
   for key in section:
