@@ -426,5 +426,6 @@ def _check_network(run, variables, path):
     raise errors.UserError(
         f"{files.printable(path)}: config.json describes another network than"
         f" the checkpoint holds: {len(differing)} of {len(names)} arrays"
-        f" differ, such as {differing[0]}; restore config.json as the run wrote it"
+        f" differ, such as {differing[0]}; restore config.json as the run"
+        " wrote it"
     )
