@@ -5,39 +5,24 @@ Its stem is the 7x7 one, with `downsample_in_bottleneck` its stride is that of
 """
 
 from ctxseg_jax.pretrained.sources import naming
-from ctxseg_jax.pretrained.sources.naming import Rule
 
 
-def _resnet(backbone):
-  del backbone
+def _conv_layer(ours, theirs):
+  conv, norm = f"{theirs}.convolution", f"{theirs}.normalization"
+  return naming.conv_norm(ours, conv, norm)
 
-  def stage(m):
-    return f"encoder.stages.{int(m[1]) - 1}.layers.{int(m[2]) - 1}"
 
-  prefix = r"stage(\d)_block(\d+)"
-  rules = [
-      *naming.conv_norm(
-          "stem_conv1",
-          "embedder.embedder.convolution",
-          "embedder.embedder.normalization",
-      )
-  ]
-  for ours, theirs in (("conv", "convolution"), ("bn", "normalization")):
-    rules += (
-        Rule(
-            rf"{prefix}/conv(\d)/{ours}",
-            lambda m, t=theirs: f"{stage(m)}.layer.{int(m[3]) - 1}.{t}",
-        ),
-        Rule(
-            rf"{prefix}/shortcut/{ours}",
-            lambda m, t=theirs: f"{stage(m)}.shortcut.{t}",
-        ),
-    )
-  return tuple(rules)
+_BLOCK = r"stage(\d)_block(\d+)"
+_LAYER = "encoder.stages.<1>.layers.<2>"
 
+RESNET = (
+    *_conv_layer("stem_conv1", "embedder.embedder"),
+    *_conv_layer(rf"{_BLOCK}/conv(\d)", f"{_LAYER}.layer.<3>"),
+    *_conv_layer(f"{_BLOCK}/shortcut", f"{_LAYER}.shortcut"),
+)
 
 SOURCE = naming.Source(
-    backbone=naming.backbones({"resnet": _resnet}),
+    backbone=naming.backbones({"resnet": RESNET}),
     prefixes=("resnet.", ""),
     beside_backbone=((r"classifier\.1\..*", naming.IMAGENET_CLASSIFIER),),
 )

@@ -13,25 +13,13 @@ def _conv_module(ours, theirs):
   return naming.conv_norm(ours, rf"{theirs}.conv", rf"{theirs}.bn")
 
 
-def _minus_one(template):
-  return lambda m: template.format(int(m[1]) - 1)
-
-
-def _zero_based(ours, theirs):
-  """Returns the rules of numbered modules, which count from 0 there."""
-  return (
-      Rule(rf"{ours}(\d+)/conv", _minus_one(f"{theirs}.{{}}.conv")),
-      Rule(rf"{ours}(\d+)/bn", _minus_one(f"{theirs}.{{}}.bn")),
-  )
-
-
 CLASSIFIER = Rule("classifier/conv", "conv_seg")
 CONCAT = _conv_module("conv_concat", "conv_cat")
-CONVS = _zero_based("conv", "convs")
 
-FCN = (*CONVS, *CONCAT, CLASSIFIER)
+FCN = (*_conv_module(r"conv(\d+)", "convs.<1>"), *CONCAT, CLASSIFIER)
 
-PROJECTIONS = (
+NONLOCAL = (
+    *FCN,
     Rule("non_local/query", "nl_block.theta.conv"),
     Rule("non_local/key", "nl_block.phi.conv"),
     Rule("non_local/value", "nl_block.g.conv"),
@@ -83,74 +71,54 @@ DA = (
 )
 
 
-def _psp(head):
-  bins = [str(n) for n in head.bins]
-
-  def name(module):
-    return lambda m: f"psp_modules.{bins.index(m[1])}.1.{module}"
-
-  return (
-      Rule(r"pyramid/bin(\d+)/conv", name("conv")),
-      Rule(r"pyramid/bin(\d+)/bn", name("bn")),
-      *_conv_module("fusion", "bottleneck"),
-      CLASSIFIER,
-  )
-
-
-def _aspp(head):
-  del head
-  # The first of their modules is the 1x1 convolution.
-  return (*ASPP, *_conv_module(r"aspp/atrous(\d+)", r"aspp_modules.\1"))
+# The first of their modules is the 1x1 convolution.
+DEEPLABV3 = (*ASPP, *_conv_module(r"aspp/atrous(\d+)", r"aspp_modules.\1"))
 
 
 def _aspp_plus(head):
+  low = _conv_module("low", "c1_bottleneck")
   if not head.separable:
-    return (
-        *_aspp(head),
-        *_conv_module("low", "c1_bottleneck"),
-        *_zero_based("decoder", "sep_bottleneck"),
-    )
-  rules = [*ASPP, *_conv_module("low", "c1_bottleneck")]
+    decoder = _conv_module(r"decoder(\d+)", "sep_bottleneck.<1>")
+    return (*DEEPLABV3, *low, *decoder)
+  rules = [*ASPP, *low]
   for step in ("depthwise", "pointwise"):
-    rules += _conv_module(
-        rf"aspp/atrous(\d+)/{step}", rf"aspp_modules.\1.{step}_conv"
-    )
-    for module in ("conv", "bn"):
-      rules.append(
-          Rule(
-              rf"decoder(\d)/{step}/{module}",
-              _minus_one(f"sep_bottleneck.{{}}.{step}_conv.{module}"),
-          )
-      )
+    for ours, theirs in (
+        (r"aspp/atrous(\d+)", r"aspp_modules.\1"),
+        (r"decoder(\d)", "sep_bottleneck.<1>"),
+    ):
+      rules += _conv_module(f"{ours}/{step}", f"{theirs}.{step}_conv")
+  return tuple(rules)
+
+
+def _psp(head):
+  rules = [*_conv_module("fusion", "bottleneck"), CLASSIFIER]
+  for i, size in enumerate(head.bins):
+    rules += _conv_module(f"pyramid/bin{size}", f"psp_modules.{i}.1")
   return tuple(rules)
 
 
 HEADS = {
-    "danet": lambda head: DA,
-    "deeplabv3": _aspp,
+    "danet": DA,
+    "deeplabv3": DEEPLABV3,
     "deeplabv3plus": _aspp_plus,
-    "emanet": lambda head: EMA,
-    "encnet": lambda head: ENC,
-    "fcn": lambda head: FCN,
-    "nonlocal": lambda head: (*FCN, *PROJECTIONS),
+    "emanet": EMA,
+    "encnet": ENC,
+    "fcn": FCN,
+    "nonlocal": NONLOCAL,
     "pspnet": _psp,
 }
 
 
 def _resnet(backbone):
+  blocks = naming.resnet_blocks(backbone)
   if backbone.stem == "7x7":
-    stem = naming.conv_norm("stem_conv1", "conv1", "bn1")
-  else:
-    stem = sum(
-        (
-            naming.conv_norm(
-                f"stem_conv{i + 1}", f"stem.{3 * i}", f"stem.{3 * i + 1}"
-            )
-            for i in range(3)
-        ),
-        (),
-    )
-  return (*stem, *naming.resnet_blocks(backbone))
+    return (*naming.conv_norm("stem_conv1", "conv1", "bn1"), *blocks)
+  return (
+      *naming.conv_norm("stem_conv1", "stem.0", "stem.1"),
+      *naming.conv_norm("stem_conv2", "stem.3", "stem.4"),
+      *naming.conv_norm("stem_conv3", "stem.6", "stem.7"),
+      *blocks,
+  )
 
 
 SOURCE = naming.Source(
@@ -159,7 +127,7 @@ SOURCE = naming.Source(
         HEADS,
         "decode_head.",
         "auxiliary_head.",
-        switched={
+        {
             "se_loss": (r"se_layer\..*", "the SE-loss is off"),
             "supervise_branches": (
                 r"[pc]am_conv_seg\..*",

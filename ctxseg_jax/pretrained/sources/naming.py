@@ -49,12 +49,8 @@ def _linear(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   A dense layer may be a convolution here (the first of VGG16's, whose input
   was a flattened map) and a 1x1 convolution a dense layer.
   """
-  if (
-      x.ndim == 2
-      and len(shape) == 4
-      and x.shape[0] == shape[-1]
-      and (x.size == np.prod(shape))
-  ):
+  flattened = x.ndim == 2 and len(shape) == 4 and x.size == np.prod(shape)
+  if flattened and x.shape[0] == shape[-1]:
     height, width, channels, _ = shape
     x = x.reshape(-1, channels, height, width)
   if x.ndim > len(shape) == 2 and set(x.shape[2:]) == {1}:
@@ -64,8 +60,7 @@ def _linear(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _mean_last(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """As `_linear`; of the concatenated inputs, our first one is their last."""
-  x = _linear(x, shape)
-  return np.roll(x, shape[-1], axis=-2)
+  return np.roll(_linear(x, shape), shape[-1], axis=-2)
 
 
 def _bases(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -86,7 +81,6 @@ LAYOUTS = {
     "same": _same,
 }
 
-
 # Fields of our ResNet as all sources have them.
 RESNET = {"backbone.stride_in_1x1": False, "backbone.ceil_pool": False}
 
@@ -103,13 +97,13 @@ class Rule(NamedTuple):
   Attributes:
     ours: Regular expression for a path below its part: a module's, whose
       tensors are then called as PyTorch calls them, or a tensor's.
-    theirs: The name as `re.sub` takes it: a template or a function of the
-      match.
+    theirs: The name: a template as of `re.sub`, where `<1>` is the number that
+      the first group matches less one, as others count from 0.
     layout: A key of `LAYOUTS`; None goes by the tensor.
   """
 
   ours: str
-  theirs: str | Callable[[re.Match[str]], str]
+  theirs: str
   layout: str | None = None
 
 
@@ -119,16 +113,21 @@ class Part(NamedTuple):
   Attributes:
     ours: Its name here: "backbone", "head", "aux_head".
     theirs: What its names start with in the source.
-    rules: The first that fits a path counts.
+    rules: The first that fits a path counts. None: names are our paths.
   """
 
   ours: str
   theirs: str
-  rules: tuple[Rule, ...]
+  rules: tuple[Rule, ...] | None
 
 
 # The rules of a module, by the name that configs have for it.
-Table = Mapping[str, Callable[[Any], tuple[Rule, ...]]]
+Table = Mapping[str, tuple[Rule, ...] | Callable[[Any], tuple[Rule, ...]]]
+
+# `(head, aux_head or None)` -> the rules of both, and what may be left out.
+Heads = Callable[
+    [nn.Module, nn.Module | None], tuple[tuple[Part, ...], LeftOut]
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,15 +155,12 @@ class Source:
   """
 
   backbone: Callable[[nn.Module, str], tuple[Part, ...]]
-  heads: (
-      Callable[[nn.Module, nn.Module | None], tuple[tuple[Part, ...], LeftOut]]
-      | None
-  ) = None
+  heads: Heads | None = None
   prefixes: tuple[str, ...] = ("",)
   left_out: LeftOut = (COUNTERS,)
   beside_backbone: LeftOut = ()
   fresh: str = "(?!)"
-  conventions: Callable[[Any], dict[str, Any]] = lambda _: dict(RESNET)
+  conventions: Callable[[Any], dict[str, Any]] = lambda _: RESNET
   whole_conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   mean: tuple[float, ...] | None = IMAGENET_MEAN
   std: tuple[float, ...] | None = IMAGENET_STD
@@ -173,27 +169,27 @@ class Source:
 def resolve(path: str, parts: tuple[Part, ...]) -> tuple[str, str] | None:
   """Returns the foreign name and the layout of a path; None if it has none."""
   _, part_name, inner = path.split("/", 2)
-  start = len(path) - len(inner)
-  module, _, leaf = path.rpartition("/")
+  module, _, leaf = inner.rpartition("/")
   for part in parts:
     if part.ours != part_name:
       continue
+    if part.rules is None:
+      return path, "same"
     for rule in part.rules:
-      pattern = re.compile(rule.ours)
-      # Positions and no slices: `match.string` is the whole path.
-      if match := pattern.fullmatch(path, start):
+      if match := re.fullmatch(rule.ours, inner):
         return part.theirs + _expand(rule, match), rule.layout or "same"
-      if match := pattern.fullmatch(path, start, len(module)):
+      if match := re.fullmatch(rule.ours, module):
         name = f"{part.theirs}{_expand(rule, match)}.{_LEAVES[leaf]}"
-        if leaf != "kernel":
-          return name, "same"
-        return name, rule.layout or "linear"
+        layout = rule.layout or "linear"
+        return name, layout if leaf == "kernel" else "same"
   return None
 
 
 def _expand(rule, match):
-  theirs = rule.theirs
-  return theirs(match) if callable(theirs) else match.expand(theirs)
+  theirs = re.sub(
+      r"<(\d)>", lambda m: str(int(match[int(m[1])]) - 1), rule.theirs
+  )
+  return match.expand(theirs)
 
 
 def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
@@ -210,19 +206,19 @@ def heads(
     table: Table,
     prefix: str,
     aux_prefix: str,
+    switched: Mapping[str, tuple[str, str]] | None = None,
     *,
     aux_table: Table | None = None,
-    switched: Mapping[str, tuple[str, str]] | None = None,
-) -> Callable[[nn.Module, nn.Module | None], tuple[tuple[Part, ...], LeftOut]]:
+) -> Heads:
   """Returns a `Source.heads`, of rules by the name of the head.
 
   Args:
     table: The rules of heads.
     prefix: What the names of the head start with.
     aux_prefix: Likewise of the auxiliary head.
-    aux_table: The rules of auxiliary heads; None has those of `table`.
     switched: Fields of the head that leave modules out when they are False:
       a regular expression for the names after the prefix, and the reason.
+    aux_table: The rules of auxiliary heads; None has those of `table`.
   """
 
   def parts(head, aux_head):
@@ -247,7 +243,8 @@ def _part(ours, theirs, table, module):
         f"config: model.{ours}: this source has no {name!r}; it has"
         f" {', '.join(sorted(table))}"
     )
-  return Part(ours, theirs, table[name](module))
+  rules = table[name]
+  return Part(ours, theirs, rules(module) if callable(rules) else rules)
 
 
 def resnet_blocks(backbone: resnet.ResNet) -> tuple[Rule, ...]:
@@ -257,35 +254,27 @@ def resnet_blocks(backbone: resnet.ResNet) -> tuple[Rule, ...]:
   `layer1.0.downsample.0`; averages before the projection, which have no
   parameters, move what follows them to 1 and 2.
   """
-  first = int(backbone.avg_down)
-
-  def block(rest):
-    return lambda m: f"layer{m[1]}.{int(m[2]) - 1}.{m.expand(rest)}"
-
-  prefix = r"stage(\d)_block(\d+)"
+  ours, theirs = r"stage(\d)_block(\d+)", r"layer\1.<2>"
+  project = f"{theirs}.downsample.{int(backbone.avg_down)}"
+  norm = f"{theirs}.downsample.{int(backbone.avg_down) + 1}"
   return (
-      Rule(rf"{prefix}/conv(\d)/conv", block(r"conv\3")),
-      Rule(rf"{prefix}/conv(\d)/bn", block(r"bn\3")),
-      Rule(rf"{prefix}/shortcut/conv", block(f"downsample.{first}")),
-      Rule(rf"{prefix}/shortcut/bn", block(f"downsample.{first + 1}")),
-  )
-
-
-def sequential_stem(backbone: resnet.ResNet) -> tuple[Rule, ...]:
-  """Returns the names of a stem whose last batch norm is `bn1`.
-
-  A single convolution is `conv1`. Of three, all but that batch norm are
-  numbered with the activations between them: `conv1.0`, `conv1.1`, `conv1.3`.
-  """
-  if backbone.stem == "7x7":
-    return conv_norm("stem_conv1", "conv1", "bn1")
-  return (
-      *conv_norm("stem_conv1", "conv1.0", "conv1.1"),
-      *conv_norm("stem_conv2", "conv1.3", "conv1.4"),
-      *conv_norm("stem_conv3", "conv1.6", "bn1"),
+      *conv_norm(rf"{ours}/conv(\d)", rf"{theirs}.conv\3", rf"{theirs}.bn\3"),
+      *conv_norm(f"{ours}/shortcut", project, norm),
   )
 
 
 def sequential_resnet(backbone: resnet.ResNet) -> tuple[Rule, ...]:
-  """Returns the names of a ResNet with `sequential_stem`."""
-  return (*sequential_stem(backbone), *resnet_blocks(backbone))
+  """Returns the names of a ResNet whose stem ends with `bn1`.
+
+  A single convolution is `conv1`. Of three, all but that batch norm are
+  numbered with the activations between them: `conv1.0`, `conv1.1`, `conv1.3`.
+  """
+  blocks = resnet_blocks(backbone)
+  if backbone.stem == "7x7":
+    return (*conv_norm("stem_conv1", "conv1", "bn1"), *blocks)
+  return (
+      *conv_norm("stem_conv1", "conv1.0", "conv1.1"),
+      *conv_norm("stem_conv2", "conv1.3", "conv1.4"),
+      *conv_norm("stem_conv3", "conv1.6", "bn1"),
+      *blocks,
+  )

@@ -31,17 +31,14 @@ def _encnet(head):
   )
 
 
-HEADS = {"encnet": _encnet, "fcn": lambda head: FCN}
-
-
 SOURCE = naming.Source(
     backbone=naming.backbones({"resnet": naming.sequential_resnet}),
     heads=naming.heads(
-        HEADS,
+        {"encnet": _encnet, "fcn": FCN},
         "head.",
         "auxlayer.",
-        aux_table={"fcn": HEADS["fcn"]},
-        switched={"se_loss": (r"encmodule\.selayer\..*", "the SE-loss is off")},
+        {"se_loss": (r"encmodule\.selayer\..*", "the SE-loss is off")},
+        aux_table={"fcn": FCN},
     ),
     prefixes=("", "pretrained."),
     left_out=(

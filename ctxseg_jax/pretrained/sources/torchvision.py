@@ -9,33 +9,22 @@ from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources.naming import Part
 from ctxseg_jax.pretrained.sources.naming import Rule
 
-# Of the convolutions among `features`, by our name.
-VGG16_LAYERS = {
-    "conv1_1": 0,
-    "conv1_2": 2,
-    "conv2_1": 5,
-    "conv2_2": 7,
-    "conv3_1": 10,
-    "conv3_2": 12,
-    "conv3_3": 14,
-    "conv4_1": 17,
-    "conv4_2": 19,
-    "conv4_3": 21,
-    "conv5_1": 24,
-    "conv5_2": 26,
-    "conv5_3": 28,
-}
-
-# Variants that were trained with the epsilon of the authors; the smaller ones
-# have PyTorch's.
-AUTHORS_EPSILON = ("b5", "b6", "b7")
-
-
+# Positions in `features` of the convolutions of each stage.
+VGG16_LAYERS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+VGG16 = tuple(
+    Rule(f"conv{stage}_{i}", f"features.{position}")
+    for stage, positions in enumerate(VGG16_LAYERS, start=1)
+    for i, position in enumerate(positions, start=1)
+)
 # The dense layers of VGG16 are the first of a fully convolutional head.
 VGG16_DENSE = (
     Rule("(host/)?fc6", "classifier.0"),
     Rule("(host/)?fc7", "classifier.3"),
 )
+
+# Variants of EfficientNet that were trained with the epsilon of the authors;
+# the smaller ones have PyTorch's.
+AUTHORS_EPSILON = ("b5", "b6", "b7")
 
 
 def _resnet(backbone):
@@ -43,45 +32,24 @@ def _resnet(backbone):
   return (*stem, *naming.resnet_blocks(backbone))
 
 
-def _vgg16(backbone):
-  del backbone
-  return tuple(Rule(ours, f"features.{i}") for ours, i in VGG16_LAYERS.items())
-
-
-# In a block, by position: the convolutions and the squeeze-and-excitation. The
-# blocks of the first group do not expand.
-_FIRST_GROUP = ("depthwise", "se", "project")
-_OTHER_GROUPS = ("expand", *_FIRST_GROUP)
-
-
 def _efficientnet(backbone):
   del backbone
-
-  def name(rest):
-    def expand(m):
-      group, block, layer = int(m[1]), int(m[2]), m[3]
-      order = _FIRST_GROUP if group == 1 else _OTHER_GROUPS
-      index = order.index(layer)
-      return f"features.{group}.{block - 1}.block.{index}.{rest}"
-
-    return expand
-
-  block = r"group(\d)_block(\d+)"
-  layer = "(expand|depthwise|project)"
-  return (
-      *naming.conv_norm("stem", "features.0.0", "features.0.1"),
-      Rule(f"{block}/{layer}/conv", name("0")),
-      Rule(f"{block}/{layer}/bn", name("1")),
-      Rule(f"{block}/(se)/squeeze", name("fc1")),
-      Rule(f"{block}/(se)/excite", name("fc2")),
-  )
+  rules = [*naming.conv_norm("stem", "features.0.0", "features.0.1")]
+  layers = ("depthwise", "se", "project")
+  # The blocks of the first group do not expand.
+  for group, order in (("1", layers), (r"\d", ("expand", *layers))):
+    for i, layer in enumerate(order):
+      ours = rf"group({group})_block(\d+)/{layer}"
+      theirs = rf"features.\1.<2>.block.{i}"
+      rules += (
+          *naming.conv_norm(ours, f"{theirs}.0", f"{theirs}.1"),
+          Rule(f"{ours}/squeeze", f"{theirs}.fc1"),
+          Rule(f"{ours}/excite", f"{theirs}.fc2"),
+      )
+  return tuple(rules)
 
 
-BACKBONES = {
-    "efficientnet": _efficientnet,
-    "resnet": _resnet,
-    "vgg16": _vgg16,
-}
+BACKBONES = {"efficientnet": _efficientnet, "resnet": _resnet, "vgg16": VGG16}
 
 
 def _backbone(backbone, prefix):
@@ -104,8 +72,6 @@ DEEPLABV3 = (
     Rule("classifier/conv", "4"),
 )
 
-HEADS = {"deeplabv3": lambda head: DEEPLABV3, "fcn": lambda head: FCN}
-
 
 def _conventions(network):
   variant = getattr(network.backbone, "variant", None)
@@ -116,7 +82,10 @@ def _conventions(network):
 SOURCE = naming.Source(
     backbone=_backbone,
     heads=naming.heads(
-        HEADS, "classifier.", "aux_classifier.", aux_table={"fcn": HEADS["fcn"]}
+        {"deeplabv3": DEEPLABV3, "fcn": FCN},
+        "classifier.",
+        "aux_classifier.",
+        aux_table={"fcn": FCN},
     ),
     prefixes=("", "backbone."),
     beside_backbone=(
