@@ -27,6 +27,8 @@ _MOST_ODD_KEYS = 1000
 _LARGEST_KEY = 16  # In values.
 _LARGEST_NUMBER = 2**60  # Smaller ones are their own hash.
 
+_DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, TypeError)
+
 
 class Noted:
   """An object that a pickle asks for, of a name that is not looked up.
@@ -45,12 +47,8 @@ class Noted:
 
   def __new__(cls, *args: Any, **kwargs: Any) -> "Noted":
     self = super().__new__(cls)
-    self.args, self.state, self.items, self.elements = (
-        args,
-        kwargs or None,
-        {},
-        [],
-    )
+    self.args, self.state = args, kwargs or None
+    self.items, self.elements = {}, []
     return self
 
   def __call__(self, *args: Any) -> "Noted":
@@ -102,17 +100,9 @@ def read(
     length = file.tell() - start
     file.seek(start)
     return _Reader(io.BytesIO(file.read(length)), outside).load()
-  except (
-      ArithmeticError,
-      AttributeError,
-      EOFError,
-      LookupError,
-      TypeError,
-      pickle.UnpicklingError,
-  ) as error:
-    raise ValueError(
-        f"damaged pickle ({type(error).__name__}: {str(error)[:100]})"
-    ) from error
+  except (*_DAMAGE, pickle.UnpicklingError) as error:
+    reason = f"{type(error).__name__}: {str(error)[:100]}"
+    raise ValueError(f"damaged pickle ({reason})") from error
 
 
 class _Reader(pickle.Unpickler):
@@ -207,11 +197,11 @@ def describe(value: Any) -> str:
     text = ".".join(value.origin)
     text = text if len(text) <= 100 else f"{text[:100]}..."
     return text if text.isprintable() else ascii(text)
-  if isinstance(value, Noted):
-    if value.origin is not None:
-      return f"an object of {describe(type(value))}"
+  if not isinstance(value, Noted):
+    return _DESCRIPTIONS[type(value)]
+  if value.origin is None:
     return "what a call returned"
-  return _DESCRIPTIONS[type(value)]
+  return f"an object of {describe(type(value))}"
 
 
 _DESCRIPTIONS = {

@@ -74,9 +74,8 @@ def convert(
       _write_workdir(folder, config, state, tx, arrays)
       lines += [*changes, f"written: {output}, a work dir at step 0"]
     else:
-      metadata = {"format": "ctxseg_jax backbone"}
-      if normalisation is not None:
-        metadata |= normalisation.metadata()
+      metadata = normalisation.metadata() if normalisation else {}
+      metadata["format"] = "ctxseg_jax backbone"
       safetensors_file.write(folder / BACKBONE_FILE, arrays, metadata)
       lines.append(
           f"written: {output / BACKBONE_FILE}, the backbone alone: the file has"
@@ -104,9 +103,8 @@ def _with_normalisation(config, normalisation):
 
 def _write_workdir(path, config, state, tx, arrays):
   state = loading.with_variables(state, arrays)
-  state = state.replace(
-      step=jnp.zeros((), jnp.int32), opt_state=tx.init(state.params)
-  )
+  zero = jnp.zeros((), jnp.int32)
+  state = state.replace(step=zero, opt_state=tx.init(state.params))
   with workdir_lib.Workdir(path) as folder:
     folder.write_config(config)
     with checkpoint_lib.Checkpoints(folder.checkpoints) as checkpoints:
@@ -121,9 +119,8 @@ def stored_config(weights: loading.InitFrom) -> dict[str, Any]:
   Raises:
     UserError: It brings none, or a damaged one.
   """
-  text = None
-  if weights.source == "ctxseg_jax":
-    text = weight_files.read_metadata(weights.path).get("config")
+  own = weights.source == "ctxseg_jax"
+  text = weight_files.read_metadata(weights.path).get("config") if own else None
   if text is None:
     raise errors.UserError(
         "--config: missing; only a whole network that was exported here brings"
@@ -158,16 +155,10 @@ if __name__ == "__main__":
   # Not on import: a process may import several commands.
   commands.define_config()
   flags.DEFINE_enum("source", None, sorted(SOURCES), "Whose names it has.")
-  flags.DEFINE_string(
-      "checkpoint", None, "File of weights: .pth, .safetensors."
-  )
+  flags.DEFINE_string("checkpoint", None, "Weights: .pth, .safetensors.")
   flags.DEFINE_string("output", None, "Folder to write; it must not exist.")
-  flags.DEFINE_enum(
-      "channel_order",
-      "rgb",
-      loading.CHANNEL_ORDERS,
-      "Of the images the weights expect; Caffe's are bgr.",
-  )
+  help_text = "Of the images the weights expect; Caffe's are bgr."
+  flags.DEFINE_enum("channel_order", "rgb", ("rgb", "bgr"), help_text)
   flags.register_validator("checkpoint", bool, "expected the path of a file")
   flags.mark_flags_as_required(["source", "checkpoint", "output"])
   commands.run(main)

@@ -44,6 +44,7 @@ def export(
   output = files.local_path(output, "--output")
   files.refuse_existing(output)
   trained = experiment.load(workdir, which)
+  data = trained.run.data
   flat = flax.traverse_util.flatten_dict(trained.variables, sep="/")
   tensors = {path: np.asarray(x) for path, x in flat.items()}
   metadata = {
@@ -51,9 +52,7 @@ def export(
       "config": json.dumps(trained.config),
       "step": str(trained.step),
       "class_names": json.dumps(trained.spec.class_names),
-      **loading.Normalisation(
-          trained.run.data.mean, trained.run.data.std
-      ).metadata(),
+      **loading.Normalisation(data.mean, data.std).metadata(),
   }
   files.remove_leftovers(output)
   safetensors_file.write(output, tensors, metadata)
@@ -72,8 +71,7 @@ if __name__ == "__main__":
   # Not on import: a process may import several commands.
   flags.DEFINE_string("workdir", None, "Work dir of train.py.")
   flags.DEFINE_string("output", None, "File to write; it must not exist.")
-  flags.DEFINE_string(
-      "checkpoint", "best", "'best', 'last' or a step that is kept."
-  )
+  which = "'best', 'last' or a step that is kept."
+  flags.DEFINE_string("checkpoint", "best", which)
   flags.mark_flags_as_required(["workdir", "output"])
   commands.run(main)

@@ -1,4 +1,7 @@
-"""Reads a file of weights into the variables of a config's network."""
+"""Reads a file of weights into the variables of a config's network.
+
+A run whose config has `init_from` starts from a pretrained backbone (`start`).
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -10,6 +13,7 @@ from typing import NamedTuple
 from typing import Protocol
 from typing import TypeVar
 
+from absl import logging
 import flax
 import jax
 import jax.numpy as jnp
@@ -22,8 +26,6 @@ from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
-
-CHANNEL_ORDERS = ("rgb", "bgr")
 
 StateT = TypeVar("StateT", bound="State")
 
@@ -124,14 +126,13 @@ def load(
   Raises:
     UserError: The file is not usable, or not for this network.
   """
-  tensors = weight_files.read_tensors(weights.path)
-  template = flatten(state)
+  tensors, template = weight_files.read_tensors(weights.path), flatten(state)
+  source = weights.source
   if whole is None:
-    source = SOURCES[weights.source]
-    whole = transfer.has_heads(source, model, template, tensors)
+    whole = transfer.has_heads(SOURCES[source], model, template, tensors)
   arrays, summary = transfer.transfer(
       tensors,
-      weights.source,
+      source,
       model,
       template,
       whole=whole,
@@ -177,10 +178,10 @@ def differences(
   """
   project = SOURCES[source]
   expected = project.conventions(model)
-  if whole:
-    expected |= project.whole_conventions
   lines = []
-  for key, value in expected.items():
+  for key, value in (
+      expected | (project.whole_conventions if whole else {})
+  ).items():
     try:
       found = operator.attrgetter(key)(model)
     except AttributeError:  # Of another backbone.
@@ -193,11 +194,42 @@ def differences(
   return lines
 
 
-def put(state: StateT, arrays: Mapping[str, Any]) -> StateT:
-  """Returns a state with some of its variables replaced, where they were."""
+def start(
+    init_from: InitFrom,
+    model: network.SegmentationModel,
+    state: StateT,
+    normalised: Normalisation,
+) -> StateT:
+  """Returns a new run's state with the backbone of a file.
+
+  Logs what was copied, skipped and left at random, and what about the training
+  is not as the weights expect.
+
+  Args:
+    init_from: The file.
+    model: The network.
+    state: Initialised, on its devices.
+    normalised: What the images of the training are normalised by.
+
+  Raises:
+    UserError: The file is not usable, or not for this backbone.
+  """
+  arrays, summary, _ = load(init_from, model, state)
+  source = init_from.source
+  if jax.process_index() == 0:
+    table = summary.table()
+    logging.info("Backbone from %s (%s):\n%s", init_from.path, source, table)
+    lines = differences(source, model, whole=False)
+    expected = normalisation(init_from) or normalised
+    for key, found in normalised._asdict().items():
+      if found != (value := getattr(expected, key)):
+        lines.append(
+            f"data.{key} is {found}, the weights of {source} were trained with"
+            f" {value}"
+        )
+    for line in lines:
+      logging.warning("init_from: %s.", line)
   flat = flatten(state)
-  placed = {
-      path: jax.device_put(array, flat[path].sharding)
-      for path, array in arrays.items()
-  }
-  return with_variables(state, flat | placed)
+  for path, array in arrays.items():
+    flat[path] = jax.device_put(array, flat[path].sharding)
+  return with_variables(state, flat)

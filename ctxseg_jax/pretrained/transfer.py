@@ -42,19 +42,15 @@ class Summary:
 
   def table(self) -> str:
     """Returns the summary as text, a line per kind and reason."""
-    by_reason = collections.defaultdict(list)
-    for name, reason in self.skipped.items():
-      by_reason[reason].append(name)
     copied = f"{_by_part(self.copied)}; {self.num_values:,} values"
     missing = f"{_by_part(self.missing)}; they start at random values"
-    rows = [
-        ("copied", len(self.copied), copied),
-        *(
-            ("skipped", len(names), f"{reason} ({_shorten(names)})")
-            for reason, names in (by_reason or {"": ()}).items()
-        ),
-        ("missing", len(self.missing), missing),
-    ]
+    rows = [("copied", len(self.copied), copied)]
+    for reason in dict.fromkeys(self.skipped.values()) or ("",):
+      names = [name for name, why in self.skipped.items() if why == reason]
+      more = ", ..." if len(names) > _NUM_LISTED else ""
+      listed = ", ".join(names[:_NUM_LISTED]) + more
+      rows.append(("skipped", len(names), f"{reason} ({listed})"))
+    rows.append(("missing", len(self.missing), missing))
     return "\n".join(
         f"{kind:8} {n:5} tensor{'s' * (n != 1)}" + (f": {text}" if n else "")
         for kind, n, text in rows
@@ -64,10 +60,6 @@ class Summary:
 def _by_part(paths):
   counts = collections.Counter(path.split("/")[1] for path in paths)
   return ", ".join(f"{p} {counts[p]}" for p in _REMEDIES if p in counts)
-
-
-def _shorten(names):
-  return ", ".join([*names[:_NUM_LISTED], *["..."][: len(names) > _NUM_LISTED]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +93,7 @@ def has_heads(
     parts, _ = source.heads(model.head, model.aux_head)
   except errors.UserError:  # It has heads, but none like the config's.
     return False
-  return _num_found(parts, template, names) > 0
+  return bool(_find(parts, template, names))
 
 
 def make_plan(
@@ -125,22 +117,18 @@ def make_plan(
     UserError: The source has nothing like the network.
   """
   candidates = [source.backbone(model.backbone, p) for p in source.prefixes]
-  parts = max(candidates, key=lambda p: _num_found(p, template, names))
-  left_out = source.left_out
+  parts = max(candidates, key=lambda p: len(_find(p, template, names)))
+  left_out = (*source.left_out, *(() if whole else source.beside_backbone))
   if whole:
-    others, superfluous = source.heads(model.head, model.aux_head)
-    parts, left_out = (*parts, *others), (*left_out, *superfluous)
-  else:
-    left_out = (*left_out, *source.beside_backbone)
-  found, absent = {}, {}
+    heads, superfluous = source.heads(model.head, model.aux_head)
+    parts, left_out = (*parts, *heads), (*left_out, *superfluous)
+  found, absent = _find(parts, template, names), {}
   for path in template:
-    name = naming.resolve(path, parts)
     _, part, inner = path.split("/", 2)
-    if name is not None and name[0] in names:
-      found[path] = name
-    elif whole or part == "backbone":
-      if not re.fullmatch(source.fresh, inner):
-        absent[path] = name and name[0]
+    wanted = whole or part == "backbone"
+    if path not in found and wanted and not re.fullmatch(source.fresh, inner):
+      name = naming.resolve(path, parts)
+      absent[path] = name and name[0]
   used = {name for name, _ in found.values()}
   skipped, unknown = {}, []
   for name in (name for name in names if name not in used):
@@ -152,9 +140,10 @@ def make_plan(
   return Plan(found, skipped, tuple(unknown), absent)
 
 
-def _num_found(parts, template, names):
-  resolved = (naming.resolve(path, parts) for path in template)
-  return sum(name is not None and name[0] in names for name in resolved)
+def _find(parts, template, names):
+  """Returns `Plan.names`."""
+  resolved = ((path, naming.resolve(path, parts)) for path in template)
+  return {path: name for path, name in resolved if name and name[0] in names}
 
 
 def transfer(
@@ -189,57 +178,56 @@ def transfer(
   plan = make_plan(SOURCES[source_name], model, template, tensors, whole=whole)
 
   def refuse(problem, path, remedy=None):
-    fitting = _fitting(source_name, model, template, tensors)
-    if fitting:
+    if fitting := _fitting(source_name, model, template, tensors):
       names = " or ".join(fitting)
       remedy = f"its names are those of {names}: choose that source"
-    raise errors.UserError(f"{place}: {problem}; {remedy or _remedy(path)}")
+    elif remedy is None:
+      part = path.split("/")[1]
+      fields = f"config.model.{part} ({_REMEDIES[part]})"
+      remedy = f"set {fields} to what the file was trained with"
+    raise errors.UserError(f"{place}: {problem}; {remedy}")
 
   if plan.absent:
-    path = next(iter(plan.absent))
-    refuse(_describe_absent(path, source_name, plan), path)
+    refuse(_describe_absent(plan, source_name), next(iter(plan.absent)))
   arrays, skipped, mismatched = {}, dict(plan.skipped), {}
   for path, (name, layout) in plan.names.items():
-    shape = tuple(template[path].shape)
-    array = _convert(tensors[name], layout, shape)
+    tensor, shape = tensors[name], tuple(template[path].shape)
+    if tensor.ndim < 2 and layout in ("linear", "mean_last"):
+      layout = "same"
+    array = naming.LAYOUTS[layout](tensor, shape)
+    described = (
+        f"{list(tensor.shape)}, {list(array.shape)} in our layout, for {path}"
+        f" {list(shape)}"
+    )
     if array.shape == shape:
       arrays[path] = _to_float32(array, name, place)
     elif whole or "/backbone/" in path:
-      mismatched[path] = array.shape
+      problem = f"tensor {name!r} has shape {described}"
+      mismatched[path] = (array.shape, problem)
     else:
-      found = _describe_shapes(path, tensors[name], array.shape, template)
-      skipped[name] = f"of another shape: {found}"
-  for path, shape in mismatched.items():
-    name, _ = plan.names[path]
-    found = _describe_shapes(path, tensors[name], shape, template)
-    remedy = _class_remedy(mismatched, template, model)
-    refuse(f"tensor {name!r} has shape {found}", path, remedy)
+      skipped[name] = f"of another shape: {described}"
+  if mismatched:
+    shapes = {path: shape for path, (shape, _) in mismatched.items()}
+    path, (_, problem) = next(iter(mismatched.items()))
+    refuse(problem, path, _class_remedy(shapes, template, model))
   if plan.unknown:
     name = plan.unknown[0]
-    refuse(
+    problem = (
         f"tensor {name!r} {list(tensors[name].shape)} has no place in the"
-        f" network of the config, nor have {len(plan.unknown) - 1} others",
-        "params/backbone",
+        f" network of the config, nor have {len(plan.unknown) - 1} others"
     )
+    refuse(problem, "params/backbone")
   if channel_order == "bgr":
     _reverse_channels(arrays)
-  summary = Summary(
+  return arrays, Summary(
       copied={path: plan.names[path][0] for path in arrays},
       skipped=skipped,
       missing=tuple(path for path in template if path not in arrays),
       num_values=sum(x.size for x in arrays.values()),
   )
-  return arrays, summary
-
-
-def _convert(array, layout, shape):
-  if array.ndim < 2 and layout in ("linear", "mean_last"):
-    return array
-  return naming.LAYOUTS[layout](array, shape)
 
 
 def _to_float32(array, name, place):
-  """Returns the array as float32; integers are no weights."""
   # The half-precision types that NumPy lacks are of kind "V".
   if array.dtype.kind not in "fV":
     raise errors.UserError(
@@ -259,15 +247,8 @@ def _reverse_channels(arrays):
   arrays[first] = np.ascontiguousarray(arrays[first][:, :, ::-1])
 
 
-def _describe_shapes(path, tensor, shape, template):
-  return (
-      f"{list(tensor.shape)}, {list(shape)} in our layout, for {path}"
-      f" {list(template[path].shape)}"
-  )
-
-
-def _describe_absent(path, source_name, plan):
-  name = plan.absent[path]
+def _describe_absent(plan, source_name):
+  path, name = next(iter(plan.absent.items()))
   if name is None:
     return f"{source_name} has nothing for {path} of the config's network"
   near = difflib.get_close_matches(name, plan.unknown, n=1)
@@ -278,21 +259,11 @@ def _describe_absent(path, source_name, plan):
   )
 
 
-def _remedy(path):
-  part = path.split("/")[1]
-  return (
-      f"set config.model.{part} ({_REMEDIES[part]}) to what the file was"
-      " trained with"
-  )
-
-
 def _class_remedy(shapes, template, model):
   """Returns the remedy if only the number of classes differs, else None.
 
-  Args:
-    shapes: Path -> shape in the file, in our layout, of all that differ.
-    template: Our variables by path.
-    model: The network.
+  `shapes` has the path and the shape in the file, in our layout, of all that
+  differ.
   """
   ours = getattr(model.head, "num_classes", None)
   theirs = {shape[-1] for shape in shapes.values() if shape}

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from ctxseg_jax import errors
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import records
-from ctxseg_jax.pretrained import initial
+from ctxseg_jax.pretrained import loading
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import preemption
 from ctxseg_jax.training import progress
@@ -156,9 +156,8 @@ def _restore_or_start(run, tx, key, mesh, folder, checkpoints):
   folder.check_fresh()
   if run.init_from is None:
     return state
-  return initial.start(
-      run.init_from, run.model, state, mean=run.data.mean, std=run.data.std
-  )
+  normalised = loading.Normalisation(run.data.mean, run.data.std)
+  return loading.start(run.init_from, run.model, state, normalised)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,6 @@ from ctxseg_jax.models import network
 from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.pretrained import convert
 from ctxseg_jax.pretrained import export
-from ctxseg_jax.pretrained import initial
 from ctxseg_jax.pretrained import loading
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import safetensors_file
@@ -712,12 +711,11 @@ class InitFromTest(FolderCase):
     )
     state = jax.tree.map(lambda x: jnp.full(x.shape, 0.125, x.dtype), state)
     with self.assertLogs(level="INFO") as logs:
-      started = initial.start(
+      started = loading.start(
           loading.InitFrom("torchvision", str(path)),
           model,
           state,
-          mean=(127.0, 127.0, 127.0),
-          std=naming.IMAGENET_STD,
+          loading.Normalisation((127.0,) * 3, naming.IMAGENET_STD),
       )
     jax.tree.map(np.testing.assert_array_equal, started.average, started.params)
     before, after = loading.flatten(state), loading.flatten(started)

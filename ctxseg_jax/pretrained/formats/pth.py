@@ -11,7 +11,7 @@ several may share: `pth_zip` and `pth_legacy` find it.
 
 from collections.abc import Callable
 import math
-import os
+import sys
 from typing import Any
 from typing import NamedTuple
 
@@ -45,18 +45,10 @@ _DTYPES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
-_TENSORS = (
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_tensor"),  # Before 0.4.
-)
-_PARAMETERS = (
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch._utils", "_rebuild_parameter_with_state"),
-)
-_DICTIONARIES = (
-    ("collections", "OrderedDict"),
-    ("collections", "defaultdict"),
-)
+# Of `torch._utils`; the second was written before 0.4.
+_TENSORS = ("_rebuild_tensor_v2", "_rebuild_tensor")
+_PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
+_DICTIONARIES = ("OrderedDict", "defaultdict")  # Of `collections`.
 
 _MOST_DIMENSIONS = 8
 _MOST_WRAPPERS = 4
@@ -108,16 +100,20 @@ def read_storage(outside: pickles.Outside) -> Storage:
   return Storage(_DTYPES[name], key, size)
 
 
+def refuse_byte_order(found: str) -> None:
+  """Raises the `UserError` of a file from a machine of the other kind."""
+  raise errors.UserError(
+      f"written with {found}; expected {sys.byteorder}. Load and save it with "
+      "PyTorch on a machine such as this one."
+  )
+
+
 def read_weights(
-    path: str | os.PathLike[str],
-    value: Any,
-    find_storage: Callable[[str], memoryview | None],
-    length: int,
+    value: Any, find_storage: Callable[[str], memoryview | None], length: int
 ) -> dict[str, np.ndarray]:
   """Makes the weights of what a pickle says.
 
   Args:
-    path: The file's name, for messages.
     value: What `pickles.read` returned.
     find_storage: Returns the bytes of a storage by its name in the file; None
       if there is none.
@@ -128,21 +124,19 @@ def read_weights(
 
   Raises:
     UserError: It is something else than weights.
-    ValueError: It is damaged; the message has no name of the file.
+    ValueError: It is damaged. Neither message names the file.
   """
   tensors = {}
-  for name, entry in _find_weights(path, value).items():
+  for name, entry in _find_weights(value).items():
     name = as_text(name)
     if not isinstance(name, str):
       raise errors.UserError(
-          f"{path}: weights under a name that is no text; {_STATE_DICT}"
+          f"weights under a name that is no text; {_STATE_DICT}"
       )
     try:
       tensors[name] = _read_tensor(entry, find_storage)
     except Unsupported as error:
-      raise errors.UserError(
-          f"{path}: {name[:100]!r} is {error}; {_DENSE}"
-      ) from error
+      raise errors.UserError(f"{name[:100]!r} is {error}; {_DENSE}") from error
     except ValueError as error:
       raise ValueError(f"tensor {name[:100]!r}: {error}") from error
   total = sum(x.nbytes for x in tensors.values())
@@ -158,69 +152,54 @@ def as_text(value: Any) -> Any:
   return value.decode("utf-8", "backslashreplace")
 
 
-def _find_weights(path: str | os.PathLike[str], value: Any) -> dict[Any, Any]:
+def _find_weights(value: Any) -> dict[Any, Any]:
   """Returns the weights by name, taken out of what is wrapped around them."""
   for _ in range(_MOST_WRAPPERS):
     entries = _entries(value)
     if entries is None:
-      raise errors.UserError(
-          f"{path}: {pickles.describe(value)} in place of the weights;"
-          f" {_STATE_DICT}"
-      )
+      found = pickles.describe(value)
+      raise errors.UserError(f"{found} in place of the weights; {_STATE_DICT}")
     wrapped = {as_text(key): x for key, x in entries.items()}
-    for key in WRAPPERS:
-      if _entries(wrapped.get(key)) is not None:
-        value = wrapped[key]
-        break
-    else:
+    inner = (wrapped.get(key) for key in WRAPPERS)
+    value = next((x for x in inner if _entries(x) is not None), None)
+    if value is None:
       return entries
   raise ValueError("a state dict within itself")
 
 
 def _entries(value: Any) -> dict[Any, Any] | None:
   """Returns a dictionary of any kind as a plain one, or None."""
-  if not _is_made_by(value, _DICTIONARIES):
+  if not _is_made_by(value, "collections", _DICTIONARIES):
     return value if type(value) is dict else None
   # Python 2 gave an ordered one its items as pairs.
   if not value.args or not isinstance(value.args[0], list):
     return value.items
-  pairs = value.args[0]
-  for pair in pairs:
+  for pair in value.args[0]:
     if type(pair) is not list or len(pair) != 2:
       raise ValueError("a dictionary of something else than pairs")
     if not isinstance(as_text(pair[0]), str):
       raise ValueError("a dictionary with names that are no text")
-  return dict(pairs)
+  return dict(value.args[0])
 
 
-def _is_made_by(value: Any, origins: tuple[tuple[str, str], ...]) -> bool:
-  return isinstance(value, pickles.Noted) and value.origin in origins
+def _is_made_by(value: Any, module: str, names: tuple[str, ...]) -> bool:
+  origin = value.origin if isinstance(value, pickles.Noted) else None
+  return origin is not None and origin[0] == module and origin[1] in names
 
 
 def _read_tensor(
     entry: Any, find_storage: Callable[[str], memoryview | None]
 ) -> np.ndarray:
   """Returns a tensor as a view of its storage."""
-  if _is_made_by(entry, _PARAMETERS):
+  if _is_made_by(entry, "torch._utils", _PARAMETERS):
     entry = _args(entry, 1)[0]
-  if not _is_made_by(entry, _TENSORS):
+  if not _is_made_by(entry, "torch._utils", _TENSORS):
     raise Unsupported(pickles.describe(entry))
   outside, offset, shape, strides, *rest = _args(entry, 4)
   # Bits that stand for a sign or an imaginary part yet to be turned.
   if len(rest) > 2 and rest[2]:
     raise Unsupported("a view with signs yet to be turned")
-  if not isinstance(outside, pickles.Outside):
-    raise ValueError(f"{pickles.describe(outside)} for a storage")
-  said = read_storage(outside)
-  view = find_storage(said.key)
-  if view is None:
-    raise ValueError(f"its storage {said.key[:100]!r} is missing")
-  if said.size * said.dtype.itemsize != view.nbytes:
-    raise ValueError(
-        f"a storage of {view.nbytes} bytes where {said.size} values of "
-        f"{said.dtype} should be"
-    )
-  storage = np.frombuffer(view, said.dtype)
+  storage = _view_storage(outside, find_storage)
   if not (
       isinstance(shape, tuple)
       and isinstance(strides, tuple)
@@ -233,9 +212,7 @@ def _read_tensor(
     return np.zeros(shape, storage.dtype)
   # The stride of a single entry can be anything.
   steps = [s if n > 1 else 1 for n, s in zip(shape, strides, strict=True)]
-  last = offset + sum(
-      (n - 1) * step for n, step in zip(shape, steps, strict=True)
-  )
+  last = offset + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
   if last >= storage.size:
     raise ValueError(
         f"shape {shape}, strides {strides}, offset {offset} in a storage of "
@@ -244,13 +221,27 @@ def _read_tensor(
   # Copied, the tensor of a small file would fill the memory.
   if size > storage.size:
     raise Unsupported("made of fewer values, each there many times")
-  return np.ndarray(
-      shape,
-      storage.dtype,
-      storage,
-      offset=offset * storage.itemsize,
-      strides=[step * storage.itemsize for step in steps],
-  )
+  width = storage.itemsize
+  steps = [step * width for step in steps]
+  return np.ndarray(shape, storage.dtype, storage, offset * width, steps)
+
+
+def _view_storage(
+    outside: Any, find_storage: Callable[[str], memoryview | None]
+) -> np.ndarray:
+  """Returns all values of a storage, as long as the pickle says it is."""
+  if not isinstance(outside, pickles.Outside):
+    raise ValueError(f"{pickles.describe(outside)} for a storage")
+  dtype, key, size = read_storage(outside)
+  view = find_storage(key)
+  if view is None:
+    raise ValueError(f"its storage {key[:100]!r} is missing")
+  if size * dtype.itemsize != view.nbytes:
+    raise ValueError(
+        f"a storage of {view.nbytes} bytes where {size} values of {dtype}"
+        " should be"
+    )
+  return np.frombuffer(view, dtype)
 
 
 def _args(made: pickles.Noted, count: int) -> tuple[Any, ...]:

@@ -7,7 +7,6 @@ damaged shows only where sizes disagree.
 """
 
 import mmap
-import os
 import sys
 from typing import Any
 
@@ -23,10 +22,8 @@ _VERSION = 1001
 _SIZE_BYTES = 8
 
 
-def read(
-    path: str | os.PathLike[str], data: mmap.mmap
-) -> dict[str, np.ndarray]:
-  """Reads the weights of a file; arguments and errors as `pth_zip.read`."""
+def read(data: mmap.mmap) -> dict[str, np.ndarray]:
+  """Reads the weights of a whole file; results and errors as `pth_zip.read`."""
   noted = []
 
   def note(key: Any) -> Any:
@@ -43,45 +40,41 @@ def read(
     raise ValueError("another version of the format")
   is_little = isinstance(machine, dict) and machine.get("little_endian")
   if is_little is not (sys.byteorder == "little"):
-    raise errors.UserError(
-        f"{path}: written with another byte order; expected {sys.byteorder}. "
-        "Load and save it with PyTorch on a machine such as this one."
-    )
+    pth.refuse_byte_order("another byte order")
   value = pickles.read(data, outside=note)
   keys = pickles.read(data)
   try:
-    said = {x.key: x for x in map(pth.read_storage, noted)}
+    storages = {x.key: x for x in map(pth.read_storage, noted)}
   except pth.Unsupported as error:
     # Its length is unknown, and so is where the next one starts.
     raise errors.UserError(
-        f"{path}: holds a storage {error}; expected real numbers. If you trust "
-        "the file, make them some with PyTorch: x.dequantize(), x.float()."
+        f"holds a storage {error}; expected real numbers. If you trust the "
+        "file, make them some with PyTorch: x.dequantize(), x.float()."
     ) from error
-  views = _find_storages(data, keys, said)
-  return pth.read_weights(path, value, views.get, len(data))
+  views = _find_storages(data, keys, storages)
+  return pth.read_weights(value, views.get, len(data))
 
 
 def _find_storages(
-    data: mmap.mmap, keys: Any, said: dict[str, pth.Storage]
+    data: mmap.mmap, keys: Any, storages: dict[str, pth.Storage]
 ) -> dict[str, memoryview]:
   """Returns the storages by key, which follow where `data` stands."""
   if not isinstance(keys, list):
     raise ValueError(f"{pickles.describe(keys)} for the keys of storages")
-  whole = memoryview(data)
   views = {}
   start = data.tell()
   for key in map(pth.as_text, keys):
-    if not isinstance(key, str) or key not in said or key in views:
+    if not isinstance(key, str) or key not in storages or key in views:
       raise ValueError("storages other than those of its tensors")
-    size = int.from_bytes(whole[start : start + _SIZE_BYTES], "little")
+    size = int.from_bytes(data[start : start + _SIZE_BYTES], "little")
     start += _SIZE_BYTES
-    end = start + size * said[key].dtype.itemsize
-    if size != said[key].size or end > len(data):
+    end = start + size * storages[key].dtype.itemsize
+    if size != storages[key].size or end > len(data):
       raise ValueError(
           f"a storage of {size} values at byte {start} of {len(data)}, where "
-          f"{said[key].size} should be"
+          f"{storages[key].size} should be"
       )
-    views[key] = whole[start:end]
+    views[key] = memoryview(data)[start:end]
     start = end
   if start != len(data):
     raise ValueError(f"{len(data) - start} bytes more than its storages")

@@ -5,8 +5,9 @@ storages as they lie in memory. `torch.save` compresses nothing; a record that
 is compressed is refused, so that none is larger than the file.
 """
 
+from collections.abc import Collection
+import functools
 import mmap
-import os
 import re
 import struct
 import sys
@@ -28,14 +29,8 @@ _CENTRAL_MAGIC = b"PK\x01\x02"
 _ENCRYPTED = 1
 
 
-def read(
-    path: str | os.PathLike[str], data: mmap.mmap
-) -> dict[str, np.ndarray]:
-  """Reads the weights of a file.
-
-  Args:
-    path: The file's name, for messages.
-    data: The whole file.
+def read(data: mmap.mmap) -> dict[str, np.ndarray]:
+  """Reads the weights of a whole file.
 
   Returns:
     By name, views of `data` that cannot be written to, in the order of the
@@ -43,35 +38,33 @@ def read(
 
   Raises:
     UserError: It holds something else than weights.
-    ValueError: It is cut short or damaged; the message has no name of the file.
+    ValueError: It is cut short or damaged. Neither message names the file.
   """
-  records = _list_records(data)
-  folder = _find_folder(path, records)
-  if f"{folder}/byteorder" in records:
-    order = bytes(_read_record(data, records[f"{folder}/byteorder"])[:10])
-    if order != sys.byteorder.encode():
-      raise errors.UserError(
-          f"{path}: written with the byte order {order!r}; expected "
-          f"{sys.byteorder}. Load and save it with PyTorch on a machine such "
-          "as this one."
-      )
-  pickled = _read_record(data, records[f"{folder}/data.pkl"])
+  infos = _list_records(data)
+  folder = _find_folder({info.filename for info in infos})
+  records = _find_records(data, infos)
+
+  @functools.cache  # The checksum of a storage that is shared is taken once.
+  def find(name):
+    if f"{folder}/{name}" not in records:
+      return None
+    view, checksum = records[f"{folder}/{name}"]
+    if zlib.crc32(view) != checksum:
+      shown = f"{folder}/{name}"[:100]
+      raise ValueError(f"the checksum of {shown!r} is wrong")
+    return view
+
+  order = find("byteorder")
+  if order is not None and order != sys.byteorder.encode():
+    pth.refuse_byte_order(f"the byte order {bytes(order[:10])!r}")
+  pickled = find("data.pkl")
   if pickled.nbytes > _LARGEST_PICKLE:
     raise ValueError(f"{pickled.nbytes} bytes in data.pkl")
-  views = {}  # So that the checksum of one that is shared is taken once.
-
-  def find_storage(key):
-    info = records.get(f"{folder}/data/{key}")
-    if info is not None and key not in views:
-      views[key] = _read_record(data, info)
-    return views.get(key)
-
   value = pickles.read(bytes(pickled))
-  return pth.read_weights(path, value, find_storage, len(data))
+  return pth.read_weights(value, lambda key: find(f"data/{key}"), len(data))
 
 
-def _list_records(data: mmap.mmap) -> dict[str, zipfile.ZipInfo]:
-  """Returns what the archive says of its records, by name."""
+def _list_records(data: mmap.mmap) -> list[zipfile.ZipInfo]:
   # Counted first: what is listed of a record takes much more memory.
   for count, _ in enumerate(re.finditer(_CENTRAL_MAGIC, data), start=1):
     if count == MOST_RECORDS:
@@ -82,74 +75,62 @@ def _list_records(data: mmap.mmap) -> dict[str, zipfile.ZipInfo]:
   except Exception as error:  # A damaged archive can raise anything.
     reason = " ".join(str(error).split())[:100]
     raise ValueError(f"damaged zip archive ({reason})") from error
-  records, end = {}, 0
-  for info in sorted(found, key=lambda info: info.header_offset):
-    if info.filename in records:
-      raise ValueError(f"the record {info.filename[:100]!r} is there twice")
-    if info.header_offset < end:
-      raise ValueError(f"{info.filename[:100]!r} lies over another record")
-    records[info.filename] = info
-    end = _find_start(data, info) + info.compress_size
-  if not records:
+  if not found:
     raise ValueError("a zip archive without records")
-  return records
+  return found
 
 
-def _find_start(data: mmap.mmap, info: zipfile.ZipInfo) -> int:
-  """Returns where a record itself starts, after its header."""
-  start = info.header_offset + _LOCAL_HEADER.size
-  if start <= len(data):
-    magic, *lengths = _LOCAL_HEADER.unpack_from(data, info.header_offset)
-    if magic != MAGIC:
-      raise ValueError(f"no record where {info.filename[:100]!r} should be")
-    start += sum(lengths)
-  if start + info.compress_size > len(data):
-    raise ValueError(f"the record {info.filename[:100]!r} lies outside of it")
-  return start
-
-
-def _read_record(data: mmap.mmap, info: zipfile.ZipInfo) -> memoryview:
-  """Returns a record as a view of the file, with its checksum checked."""
-  if (
-      info.compress_type != zipfile.ZIP_STORED
-      or info.compress_size != info.file_size
-      or info.flag_bits & _ENCRYPTED
-  ):
-    raise ValueError(
-        f"the record {info.filename[:100]!r} is compressed or encrypted"
-    )
-  start = _find_start(data, info)
-  view = memoryview(data)[start : start + info.file_size]
-  if zlib.crc32(view) != info.CRC:
-    raise ValueError(f"the checksum of {info.filename[:100]!r} is wrong")
-  return view
-
-
-def _find_folder(
-    path: str | os.PathLike[str], records: dict[str, zipfile.ZipInfo]
-) -> str:
+def _find_folder(names: Collection[str]) -> str:
   """Returns the name of the one folder that holds all records."""
-  folders = {name.split("/", 1)[0] for name in records}
+  folders = {name.split("/", 1)[0] for name in names}
   folder = min(folders)
   strange = [
       name
-      for name in records
+      for name in names
       if "\\" in name or {"", ".", ".."} & set(name.split("/"))
   ]
   if len(folders) != 1 or strange:
     raise errors.UserError(
-        f"{path}: a zip archive with the records "
-        f"{min(strange or records)[:100]!r} and others; expected the one folder"
-        " that torch.save writes. Pass the file of the weights itself."
+        f"a zip archive with the records {min(strange or names)[:100]!r} and"
+        " others; expected the one folder that torch.save writes. Pass the file"
+        " of the weights itself."
     )
-  if f"{folder}/constants.pkl" in records:
+  if f"{folder}/constants.pkl" in names:
     raise errors.UserError(
-        f"{path}: a TorchScript program; expected a state dict. Save "
+        "a TorchScript program; expected a state dict. Save "
         "torch.jit.load(file).state_dict() with PyTorch."
     )
-  if f"{folder}/data.pkl" not in records:
+  if f"{folder}/data.pkl" not in names:
     raise errors.UserError(
-        f"{path}: a zip archive without data.pkl; expected what torch.save "
-        "writes. Pass the file of the weights itself."
+        "a zip archive without data.pkl; expected what torch.save writes. Pass "
+        "the file of the weights itself."
     )
   return folder
+
+
+def _find_records(
+    data: mmap.mmap, infos: list[zipfile.ZipInfo]
+) -> dict[str, tuple[memoryview, int]]:
+  """Returns the content of each record and its checksum, yet to be checked."""
+  records, end = {}, 0
+  for info in sorted(infos, key=lambda info: info.header_offset):
+    shown = repr(info.filename[:100])
+    if info.filename in records:
+      raise ValueError(f"the record {shown} is there twice")
+    stored = info.compress_type == zipfile.ZIP_STORED
+    encrypted = info.flag_bits & _ENCRYPTED
+    if not stored or info.compress_size != info.file_size or encrypted:
+      raise ValueError(f"the record {shown} is compressed or encrypted")
+    if info.header_offset < end:
+      raise ValueError(f"{shown} lies over another record")
+    start = info.header_offset + _LOCAL_HEADER.size
+    if start <= len(data):
+      magic, *lengths = _LOCAL_HEADER.unpack_from(data, info.header_offset)
+      if magic != MAGIC:
+        raise ValueError(f"no record where {shown} should be")
+      start += sum(lengths)
+    end = start + info.file_size
+    if end > len(data):
+      raise ValueError(f"the record {shown} lies outside of it")
+    records[info.filename] = memoryview(data)[start:end], info.CRC
+  return records

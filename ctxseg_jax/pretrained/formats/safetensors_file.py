@@ -31,7 +31,6 @@ _DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-_METADATA = "__metadata__"
 _LENGTH_BYTES = 8
 _LARGEST_HEADER = 4 * 2**20  # A network of a thousand tensors takes 0.1 MB.
 
@@ -42,7 +41,7 @@ def read(
   """Reads the tensors and the metadata of a file.
 
   Args:
-    path: The file's name, for messages and for the library.
+    path: The file, which the library opens.
     data: The whole file.
 
   Returns:
@@ -51,36 +50,30 @@ def read(
 
   Raises:
     UserError: A tensor is of a type that has no place here.
-    ValueError: It is cut short or damaged; the message has no name of the file.
+    ValueError: It is cut short or damaged. Neither message names the file.
   """
   length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-  if length > min(_LARGEST_HEADER, len(data) - _LENGTH_BYTES):
-    raise ValueError(
-        f"a header of {length} bytes in a file of {len(data)} bytes"
-    )
+  start = _LENGTH_BYTES + length
+  if length > _LARGEST_HEADER or start > len(data):
+    raise ValueError(f"a header of {length} bytes in a file of {len(data)}")
   try:
     with safetensors.safe_open(path, framework="numpy"):
       pass  # Checks types, shapes and places of all tensors.
   except (safetensors.SafetensorError, OSError) as error:
     raise ValueError(" ".join(str(error).split())[:200]) from error
-  start = _LENGTH_BYTES + length
   header = json.loads(data[_LENGTH_BYTES:start], object_pairs_hook=_distinct)
-  metadata = header.pop(_METADATA, None) or {}
+  metadata = header.pop("__metadata__", None) or {}
   tensors = {}
-  for name, entry in sorted(
-      header.items(), key=lambda item: item[1]["data_offsets"]
-  ):
+  for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
+    entry = header[name]
     if entry["dtype"] not in _DTYPES:
       raise errors.UserError(
-          f"{path}: {name[:100]!r} is of type {entry['dtype']}; expected one "
-          f"of {', '.join(_DTYPES)}. Save it as one of them."
+          f"{name[:100]!r} is of type {entry['dtype']}; expected one of"
+          f" {', '.join(_DTYPES)}. Save it as one of them."
       )
     dtype = _DTYPES[entry["dtype"]]
-    begin, end = entry["data_offsets"]
-    values = np.frombuffer(
-        data, dtype, (end - begin) // dtype.itemsize, start + begin
-    )
-    tensors[name] = values.reshape(entry["shape"])
+    place = start + entry["data_offsets"][0]
+    tensors[name] = np.ndarray(entry["shape"], dtype, data, place)
   return tensors, metadata
 
 

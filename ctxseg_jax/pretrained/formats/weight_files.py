@@ -5,6 +5,8 @@ to harm. Nothing in it is executed, no more memory is taken than the file is
 long, and what is wrong is told in one line.
 """
 
+from collections.abc import Iterator
+import contextlib
 import mmap
 import os
 import re
@@ -67,23 +69,23 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   path = files.local_path(path, "weights")
   data = _open(path)
   head = data[:512]
-  try:
+  with _naming(path):
     if head.startswith(pth_zip.MAGIC):
-      tensors = pth_zip.read(path, data)
+      tensors = pth_zip.read(data)
     elif head.startswith(b"\x80") and pth_legacy.MAGIC in head[:32]:
-      tensors = pth_legacy.read(path, data)
-    elif _is_safetensors(head):
+      tensors = pth_legacy.read(data)
+    elif _is_safetensors(data):
       tensors, _ = safetensors_file.read(path, data)
     else:
-      raise errors.UserError(f"{path}: {_recognise(head)}")
-  except ValueError as error:
-    raise _damaged(path, error) from error
-  if not tensors:
-    raise errors.UserError(
-        f"{path}: holds no tensors; {_EXPECTED}. Replace it."
-    )
-  for name, tensor in tensors.items():
-    _check_finite(path, name, tensor)
+      raise errors.UserError(_recognise(head))
+    if not tensors:
+      raise errors.UserError(f"holds no tensors; {_EXPECTED}. Replace it.")
+    for name, tensor in tensors.items():
+      if not _is_finite(tensor):
+        raise errors.UserError(
+            f"{name[:100]!r} holds values that are not finite; expected trained"
+            " weights. Download it again, or use an earlier checkpoint."
+        )
   while all(name.startswith(_PARALLEL) for name in tensors):
     tensors = {k.removeprefix(_PARALLEL): v for k, v in tensors.items()}
   return tensors
@@ -97,27 +99,43 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
   """
   path = files.local_path(path, "weights")
   data = _open(path)
-  if not _is_safetensors(data[:512]):
+  with _naming(path):
+    if _is_safetensors(data):
+      return safetensors_file.read(path, data)[1]
     raise errors.UserError(
-        f"{path}: not a .safetensors file; expected one, which alone has "
-        "metadata. Pass another file."
+        "not a .safetensors file; expected one, which alone has metadata. Pass "
+        "another file."
     )
-  try:
-    return safetensors_file.read(path, data)[1]
-  except ValueError as error:
-    raise _damaged(path, error) from error
 
 
 def _open(path: str | os.PathLike[str]) -> mmap.mmap:
   """Returns the content of a file without reading it into memory."""
-  with files.open_regular(path, what=_WHAT) as file:
+  with files.open_regular(path, what=_WHAT) as file, _naming(path):
     if not os.fstat(file.fileno()).st_size:
-      raise errors.UserError(f"{path}: empty; {_EXPECTED}. Download it again.")
+      raise errors.UserError(f"empty; {_EXPECTED}. Download it again.")
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _is_safetensors(head: bytes) -> bool:
-  return head[8:9] == b"{"
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Puts the file's name before what is wrong with it, on one line."""
+  shown = files.printable(path)
+  try:
+    yield
+  except errors.UserError as error:
+    raise errors.UserError(f"{shown}: {error}") from error
+  except ValueError as error:
+    reason = str(error)[:300]
+    if not reason.isprintable():  # It can repeat what is in the file.
+      reason = ascii(reason)
+    raise errors.UserError(
+        f"{shown}: cut short or damaged ({reason}); {_EXPECTED}. Download it"
+        " again."
+    ) from error
+
+
+def _is_safetensors(data: mmap.mmap) -> bool:
+  return data[8:9] == b"{"
 
 
 def _recognise(head: bytes) -> str:
@@ -131,25 +149,6 @@ def _recognise(head: bytes) -> str:
   )
 
 
-def _check_finite(
-    path: str | os.PathLike[str], name: str, tensor: np.ndarray
-) -> None:
-  with np.errstate(invalid="ignore"):  # Some NaN ask to be told of as well.
-    if tensor.dtype.kind in "biu" or np.isfinite(tensor).all():
-      return
-  raise errors.UserError(
-      f"{path}: {name[:100]!r} holds values that are not finite; expected "
-      "trained weights. Download it again, or use an earlier checkpoint."
-  )
-
-
-def _damaged(
-    path: str | os.PathLike[str], error: ValueError
-) -> errors.UserError:
-  reason = str(error)[:300]
-  if not reason.isprintable():  # It can repeat what is in the file.
-    reason = ascii(reason)
-  return errors.UserError(
-      f"{path}: cut short or damaged ({reason}); {_EXPECTED}. "
-      "Download it again."
-  )
+def _is_finite(tensor: np.ndarray) -> bool:
+  with np.errstate(invalid="ignore"):  # Some NaN warn when they are compared.
+    return tensor.dtype.kind in "biu" or bool(np.isfinite(tensor).all())
