@@ -1,4 +1,4 @@
-"""Finds the pairs of images and labels in folders and lists.
+"""Finds the pairs of images and labels in folders and text files of names.
 
 Nothing is decoded here. A fault is a line that names the file; all are
 collected, so that a check can list them, while preparing stops at the first.
@@ -89,23 +89,21 @@ def list_folder(
     *,
     suffixes: Sequence[str] = IMAGE_SUFFIXES,
     ends: Sequence[str] = ("",),
-    nested: bool = True,
     with_subfolder: bool = False,
 ) -> Folder:
-  """Lists the images or labels of a folder.
+  """Lists the images or labels of a folder and of those in it.
 
   Args:
     folder: The folder.
     suffixes: Which files count, in lower case.
     ends: What file names have behind the id; of two files the first end counts.
-    nested: Whether to look into subfolders.
     with_subfolder: Whether the id holds the path of the subfolder.
 
   Raises:
     UserError: The folder, or one in it, cannot be read.
   """
   found, faults, ranks = {}, {}, {}
-  for path in _walk(folder, nested):
+  for path in _walk(folder):
     place = path.relative_to(folder)
     # The longest, since every name ends with nothing.
     end = max((e for e in ends if path.stem.endswith(e)), key=len, default=None)
@@ -136,32 +134,18 @@ def list_folder(
 
 def match(images: Folder, labels: Folder) -> tuple[list[Pair], list[str]]:
   """Returns the pairs of all images and labels by id, and the faults."""
-  faults = [*images.faults.values(), *labels.faults.values()]
-  unlabeled = images.files.keys() - labels.files.keys() - labels.faults.keys()
-  for name in sorted(unlabeled):
-    faults.append(_missing_label(name, images, labels))
-  lost = labels.files.keys() - images.files.keys() - images.faults.keys()
-  for name in sorted(lost):
+  names = images.files.keys() | images.faults.keys() | labels.faults.keys()
+  pairs, faults = select(dict.fromkeys(sorted(names)), images, labels)
+  for name in sorted(labels.files.keys() - names):
     faults.append(
         f"{labels.files[name]}: label without an image; expected {name}.png or "
         f".jpg in {images.path}. Add the image or remove the label."
     )
-  both = sorted(images.files.keys() & labels.files.keys())
-  return [Pair(n, images.files[n], labels.files[n]) for n in both], faults
-
-
-def _missing_label(name: str, images: Folder, labels: Folder) -> str:
-  image = images.files[name]
-  folder = labels.path / image.relative_to(images.path).parent
-  return (
-      f"{image}: label is missing; expected "
-      f"{folder / name.rpartition('/')[2]}{labels.end}.png. Add the label or "
-      "remove the image."
-  )
+  return pairs, faults
 
 
 def select(
-    places: Mapping[str, str], images: Folder, labels: Folder
+    places: Mapping[str, str | None], images: Folder, labels: Folder
 ) -> tuple[list[Pair], list[str]]:
   """Returns the pairs of a list, and the faults.
 
@@ -172,18 +156,24 @@ def select(
   """
   pairs, faults = [], []
   for name, place in places.items():
+    image, label = images.files.get(name), labels.files.get(name)
     fault = images.faults.get(name) or labels.faults.get(name)
-    if not fault and name not in images.files:
+    if not fault and image is None:
       fault = (
           f"{place}: image {name} is missing; expected {name}.png or .jpg in "
           f"{images.path}. Add the file or remove the line."
       )
-    elif not fault and name not in labels.files:
-      fault = _missing_label(name, images, labels)
+    elif not fault and label is None:
+      folder = labels.path / image.relative_to(images.path).parent
+      fault = (
+          f"{image}: label is missing; expected "
+          f"{folder / name.rpartition('/')[2]}{labels.end}.png. Add the label "
+          "or remove the image."
+      )
     if fault:
       faults.append(fault)
     else:
-      pairs.append(Pair(name, images.files[name], labels.files[name]))
+      pairs.append(Pair(name, image, label))
   return pairs, faults
 
 
@@ -213,21 +203,83 @@ def names_in(folder: pathlib.Path) -> list[str]:
 def is_foreign(path: pathlib.Path) -> bool:
   """Whether a file is none of images: notes, metadata, hidden files."""
   # Archives made on a Mac hold a "._name.png" beside every file.
-  suffix = path.suffix.lower()
   known = (*IMAGE_SUFFIXES, ".mat", *_OTHER_SUFFIXES)
-  return path.name.startswith(".") or suffix not in known
+  return path.name.startswith(".") or path.suffix.lower() not in known
 
 
-def _walk(folder: pathlib.Path, nested: bool) -> Iterator[pathlib.Path]:
+def read_list(
+    list_file: pathlib.Path,
+) -> tuple[dict[str, list[str]], list[str]]:
+  """Returns the one or two fields of each line by `file:line`, and the faults.
+
+  Raises:
+    UserError: The list cannot be read.
+  """
+  text = files.read_text(
+      list_file,
+      what="a text file, an image and its label or a name per line",
+      remedy="Replace the list, remove it, or pass --any_size to leave a "
+      "published split out.",
+  )
+  lines, faults = {}, []
+  for number, line in enumerate(text.splitlines(), start=1):
+    place = f"{list_file}:{number}"
+    # Names with blanks in them take a tab.
+    fields = line.split("\t") if "\t" in line.strip() else line.split()
+    fields = [field.strip().replace("\\", "/") for field in fields]
+    if len(fields) > 2 or not all(f and f.isprintable() for f in fields):
+      faults.append(
+          f"{place}: found {line.strip()[:200]!r}; expected an image and its "
+          "label with a blank or a tab between, or a name. Mend the line."
+      )
+    elif fields:
+      lines[place] = fields
+  return lines, faults
+
+
+def read_ids(list_file: pathlib.Path) -> tuple[dict[str, str], list[str]]:
+  """Returns the places by the ids of a published list, and the faults.
+
+  Only the names of files count: published lists carry the path of their
+  author's machine.
+
+  Raises:
+    UserError: The list cannot be read.
+  """
+  lines, faults = read_list(list_file)
+  places = {}
+  for place, fields in lines.items():
+    names = [without_suffix(field).rpartition("/")[2] for field in fields]
+    if len(set(names)) > 1:
+      faults.append(
+          f"{place}: found {' '.join(fields)!r}; expected a name, or an image "
+          "and a label of the same name. Mend the line."
+      )
+    elif names[0] in places:
+      faults.append(
+          f"{place}: id {names[0]} occurs twice, first in {places[names[0]]}; "
+          "expected each id once. Remove one line."
+      )
+    else:
+      places[names[0]] = place
+  return places, faults
+
+
+def without_suffix(name: str) -> str:
+  """Returns a name without the suffix of an image; ids may hold dots."""
+  stem, dot, suffix = name.rpartition(".")
+  return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields all that is no folder, in the order of names."""
 
   def fail(error):
     raise _unreadable(error) from error
 
   for root, folders, names in os.walk(folder, onerror=fail):
-    folders[:] = sorted(f for f in folders if nested and f[0] != ".")
-    parent = pathlib.Path(root)
-    yield from (parent / name for name in sorted(names))
+    folders[:] = sorted(f for f in folders if not f.startswith("."))
+    yield from (pathlib.Path(root, name) for name in sorted(names))
 
 
 def _unreadable(error: OSError) -> errors.UserError:

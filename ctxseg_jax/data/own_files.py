@@ -4,18 +4,14 @@ Either images and labels are in two folders, maybe with subfolders for splits,
 or lists say what there is. See `data.custom`.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import functools
 import os
 import pathlib
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import layouts
-from ctxseg_jax.data import lists
 
 SPLITS = ("train", "val", "test")
 _IMAGE_DIRS = ("images", "img_dir")
@@ -48,13 +44,15 @@ def find(root: pathlib.Path) -> finding.Found:
       path = root / folder / f"{split}.txt"
       if os.path.lexists(path):
         list_files.setdefault(split, path)
-  image_dir = _first_dir(root, _IMAGE_DIRS)
-  label_dir = _first_dir(root, _LABEL_DIRS)
+  folders = [
+      next((root / name for name in names if os.path.isdir(root / name)), None)
+      for names in (_IMAGE_DIRS, _LABEL_DIRS)
+  ]
   if list_files:
-    return _find_listed(root, list_files, image_dir, label_dir)
-  if image_dir is None or label_dir is None:
-    raise layouts.unknown_layout(root, LAYOUTS)
-  return find_in_folders(image_dir, label_dir)
+    return _find_listed(root, list_files, folders)
+  if None in folders:
+    raise layouts.unknown(root, LAYOUTS)
+  return find_in_folders(*folders)
 
 
 def find_in_folders(
@@ -116,25 +114,20 @@ def find_in_folders(
 def _find_listed(
     root: pathlib.Path,
     list_files: Mapping[str, pathlib.Path],
-    image_dir: pathlib.Path | None,
-    label_dir: pathlib.Path | None,
+    folders: Sequence[pathlib.Path | None],
 ) -> finding.Found:
-  folders = None
-  if image_dir is not None and label_dir is not None:
-    folders = [
-        finding.list_folder(f, with_subfolder=True)
-        for f in (image_dir, label_dir)
-    ]
+  listed = []
+  if None not in folders:
+    listed = [finding.list_folder(f, with_subfolder=True) for f in folders]
   found, faults, first = {}, [], {}
-  homes = functools.cache(functools.partial(_homes, root))
   for split, list_file in list_files.items():
     found[split] = []
-    lines, of_list = lists.read_list(list_file)
+    lines, of_list = finding.read_list(list_file)
     faults += of_list
     for place, fields in lines.items():
       try:
-        pair = _pair_of_line(root, split, fields, folders, homes)
-      except _FaultError as fault:
+        pair = _pair_of_line(root, split, fields, listed)
+      except errors.UserError as fault:
         faults.append(f"{place}: {fault}")
         continue
       # The same image, or another one of the same id.
@@ -157,82 +150,62 @@ def _find_listed(
   return finding.Found(found, faults)
 
 
-class _FaultError(Exception):
-  """What is wrong with a line of a list."""
-
-
 def _pair_of_line(
     root: pathlib.Path,
     split: str,
     fields: Sequence[str],
-    folders: Sequence[finding.Folder] | None,
-    homes: Callable[[str], Sequence[str]],
+    listed: Sequence[finding.Folder],
 ) -> finding.Pair:
-  """Returns the pair that a line names, or raises a `_FaultError`."""
+  """Returns the pair of a line; `listed` are images and labels, if there."""
   for field in fields:
     if field.startswith("/") or ".." in field.split("/"):
-      raise _FaultError(
+      raise errors.UserError(
           f"{field} leads out of the folder; expected a path inside {root}. "
           "Move the file there."
       )
   if len(fields) == 2:
-    paths = [_file_inside(root, field, homes) for field in fields]
+    paths = [_file_inside(root, field) for field in fields]
     name = pathlib.PurePosixPath(fields[0]).with_suffix("").as_posix()
-  elif folders is None:
-    raise _FaultError(
+  elif not listed:
+    raise errors.UserError(
         f"found {fields[0]!r} alone; expected an image and its label, or the "
         f"folders images/ and labels/ in {root}. Complete the line or the "
         "folders."
     )
   else:
-    name = _find_name(fields[0], split, folders)
-    for folder in folders:
+    name = _find_name(fields[0], split, listed)
+    for folder in listed:
       if name in folder.faults:
-        raise _FaultError(folder.faults[name])
-    paths = [folder.files.get(name) for folder in folders]
+        raise errors.UserError(folder.faults[name])
+    paths = [folder.files.get(name) for folder in listed]
   for what, path in zip(("image", "label"), paths, strict=True):
     if path is None:
-      raise _FaultError(
+      raise errors.UserError(
           f"{what} of {' '.join(fields)} is missing; expected a file inside "
           f"{root}. Add the file or remove the line."
       )
   return finding.Pair(name, *paths)
 
 
-def _find_name(
-    field: str, split: str, folders: Sequence[finding.Folder]
-) -> str:
+def _find_name(field: str, split: str, listed: Sequence[finding.Folder]) -> str:
   """Returns the id that a line names: with or without folder and suffix."""
-  stem = lists.without_suffix(field)
-  folders_of = stem.split("/")[-_MAX_DEPTH:]
+  stem = finding.without_suffix(field)
+  parts = stem.split("/")[-_MAX_DEPTH:]
   # Without its first folders, too: lists may start anywhere.
-  tails = ("/".join(folders_of[i:]) for i in range(1, len(folders_of)))
+  tails = ("/".join(parts[i:]) for i in range(1, len(parts)))
   for name in (stem, f"{split}/{stem}", *tails):
-    if any(name in f.files or name in f.faults for f in folders):
+    if any(name in f.files or name in f.faults for f in listed):
       return name
   return stem
 
 
-def _file_inside(
-    root: pathlib.Path, field: str, homes: Callable[[str], Sequence[str]]
-) -> pathlib.Path | None:
+def _file_inside(root: pathlib.Path, field: str) -> pathlib.Path | None:
   """Returns the file of a line; None if it is none or links lead it out."""
   path = root / field
-  first = (*pathlib.PurePosixPath(field).parts, "")[0]
   real = pathlib.Path(os.path.realpath(path))
-  if not any(real.is_relative_to(home) for home in homes(first)):
-    return None
-  return path if os.path.isfile(path) else None
-
-
-def _homes(root: pathlib.Path, first: str) -> tuple[str, ...]:
-  """Returns the folders that a path starting with a folder may lead to."""
-  # What lies in the folder itself may be a link: the user put it there.
-  inner = root / first
-  return tuple(
-      os.path.realpath(path) for path in (root, inner) if os.path.isdir(path)
-  )
-
-
-def _first_dir(root: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
-  return next((root / n for n in names if os.path.isdir(root / n)), None)
+  # A folder in the root may be a link: the user put it there.
+  first = root.joinpath(*path.relative_to(root).parts[:1])
+  homes = [os.path.realpath(home) for home in {root, first} - {path}]
+  if any(map(real.is_relative_to, homes)) and os.path.isfile(path):
+    return path
+  return None

@@ -231,7 +231,9 @@ class DatasetSpec:
       )
 
 
-def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
+def label_map(
+    raw_to_train: Mapping[int, int], ignore_label: int = 255
+) -> np.ndarray:
   """Returns the [256] uint8 table of a mapping; other ids are ignored."""
   table = np.full(256, ignore_label, np.uint8)
   for raw, train in raw_to_train.items():
@@ -239,9 +241,9 @@ def label_map(raw_to_train: Mapping[int, int], ignore_label: int) -> np.ndarray:
   return table
 
 
-def identity_map(num_classes: int, ignore_label: int = 255) -> np.ndarray:
+def identity_map(num_classes: int) -> np.ndarray:
   """Returns the `label_map` of labels that hold train ids already."""
-  return label_map({i: i for i in range(num_classes)}, ignore_label)
+  return label_map({i: i for i in range(num_classes)})
 
 
 def ranges(ids: Iterable[int]) -> str:

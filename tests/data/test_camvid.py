@@ -125,7 +125,7 @@ class PrepareTest(_TreeTest):
         "\r\n   \r\n"
         "train/a1.png trainannot/a1.png\r\n".encode()
     )
-    pairs = camvid.find(self.source, any_size=True)
+    pairs = camvid.SPEC.find(self.source, any_size=True)
     self.assertEqual([pair.name for pair in pairs["train"]], ["a3", "a1"])
 
   def test_palette_labels_are_read_as_indices(self):

@@ -9,10 +9,9 @@ ignored. `train_extra` has coarse labels.
 """
 
 import collections
+from collections.abc import Sequence
 import dataclasses
-import pathlib
 
-from ctxseg_jax import errors
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import layouts
@@ -59,39 +58,43 @@ _CITIES = {
         "munich": 398,
     },
 }
+_SPLIT_SIZES = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
+_OPTIONAL = ("test", "train_extra")
 _TRAIN_IDS_END = "_labelTrainIds"
-_LAYOUTS = (
+
+
+def _split(name: str) -> layouts.Split:
+  kind = "gtCoarse" if name == "train_extra" else "gtFine"
+  return layouts.Split(
+      f"leftImg8bit/{name}",
+      f"{kind}/{name}" if name != "test" else None,
+      image_end="_leftImg8bit",
+      # Of two files for an image that of label ids counts.
+      label_ends=(f"_{kind}_labelIds", f"_{kind}{_TRAIN_IDS_END}"),
+      is_optional=name in _OPTIONAL,
+  )
+
+
+def _first_missing(split: str, found: Sequence[finding.Pair]) -> str:
+  """Names the first city that is incomplete."""
+  counts = collections.Counter(pair.image.parent.name for pair in found)
+  for city, size in _CITIES.get(split, {}).items():
+    if counts[city] != size:
+      return (
+          f"expected {_SPLIT_SIZES[split]}; {city} has {counts[city]} of {size}"
+      )
+  return ""
+
+
+_LAYOUT = layouts.Layout(
     "leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png with labels in "
     "gtFine/{train,val}/CITY/*_gtFine_labelIds.png or *_labelTrainIds.png, and "
     "optionally the same of train_extra with gtCoarse; in the folder itself or "
-    "in cityscapes/ inside it"
+    "in cityscapes/ inside it",
+    inside=("", "cityscapes"),
+    variants=[{name: _split(name) for name in _SPLIT_SIZES}],
+    first_missing=_first_missing,
 )
-
-
-def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
-  """Finds the pairs of every split; see `DatasetSpec.find`."""
-  root = layouts.find_root(
-      source, ("", "cityscapes"), ("leftImg8bit",), _LAYOUTS
-  )
-  splits = {}
-  for split in SPEC.split_sizes:
-    kind = "gtCoarse" if split == "train_extra" else "gtFine"
-    image_dir = root / "leftImg8bit" / split
-    label_dir = root / kind / split if split != "test" else None
-    there = all(f is None or f.is_dir() for f in (image_dir, label_dir))
-    if there or not (any_size or split in SPEC.optional_splits):
-      splits[split] = layouts.Split(
-          image_dir,
-          label_dir,
-          image_end="_leftImg8bit",
-          # Of two files for an image that of label ids counts.
-          label_ends=(f"_{kind}_labelIds", f"_{kind}{_TRAIN_IDS_END}"),
-          nested=True,
-      )
-  found = layouts.find_splits(splits, _LAYOUTS, any_size=any_size)
-  for split, pairs_of in found.items() if not any_size else ():
-    _check_cities(split, pairs_of, splits[split].images)
-  return found
 
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
@@ -105,34 +108,18 @@ SPEC = spec_lib.DatasetSpec(
     name="cityscapes",
     class_names=CLASS_NAMES,
     palette=PALETTE,
-    label_map=spec_lib.label_map(
-        {raw: train for train, raw in enumerate(LABEL_IDS)}, 255
-    ),
+    label_map=spec_lib.label_map({raw: i for i, raw in enumerate(LABEL_IDS)}),
     void_ids=tuple(sorted(set(range(NUM_LABEL_IDS)) - set(LABEL_IDS))),
     submission_ids=LABEL_IDS,
-    split_sizes={"train": 2975, "val": 500, "test": 1525, "train_extra": 19998},
-    optional_splits=("test", "train_extra"),
-    find=find,
+    split_sizes=_SPLIT_SIZES,
+    optional_splits=_OPTIONAL,
+    find=_LAYOUT.find,
     read=read,
     description=__doc__,
-    layouts=_LAYOUTS,
+    layouts=_LAYOUT.text,
 )
 _TRAIN_ID_SPEC = dataclasses.replace(
     SPEC,
     label_map=spec_lib.identity_map(len(CLASS_NAMES)),
     void_ids=(255,),
 )
-
-
-def _check_cities(
-    split: str, found: list[finding.Pair], folder: pathlib.Path
-) -> None:
-  """Names the first city that is incomplete."""
-  counts = collections.Counter(pair.image.parent.name for pair in found)
-  for city, size in _CITIES.get(split, {}).items():
-    if counts[city] != size:
-      raise errors.UserError(
-          f"{folder}: found {len(found)} images of {split}, expected "
-          f"{SPEC.split_sizes[split]}; {city} has {counts[city]} of {size}. "
-          "Complete the folder, or pass --any_size to prepare what is there."
-      )

@@ -20,34 +20,26 @@ CLASS_NAMES, PALETTE = classes.read_published("coco_stuff164k")
 NUM_RAW = 182
 # Categories of COCO that were never annotated.
 UNUSED_IDS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
-UNLABELLED = 255
+_RAW_IDS = [i for i in range(NUM_RAW) if i not in UNUSED_IDS]
 
 _TRAIN_IDS_END = "_labelTrainIds"
-LAYOUTS = (
+LAYOUT = layouts.Layout(
     "images/{train2017,val2017}/*.jpg with labels in "
     "annotations/{train2017,val2017}/*.png or *_labelTrainIds.png; in the "
-    "folder itself or in coco_stuff164k/ inside it"
+    "folder itself or in coco_stuff164k/ inside it",
+    inside=("", "coco_stuff164k"),
+    variants=[
+        {
+            split: layouts.Split(
+                f"images/{split}2017",
+                f"annotations/{split}2017",
+                # Labels as released count before converted ones.
+                label_ends=("", _TRAIN_IDS_END),
+            )
+            for split in ("train", "val")
+        }
+    ],
 )
-
-
-def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
-  """Finds the pairs of both splits; see `DatasetSpec.find`."""
-  root = layouts.find_root(
-      source,
-      ("", "coco_stuff164k"),
-      ("annotations/train2017", "annotations/val2017"),
-      LAYOUTS,
-  )
-  splits = {
-      split: layouts.Split(
-          root / "images" / f"{split}2017",
-          root / "annotations" / f"{split}2017",
-          # Labels as released count before converted ones.
-          label_ends=("", _TRAIN_IDS_END),
-      )
-      for split in ("train", "val")
-  }
-  return layouts.find_splits(splits, LAYOUTS, any_size=any_size)
 
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
@@ -66,23 +58,14 @@ SPEC = spec_lib.DatasetSpec(
     name="coco_stuff164k",
     class_names=CLASS_NAMES,
     palette=PALETTE,
-    label_map=spec_lib.label_map(
-        {
-            raw: train
-            for train, raw in enumerate(
-                sorted(set(range(NUM_RAW)) - set(UNUSED_IDS))
-            )
-        },
-        255,
-    ),
-    void_ids=(UNLABELLED,),
+    label_map=spec_lib.label_map({raw: i for i, raw in enumerate(_RAW_IDS)}),
+    void_ids=(255,),
     split_sizes={"train": 118287, "val": 5000},
-    find=find,
+    find=LAYOUT.find,
     read=read,
     description=__doc__,
-    layouts=LAYOUTS,
+    layouts=LAYOUT.text,
 )
 _TRAIN_ID_SPEC = dataclasses.replace(
-    SPEC,
-    label_map=spec_lib.identity_map(len(CLASS_NAMES)),
+    SPEC, label_map=spec_lib.identity_map(len(CLASS_NAMES))
 )

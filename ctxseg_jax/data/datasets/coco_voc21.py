@@ -41,7 +41,7 @@ _IGNORE = 255
 _LAYOUTS = (
     "annotations/instances_{train,val}2017.json and {train,val}2017/*.jpg or "
     "images/{train,val}2017/*.jpg, in the folder itself or in coco/ inside it; "
-    f"or {coco_stuff164k.LAYOUTS}"
+    f"or {coco_stuff164k.LAYOUT.text}"
 )
 
 
@@ -83,11 +83,10 @@ def find(
           if path.is_file() or not any_size
       }
   try:
-    found = coco_stuff164k.find(source, any_size=any_size)
+    coco_stuff164k.LAYOUT.locate(source)
   except errors.UserError as error:
-    if "no known layout" in str(error):
-      raise layouts.unknown_layout(source, _LAYOUTS) from error
-    raise
+    raise layouts.unknown(source, _LAYOUTS) from error
+  found = coco_stuff164k.LAYOUT.find(source, any_size=any_size)
   if not any_size:
     for split, items in found.items():
       _check_number(source, split, len(items))

@@ -20,7 +20,6 @@ import numpy as np
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import classes
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import layouts
 from ctxseg_jax.data import mat
@@ -40,40 +39,24 @@ RAW_IDS = (
 _CONVERTED = np.zeros(NUM_RAW, np.uint8)
 _CONVERTED[list(RAW_IDS)] = np.arange(len(RAW_IDS))
 
-_CONVERTED_DIR = "SegmentationClassContext"
 _RAW_DIR = "trainval"
-_LAYOUTS = (
+_LAYOUT = layouts.Layout(
     "JPEGImages/*.jpg, ImageSets/{SegmentationContext,Main}/{train,val}.txt "
     "and SegmentationClassContext/*.png of ids 0-59, or trainval/*.mat or "
     "trainval/*.png of ids 0-459; in the folder itself, in VOC2010/ or in "
-    "VOCdevkit/VOC2010/ inside it"
+    "VOCdevkit/VOC2010/ inside it",
+    inside=("", "VOC2010", "VOCdevkit/VOC2010"),
+    variants=[
+        {
+            split: layouts.Split(
+                "JPEGImages", labels, f"ImageSets/{lists}/{split}.txt"
+            )
+            for split in ("train", "val")
+        }
+        for labels in ("SegmentationClassContext", _RAW_DIR)
+        for lists in ("SegmentationContext", "Main")
+    ],
 )
-
-
-def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
-  """Finds the pairs of both splits; see `DatasetSpec.find`."""
-  root = layouts.find_root(
-      source,
-      ("", "VOC2010", "VOCdevkit/VOC2010"),
-      (_CONVERTED_DIR, _RAW_DIR),
-      _LAYOUTS,
-  )
-  label_dir = root / _CONVERTED_DIR
-  if not label_dir.is_dir():
-    label_dir = root / _RAW_DIR
-  lists = root / "ImageSets" / "SegmentationContext"
-  if not lists.is_dir():
-    lists = root / "ImageSets" / "Main"
-  return layouts.find_splits(
-      {
-          split: layouts.Split(
-              root / "JPEGImages", label_dir, lists / f"{split}.txt"
-          )
-          for split in ("train", "val")
-      },
-      _LAYOUTS,
-      any_size=any_size,
-  )
 
 
 def decode(path: pathlib.Path) -> np.ndarray:
@@ -98,16 +81,14 @@ def _make_spec(with_background: bool) -> spec_lib.DatasetSpec:
       name=f"pcontext{len(names)}",
       class_names=names,
       palette=_PALETTE[first:],
-      label_map=spec_lib.label_map(
-          {i + first: i for i in range(len(names))}, 255
-      ),
+      label_map=spec_lib.label_map({i + first: i for i in range(len(names))}),
       void_ids=() if with_background else (0,),
       split_sizes={"train": 4998, "val": 5105},
       variant_sizes={"train": 4996, "val": 5104},
-      find=find,
+      find=_LAYOUT.find,
       read=functools.partial(pairs.read, decode=decode),
       description=__doc__,
-      layouts=_LAYOUTS,
+      layouts=_LAYOUT.text,
   )
 
 

@@ -19,7 +19,6 @@ from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import layouts
-from ctxseg_jax.data import lists
 from ctxseg_jax.data import mat
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -30,40 +29,32 @@ VOID = 255  # Borders of objects, and what is too hard to tell.
 # Labels that went through an image editor come back in colours.
 _COLORS = {color: i for i, color in enumerate(PALETTE)}
 _COLORS[224, 224, 192] = VOID
-_LAYOUTS = (
+_LISTS = "ImageSets/Segmentation"
+_LAYOUT = layouts.Layout(
     "JPEGImages/*.jpg, SegmentationClass/*.png and "
     "ImageSets/Segmentation/{train,val}.txt, and for trainaug "
     "SegmentationClassAug/*.png or, beside the folder, "
     "{VOCaug,benchmark_RELEASE}/dataset/cls/*.mat; in the folder itself, in "
-    "VOC2012/ or in VOCdevkit/VOC2012/ inside it"
+    "VOC2012/ or in VOCdevkit/VOC2012/ inside it",
+    inside=("", "VOC2012", "VOCdevkit/VOC2012"),
+    variants=[
+        {
+            split: layouts.Split(
+                "JPEGImages", "SegmentationClass", f"{_LISTS}/{split}.txt"
+            )
+            for split in ("train", "val")
+        }
+    ],
 )
 
 
 def find(source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
   """Finds the pairs of every split; see `DatasetSpec.find`."""
-  root = layouts.find_root(
-      source,
-      ("", "VOC2012", "VOCdevkit/VOC2012"),
-      ("SegmentationClass",),
-      _LAYOUTS,
-  )
-  lists = root / "ImageSets" / "Segmentation"
-  found = layouts.find_splits(
-      {
-          split: layouts.Split(
-              root / "JPEGImages",
-              root / "SegmentationClass",
-              lists / f"{split}.txt",
-          )
-          for split in ("train", "val")
-      },
-      _LAYOUTS,
-      any_size=any_size,
-  )
+  found = _LAYOUT.find(source, any_size=any_size)
   if len(found) == 2:
-    found["trainval"] = sorted(
-        found["train"] + found["val"], key=lambda pair: pair.name
-    )
+    both = found["train"] + found["val"]
+    found["trainval"] = sorted(both, key=lambda pair: pair.name)
+    root, _ = _LAYOUT.locate(source)
     trainaug = _find_trainaug(root, found["train"], found["val"])
     if trainaug is not None:
       found["trainaug"] = trainaug
@@ -95,7 +86,7 @@ SPEC = spec_lib.DatasetSpec(
     find=find,
     read=functools.partial(pairs.read, decode=decode),
     description=__doc__,
-    layouts=_LAYOUTS,
+    layouts=_LAYOUT.text,
 )
 
 
@@ -109,16 +100,11 @@ def _find_trainaug(
       label_dir = root.parent / release / "dataset" / "cls"
   if not label_dir.is_dir():
     return None
-  images_of, labels_of = (
-      finding.list_folder(folder, suffixes=suffixes, nested=False)
-      for folder, suffixes in (
-          (root / "JPEGImages", finding.IMAGE_SUFFIXES),
-          (label_dir, (".png", ".mat")),
-      )
-  )
-  list_file = root / "ImageSets" / "Segmentation" / "trainaug.txt"
+  images_of = finding.list_folder(root / "JPEGImages")
+  labels_of = finding.list_folder(label_dir, suffixes=(".png", ".mat"))
+  list_file = root / _LISTS / "trainaug.txt"
   if list_file.is_file():
-    places, faults = lists.read_ids(list_file)
+    places, faults = finding.read_ids(list_file)
   else:
     names = {*labels_of.files, *(pair.name for pair in train)}
     names -= {pair.name for pair in val}
