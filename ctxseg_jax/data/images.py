@@ -8,7 +8,9 @@ or palette, and come out as the raw indices; a dataset may allow for 16 bits or
 for its colours in RGB.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import io
 import os
 import struct
@@ -17,6 +19,7 @@ import zlib
 
 import cv2
 import numpy as np
+from PIL import ExifTags
 from PIL import Image
 
 from ctxseg_jax import errors
@@ -76,12 +79,11 @@ def decode_image(
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   if bgr is None:
     # Pillow reads a PNG whose last bytes are lost, if every row is there.
-    with _open(data, name, formats=("JPEG", "PNG")) as image:
-      _load(image, name)
+    with _opened(data, name) as image:
       rgb = _to_rgb(image)
   else:
     rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-  return _turned(rgb, headers.orientation(data))
+  return _turned(rgb, orientation(data))
 
 
 def verify_image(data: bytes, name: str) -> tuple[int, int]:
@@ -97,9 +99,8 @@ def verify_image(data: bytes, name: str) -> tuple[int, int]:
   Raises:
     UserError: As `decode_image`.
   """
-  with _open(data, name, formats=("JPEG", "PNG")) as image:
-    _load(image, name)
-    _require_rows(data, name)
+  with _opened(data, name) as image:
+    _load_whole(image, data)
     if headers.is_deep(data):
       largest = int(_to_rgb(image).max())
       if largest < _NEARLY_BLACK:
@@ -143,19 +144,16 @@ def decode_label(
   """
   data, name = _read(data, name)
   # JPEG is refused because its losses change class ids.
-  with _open(data, name, formats=("PNG",)) as image:
-    modes = {"L", "P"}
-    modes |= {"RGB"} if colors else set()
-    modes |= {"I;16"} if deep else set()
+  with _opened(data, name, formats=("PNG",)) as image:
+    modes = ["L", "P"] + ["RGB"] * bool(colors) + ["I;16"] * deep
     if image.mode not in modes:
       raise errors.UserError(
           f"{name}: label of mode {image.mode}; expected one 8-bit channel of "
           f"class ids (gray or palette). {remedy}"
       )
-    _load(image, name)
     if verify:
-      _require_rows(data, name)
-      if headers.orientation(data) != 1:
+      _load_whole(image, data)
+      if orientation(data) != 1:
         raise errors.UserError(
             f"{name}: label with an EXIF orientation; expected none. Save it "
             "the way it should be seen, without EXIF."
@@ -168,9 +166,22 @@ def decode_label(
   return _color_ids(array, colors, name) if array.ndim == 3 else array
 
 
+def orientation(data: bytes) -> int:
+  """Returns the EXIF orientation, 1 to 8, of a JPEG or PNG; 1 if none."""
+  # Few files have any, and to search is faster than to open.
+  if b"Exif\0\0" not in data and b"eXIf" not in data:
+    return 1
+  with _opened(data, "image") as image:
+    try:
+      value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Viewers overlook damaged EXIF, too.
+      return 1
+  return value if value in range(1, 9) else 1
+
+
 def image_size(data: bytes, name: str) -> tuple[int, int]:
   """Returns height and width of `decode_image`, from the header alone."""
-  with _open(data, name, formats=("JPEG", "PNG")) as image:
+  with _opened(data, name) as image:
     return _turned_size(image.size, data)
 
 
@@ -189,10 +200,8 @@ def _read(
 ) -> tuple[bytes, str]:
   if isinstance(data, bytes):
     return data, name or "image"
-  return (
-      files.read_bytes(data, what="an image file"),
-      name or files.printable(data),
-  )
+  name = name or files.printable(data)
+  return files.read_bytes(data, what="an image file"), name
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -201,20 +210,20 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
   return np.array(image.convert("RGB"))
 
 
-def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
+def _turned(array: np.ndarray, exif: int) -> np.ndarray:
   """Returns an array [H, W, C] as its EXIF orientation has it shown."""
-  if orientation >= 5:
+  if exif >= 5:
     array = array.swapaxes(0, 1)
-  if orientation in (2, 3, 6, 7):
+  if exif in (2, 3, 6, 7):
     array = array[:, ::-1]
-  if orientation in (3, 4, 7, 8):
+  if exif in (3, 4, 7, 8):
     array = array[::-1]
   return np.ascontiguousarray(array)
 
 
 def _turned_size(size: tuple[int, int], data: bytes) -> tuple[int, int]:
   """Returns (H, W) of a decoded image from Pillow's (W, H) of its file."""
-  return size if headers.orientation(data) >= 5 else size[::-1]
+  return size if orientation(data) >= 5 else size[::-1]
 
 
 def _color_ids(
@@ -237,46 +246,36 @@ def _color_ids(
   return ids[inverse].reshape(codes.shape)
 
 
-def _open(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
+@contextlib.contextmanager
+def _opened(
+    data: bytes, name: str, formats: tuple[str, ...] = ("JPEG", "PNG")
+) -> Iterator[Image.Image]:
+  """Yields an image that is not loaded; damage becomes a `UserError`."""
   try:
     with warnings.catch_warnings():
       # Pillow warns of odd EXIF, and from 89 megapixels on, which is an error
       # below.
       warnings.simplefilter("ignore")
-      image = Image.open(io.BytesIO(data), formats=formats)
+      with Image.open(io.BytesIO(data), formats=formats) as image:
+        if image.width * image.height > MAX_PIXELS:
+          raise errors.UserError(
+              f"{name}: {image.height}x{image.width} pixels; expected at most "
+              f"{MAX_PIXELS // 1_000_000} megapixels. Split or shrink the "
+              "image."
+          )
+        yield image
   except _DAMAGE as error:
-    raise _damaged(name, formats, error) from error
-  if image.width * image.height > MAX_PIXELS:
+    reason = " ".join(str(error).split())
+    if isinstance(error, Image.UnidentifiedImageError):
+      reason = "not such a file"  # Pillow's own text prints a BytesIO object.
     raise errors.UserError(
-        f"{name}: {image.height}x{image.width} pixels; expected at most "
-        f"{MAX_PIXELS // 1_000_000} megapixels. Split or shrink the image."
-    )
-  return image
+        f"{name}: cannot be decoded ({reason}); expected a whole "
+        f"{' or '.join(formats)} file. Replace the file."
+    ) from error
 
 
-def _load(image: Image.Image, name: str) -> None:
-  try:
-    image.load()
-  except _DAMAGE as error:
-    raise _damaged(name, (image.format,), error) from error
-
-
-def _require_rows(data: bytes, name: str) -> None:
-  """Refuses a PNG of which rows are missing although its stream has an end."""
-  try:
-    if headers.lacks_rows(data):
-      raise ValueError("rows of pixels are missing")
-  except (ValueError, zlib.error) as error:
-    raise _damaged(name, ("PNG",), error) from error
-
-
-def _damaged(
-    name: str, formats: tuple[str, ...], error: Exception
-) -> errors.UserError:
-  reason = " ".join(str(error).split())
-  if isinstance(error, Image.UnidentifiedImageError):
-    reason = "not such a file"  # Pillow's own text prints a BytesIO object.
-  return errors.UserError(
-      f"{name}: cannot be decoded ({reason}); expected a whole "
-      f"{' or '.join(formats)} file. Replace the file."
-  )
+def _load_whole(image: Image.Image, data: bytes) -> None:
+  """Decodes an image; one of which rows are missing is damaged."""
+  image.load()
+  if headers.lacks_rows(data):
+    raise ValueError("rows of pixels are missing")

@@ -13,7 +13,6 @@ import numpy as np
 from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax.data import finding
-from ctxseg_jax.data import headers
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 
@@ -46,7 +45,7 @@ def read(
   raw = decode(pair.label)
   if raw.shape != size:
     problem = f"{pair.label}: label of {_size(raw.shape)} for {pair.image} of "
-    if headers.orientation(data) >= 5 and raw.shape == size[::-1]:
+    if images.orientation(data) >= 5 and raw.shape == size[::-1]:
       raise errors.UserError(
           f"{problem}{_size(raw.shape)}, which its EXIF orientation turns to "
           f"{_size(size)} (height x width); expected a label of the picture as "

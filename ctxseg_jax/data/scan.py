@@ -193,7 +193,7 @@ def _scan(
   return Scan(
       place,
       notes=_notes(spec, image, label, place),
-      is_turned=headers.orientation(image) != 1,
+      is_turned=images.orientation(image) != 1,
       digest=digest.digest(),
       known=np.bincount(label.ravel(), minlength=256),
   )
