@@ -17,6 +17,7 @@ sha256sum does), and compares where it is.
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 import os
 import pathlib
 from typing import Any
@@ -34,6 +35,8 @@ from ctxseg_jax.data import own_files
 from ctxseg_jax.data import rules
 from ctxseg_jax.data import scan as scan_lib
 from ctxseg_jax.data import spec as spec_lib
+
+_Items = Mapping[str, Sequence[Any]]  # By split.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +64,11 @@ def check(options: Options) -> tuple[spec_lib.DatasetSpec, rules.Report]:
     UserError: There is nothing to scan, or a process was killed.
   """
   spec, items, read, faults = _open(options)
-  if options.manifest is not None:
-    if read is not scan_lib.read_pair:
-      raise errors.UserError(
-          "--manifest: goes with files as you have them, but prepared "
-          "datasets have sums of their own. Leave it out."
-      )
-    read = scan_lib.read_pair_and_sum
+  if options.manifest is not None and options.data_dir is not None:
+    raise errors.UserError(
+        "--manifest: goes with files as you have them, but prepared datasets "
+        "have sums of their own. Leave it out."
+    )
   report = rules.Report(spec, items)
   report.faults += faults
   splits = [split for split, of_split in items.items() for _ in of_split]
@@ -78,7 +79,7 @@ def check(options: Options) -> tuple[spec_lib.DatasetSpec, rules.Report]:
   report.conclude()
   (report.notes if options.any_size else report.faults)[:0] = report.absent
   if options.manifest is not None:
-    _compare(pathlib.Path(options.manifest).expanduser(), report)
+    _compare(pathlib.Path(options.manifest).expanduser(), flat, report)
   return spec, report
 
 
@@ -142,58 +143,53 @@ def main(argv: Sequence[str]) -> None:
 
 def _open(
     options: Options,
-) -> tuple[
-    spec_lib.DatasetSpec,
-    Mapping[str, Sequence[Any]],
-    scan_lib.Read,
-    Sequence[str],
-]:
+) -> tuple[spec_lib.DatasetSpec, _Items, scan_lib.Read, list[str]]:
   """Returns specification, items, how to read them, and faults so far."""
-  folders = options.images is not None or options.labels is not None
-  if folders == (options.dataset is not None):
-    raise errors.UserError(
-        "expected --dataset, or --images and --labels. --help lists the flags."
-    )
-  if folders:
-    return _open_folders(options)
+  _check_options(options)
+  if options.data_dir is not None:
+    return _open_prepared(datasets.lookup(options.dataset), options)
+  if options.dataset not in (None, custom.NAME):
+    return _open_source(datasets.lookup(options.dataset), options)
+  if options.dataset is None:
+    folders = map(custom.absolute, (options.images, options.labels))
+    found = own_files.find_in_folders(*folders)
+    root = pathlib.Path(options.images).expanduser().resolve().parent
+  else:
+    root = custom.absolute(options.source)
+    found = own_files.find(root)
+  classes_file = root / custom.CLASSES_FILE
   if options.classes is not None:
-    raise errors.UserError(
-        "--classes: goes with --images and --labels; leave it out."
+    classes_file = custom.absolute(options.classes)
+  spec = custom.make_spec(classes_lib.read(classes_file))
+  return spec, found.pairs, scan_lib.read_pair, found.faults
+
+
+def _check_options(options: Options) -> None:
+  """Refuses options that do not go together."""
+  folders = {"images": options.images, "labels": options.labels}
+  missing = [name for name, path in folders.items() if path is None]
+  problem = ""
+  if (len(missing) < 2) == (options.dataset is not None):
+    problem = "expected --dataset, or --images and --labels. --help has more."
+  elif len(missing) == 1:
+    problem = (
+        f"--{missing[0]}: missing; expected the folder of {missing[0]}. Pass "
+        "both."
     )
-  if (options.source is None) == (options.data_dir is None):
-    raise errors.UserError(
+  elif missing and options.classes is not None:
+    problem = "--classes: goes with --images and --labels; leave it out."
+  elif missing and (options.source is None) == (options.data_dir is None):
+    problem = (
         "expected --source, the files as you have them, or --data_dir, the "
         "folder of prepared datasets. Pass one of them."
     )
-  if options.dataset != custom.NAME:
-    spec = datasets.lookup(options.dataset)
-    opener = _open_source if options.data_dir is None else _open_prepared
-    return opener(spec, options)
-  if options.data_dir is not None:
-    raise errors.UserError(
+  elif options.dataset == custom.NAME and options.data_dir is not None:
+    problem = (
         "--data_dir: your own data is checked as you have it; expected "
         "--source. Pass the folder."
     )
-  root = custom.absolute(options.source)
-  spec = custom.make_spec(classes_lib.read(root / custom.CLASSES_FILE))
-  found = own_files.find(root)
-  return spec, found.pairs, scan_lib.read_pair, found.faults
-
-
-def _open_folders(options: Options):
-  for name in ("images", "labels"):
-    if getattr(options, name) is None:
-      raise errors.UserError(
-          f"--{name}: missing; expected the folder of {name}. Pass both."
-      )
-  image_dir = pathlib.Path(options.images).expanduser()
-  label_dir = pathlib.Path(options.labels).expanduser()
-  found = own_files.find_in_folders(image_dir, label_dir)
-  classes_file = image_dir.resolve().parent / custom.CLASSES_FILE
-  if options.classes:
-    classes_file = pathlib.Path(options.classes).expanduser()
-  spec = custom.make_spec(classes_lib.read(classes_file))
-  return spec, found.pairs, scan_lib.read_pair, found.faults
+  if problem:
+    raise errors.UserError(problem)
 
 
 def _open_source(spec: spec_lib.DatasetSpec, options: Options):
@@ -225,14 +221,21 @@ def _open_prepared(spec: spec_lib.DatasetSpec, options: Options):
   items = {}
   for split in records.splits(spec, options.data_dir):
     source = records.open_source(spec, split, options.data_dir)
-    items[split] = [scan_lib.Stored(source, i) for i in range(len(source))]
+    items[split] = [(source, i) for i in range(len(source))]
   return spec, items, scan_lib.read_stored, []
 
 
-def _compare(manifest: pathlib.Path, report: rules.Report) -> None:
-  """Compares with the sums of a manifest, or writes it."""
+def _compare(
+    manifest: pathlib.Path, items: Sequence[Any], report: rules.Report
+) -> None:
+  """Compares the files of items with the sums of a manifest, or writes it."""
   folder = manifest.absolute().parent
-  found = {os.path.relpath(path, folder): s for path, s in report.sums.items()}
+  found = {}
+  for item in items:
+    for path in filter(os.path.isfile, scan_lib.paths(item)):
+      with files.open_regular(path) as file:
+        total = hashlib.file_digest(file, "sha256").hexdigest()
+      found[os.path.relpath(path, folder)] = total
   if not os.path.lexists(manifest):
     lines = [f"{total}  {name}\n" for name, total in sorted(found.items())]
     files.write_atomically(manifest, "".join(lines))
@@ -261,12 +264,6 @@ def _compare(manifest: pathlib.Path, report: rules.Report) -> None:
     )
 
 
-def _num_cores() -> int:
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
 def define_flags() -> None:
   """Defines the flags of the command."""
   names = ", ".join([custom.NAME, *sorted(datasets.DATASETS)])
@@ -287,7 +284,7 @@ def define_flags() -> None:
       "are missing.",
   )
   for name, default, meaning in (
-      ("num_workers", _num_cores(), "Processes that read."),
+      ("num_workers", os.cpu_count() or 1, "Processes that read."),
       ("max_lines", 100, "Faults and notes to print; 0 prints all."),
   ):
     flags.DEFINE_integer(name, default, meaning, lower_bound=0)

@@ -27,7 +27,6 @@ class Report:
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
     present: int64 [256] by split, how many labels hold each.
-    sums: SHA-256 by file, if asked for.
   """
 
   def __init__(self, spec: spec_lib.DatasetSpec, splits: Iterable[str]):
@@ -38,7 +37,6 @@ class Report:
     self.num_pairs = dict.fromkeys(splits, 0)
     self.pixels = {split: np.zeros(256, np.int64) for split in splits}
     self.present = {split: np.zeros(256, np.int64) for split in splits}
-    self.sums: dict[str, str] = {}
     self._spec = spec
     self._unknown = np.zeros(256, np.int64)
     self._seen = set()
@@ -57,7 +55,6 @@ class Report:
       self.faults.extend([scan.fault] if scan.fault else [])
       self.notes.extend(scan.notes)
       self._num_turned += scan.is_turned
-    self.sums.update(scan.sums)
     if scan.digest is not None:
       self._by_digest[scan.digest][scan.identity].add(split)
     if scan.known is not None:
@@ -102,24 +99,21 @@ class Report:
 
   def _add_absent(self, total: np.ndarray) -> None:
     spec = self._spec
-    indices = range(spec.num_classes)
     train = self.pixels.get("train", total)
+    nowhere = [i for i in range(spec.num_classes) if not total[i]]
+    elsewhere = [i for i in range(spec.num_classes) if total[i] > train[i] == 0]
     for where, ids in (
-        ("any label", [i for i in indices if not total[i]]),
-        (
-            "any label of train",
-            [i for i in indices if total[i] > train[i] == 0],
-        ),
+        ("any label of train", elsewhere),
+        ("any label", nowhere),
     ):
       if ids:
         names = ", ".join(spec.class_names[i] for i in ids[:_NUM_LISTED])
         if len(ids) > _NUM_LISTED:
           names += f" and {len(ids) - _NUM_LISTED} more"
-        self.absent.insert(
-            0,
+        self.absent.append(
             f"{spec.name}: {len(ids)} of {spec.num_classes} classes are not in "
             f"{where}: {names}; expected each, or it can neither be learnt nor "
-            "scored. Add labels with them, or take them out of the classes.",
+            "scored. Add labels with them, or take them out of the classes."
         )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import concurrent.futures
 from concurrent.futures import process
@@ -10,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import multiprocessing
-import os
 import pathlib
 import signal
 from typing import Any
@@ -19,7 +17,6 @@ import cv2
 import numpy as np
 
 from ctxseg_jax import errors
-from ctxseg_jax import files
 from ctxseg_jax import progress
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import headers
@@ -43,7 +40,6 @@ class Scan:
     known: int64 [256], pixels by train id or `ignore_label`; None without a
       label that can be read.
     unknown: int64 [256], pixels by the ids that no class has.
-    sums: SHA-256 by file, if asked for.
   """
 
   identity: str
@@ -53,7 +49,6 @@ class Scan:
   digest: bytes | None = None
   known: np.ndarray | None = None
   unknown: np.ndarray | None = None
-  sums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 Read = Callable[[spec_lib.DatasetSpec, Any], Scan]
@@ -67,8 +62,7 @@ def scan_example(
   Raises:
     UserError: The decoder of training does not read the image.
   """
-  paths = _paths(item)
-  place = str(paths[0]) if paths else example.name
+  place = str(next(paths(item), example.name))
   # A split without public labels is not one of ignored pixels.
   label = example.label
   if isinstance(item, finding.Pair) and item.label is None:
@@ -78,51 +72,25 @@ def scan_example(
 
 def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
   """Reads and scans an item of `spec.find`."""
-  paths = _paths(item)
-  identity = str(paths[0]) if paths else ""
+  identity = str(next(paths(item), ""))
   try:
     return scan_example(spec, spec.read(spec, item), item)
   except spec_lib.UnknownValuesError as error:
-    return Scan(
-        identity,
-        fault=str(error),
-        known=error.known,
-        unknown=error.unknown,
-    )
+    known, unknown = error.known, error.unknown
+    return Scan(identity, str(error), known=known, unknown=unknown)
   except errors.UserError as error:
-    return Scan(identity, fault=str(error))
+    return Scan(identity, str(error))
 
 
-def read_pair_and_sum(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
-  """Scans an item and adds the SHA-256 of its files."""
-  sums = {}
-  for path in filter(os.path.isfile, _paths(item)):
-    with files.open_regular(path) as file:
-      sums[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-  return dataclasses.replace(read_pair(spec, item), sums=sums)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-  """An example of a prepared dataset.
-
-  Attributes:
-    source: The split it is in.
-    index: Its position.
-  """
-
-  source: Any
-  index: int
-
-
-def read_stored(spec: spec_lib.DatasetSpec, item: Stored) -> Scan:
-  """Scans an example of a prepared dataset."""
-  place = f"{spec.name}/{item.index}"
+def read_stored(spec: spec_lib.DatasetSpec, item: tuple[Any, int]) -> Scan:
+  """Scans an example of a prepared dataset, by its split and position."""
+  source, index = item
+  place = f"{spec.name}/{index}"
   try:
-    record = item.source.record(item.index)
+    record = source.record(index)
     place = f"{spec.name}/{record['name'].decode()}"
     size = images.verify_image(record["image"], place)
-    label = item.source.decode_label(record, place)
+    label = source.decode_label(record, place)
     if label.shape != spec.label_shape(size):
       raise errors.UserError(
           f"{place}: label of shape {label.shape} for an image of {size}; "
@@ -176,10 +144,12 @@ def scan_all(
       ) from error
 
 
-def _paths(item: Any) -> list[pathlib.Path]:
-  """Returns the files of an item, that of the image first."""
-  paths = (getattr(item, name, None) for name in ("image", "label"))
-  return [path for path in paths if isinstance(path, pathlib.Path)]
+def paths(item: Any) -> Iterator[pathlib.Path]:
+  """Yields the files of an item of `spec.find`, that of the image first."""
+  for name in ("image", "label"):
+    path = getattr(item, name, None)
+    if isinstance(path, pathlib.Path):
+      yield path
 
 
 def _scan(
@@ -190,18 +160,6 @@ def _scan(
   # The fastest one where the processor has instructions for it, as most do.
   digest = hashlib.sha256(str(pixels.shape).encode())
   digest.update(np.ascontiguousarray(pixels))
-  return Scan(
-      place,
-      notes=_notes(spec, image, label, place),
-      is_turned=images.orientation(image) != 1,
-      digest=digest.digest(),
-      known=np.bincount(label.ravel(), minlength=256),
-  )
-
-
-def _notes(
-    spec: spec_lib.DatasetSpec, image: bytes, label: np.ndarray, place: str
-) -> tuple[str, ...]:
   notes = []
   if headers.lacks_end(image):
     notes.append(
@@ -210,7 +168,13 @@ def _notes(
     )
   if label.ndim and label.size and (label == spec.ignore_label).all():
     notes.append(f"{place}: every pixel of the label is ignored.")
-  return tuple(notes)
+  return Scan(
+      place,
+      notes=tuple(notes),
+      is_turned=images.orientation(image) != 1,
+      digest=digest.digest(),
+      known=np.bincount(label.ravel(), minlength=256),
+  )
 
 
 _worker = None  # Specification and reader of this process, if it is a worker.
