@@ -1,7 +1,6 @@
 """Tests for ctxseg_jax.data.context_scenes."""
 
 import hashlib
-import pathlib
 import sys
 import tempfile
 from unittest import mock
@@ -10,7 +9,6 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
 
-from ctxseg_jax.data import images
 from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import context_scenes
@@ -168,16 +166,6 @@ class DatasetTest(absltest.TestCase):
     self.assertEqual(val[2]["name"], "val_0002")
     self.assertEqual(val.sizes().tolist(), [[128, 128]] * 3)
     self.assertNotIn("tensorflow", sys.modules)
-
-  def test_contact_sheet_shows_the_scenes_side_by_side(self):
-    folder = self.enterContext(tempfile.TemporaryDirectory())
-    path = pathlib.Path(folder, "sheet.png")
-    context_scenes.write_contact_sheet(path, indices=(4, 7))
-    sheet = context_scenes.contact_sheet((4, 7))
-    self.assertEqual(images.decode_image(path).shape, sheet.shape)
-    self.assertEqual(sheet.shape, (2 * 128 + 4, 8 * 128 + 7 * 4, 3))
-    scene = context_scenes.draw(context_scenes.VAL_SEED, 7, scene=2)
-    np.testing.assert_array_equal(sheet[132:260, 264:392], scene.image)
 
 
 class SpecTest(absltest.TestCase):

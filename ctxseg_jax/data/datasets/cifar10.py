@@ -22,19 +22,11 @@ from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax import pickles
 from ctxseg_jax.data import images
+from ctxseg_jax.data import layouts
 from ctxseg_jax.data import spec as spec_lib
 
-CLASS_NAMES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
+CLASS_NAMES = tuple(
+    "airplane automobile bird cat deer dog frog horse ship truck".split()
 )
 SIZE = 32
 PER_FILE = 10_000
@@ -61,9 +53,6 @@ _ARRAYS = (
 )
 _DTYPE = ("numpy", "dtype")
 
-# Reads a file of the edition by its name.
-_Read = Callable[[str], bytes]
-
 
 def load(
     source: pathlib.Path, *, any_size: bool = False
@@ -84,12 +73,12 @@ def load(
     UserError: No layout is there, a file is missing, cut short or damaged, a
       label is no class, or the counts are not the published ones.
   """
-  read, decode, place = _find(pathlib.Path(source))
+  contents, decode, place = _read_all(pathlib.Path(source))
   splits = {}
   for split, names in _BATCHES.items():
     parts = []
     for name in names:
-      found, labels = decode(read, name, place)
+      found, labels = decode(contents[name], f"{place}: {name}")
       where = f"{place}: {name}"
       if len(labels) != PER_FILE and not any_size:
         raise errors.UserError(
@@ -170,36 +159,32 @@ SPEC = spec_lib.DatasetSpec(
 )
 
 
-def _find(source: pathlib.Path):
-  """Returns how to read and decode the first layout, and where it is."""
+def _read_all(
+    source: pathlib.Path,
+) -> tuple[dict[str, bytes], Callable[..., Any], pathlib.Path]:
+  """Returns the files of the first layout, how to decode them, their place."""
   for folder, archive, suffix, decode in (
       (_BINARY, "cifar-10-binary.tar.gz", ".bin", _decode_binary),
       (_PYTHON, "cifar-10-python.tar.gz", "", _decode_python),
   ):
+    wanted = {f"{n}{suffix}": n for names in _BATCHES.values() for n in names}
     for path in (source / folder, source):
       if (path / f"test_batch{suffix}").is_file():
-        return _folder_reader(path, suffix), decode, path
+        contents = {
+            name: files.read_bytes(
+                path / file, max_bytes=_LARGEST_FILE, what="a file of CIFAR-10"
+            )
+            for file, name in wanted.items()
+        }
+        return contents, decode, path
     path = source / archive
     if path.is_file():
-      return _archive_reader(path, suffix), decode, path
-  raise errors.UserError(
-      f"{source}: no known layout; expected {_LAYOUTS}. Pass the folder that "
-      "holds them as --source."
-  )
+      return _unpack(path, wanted), decode, path
+  raise layouts.unknown(source, _LAYOUTS)
 
 
-def _folder_reader(folder: pathlib.Path, suffix: str) -> _Read:
-  def read(name):
-    path = folder / f"{name}{suffix}"
-    return files.read_bytes(
-        path, max_bytes=_LARGEST_FILE, what="a file of CIFAR-10"
-    )
-
-  return read
-
-
-def _archive_reader(path: pathlib.Path, suffix: str) -> _Read:
-  wanted = {f"{n}{suffix}": n for names in _BATCHES.values() for n in names}
+def _unpack(path: pathlib.Path, wanted: dict[str, str]) -> dict[str, bytes]:
+  """Returns the files of an archive by the names that `wanted` has for them."""
   contents = {}
   try:
     # In one pass: to seek in a compressed archive is to start over.
@@ -207,81 +192,55 @@ def _archive_reader(path: pathlib.Path, suffix: str) -> _Read:
       for member in archive:
         name = wanted.get(pathlib.PurePosixPath(member.name).name)
         if name and member.isfile():
-          contents[name] = _read_limited(archive.extractfile(member), path)
+          if member.size > _LARGEST_FILE:
+            raise OSError(f"{member.name} of {member.size} bytes")
+          contents[name] = archive.extractfile(member).read()
   except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
     raise errors.UserError(
         f"{path}: cannot be unpacked ({' '.join(str(error).split())}); "
-        "expected a whole .tar.gz archive. Download it again."
+        "expected a whole .tar.gz archive of CIFAR-10. Download it again."
     ) from error
-
-  def read(name):
+  for file, name in wanted.items():
     if name not in contents:
       raise errors.UserError(
-          f"{path}: holds no {name}{suffix}; expected one of each of "
+          f"{path}: holds no {file}; expected one of each of "
           f"{', '.join(wanted)}. Download it again."
       )
-    return contents[name]
-
-  return read
+  return contents
 
 
-def _read_limited(file: Any, path: pathlib.Path) -> bytes:
-  data = file.read(_LARGEST_FILE + 1)
-  if len(data) > _LARGEST_FILE:
-    raise errors.UserError(
-        f"{path}: more than {_LARGEST_FILE} bytes in a file; expected about "
-        "half of it. Is this CIFAR-10? Download it again."
-    )
-  return data
-
-
-def _decode_binary(
-    read: _Read, name: str, place: pathlib.Path
-) -> tuple[np.ndarray, np.ndarray]:
+def _decode_binary(data: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
   """Returns planes uint8 [N, 3072] and labels uint8 [N]."""
-  data = read(name)
   if not data or len(data) % _RECORD:
     raise errors.UserError(
-        f"{place}: {name}.bin has {len(data)} bytes; expected a multiple of "
-        f"{_RECORD}, {PER_FILE * _RECORD} as published. It is cut short or "
-        "another file: download it again."
+        f"{place}.bin has {len(data)} bytes; expected a multiple of {_RECORD}, "
+        f"{PER_FILE * _RECORD} as published. It is cut short or another file: "
+        "download it again."
     )
   records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
   return records[:, 1:], records[:, 0]
 
 
-def _decode_python(
-    read: _Read, name: str, place: pathlib.Path
-) -> tuple[np.ndarray, np.ndarray]:
+def _decode_python(data: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
   """Returns planes uint8 [N, 3072] and labels uint8 [N]."""
   try:
-    batch = pickles.read(read(name))
+    batch = pickles.read(data)
     if not isinstance(batch, dict):
       raise TypeError(f"{pickles.describe(batch)} and no dictionary")
     planes, labels = _read_array(batch[b"data"]), batch[b"labels"]
-    if not isinstance(labels, list):
-      raise TypeError(f"{pickles.describe(labels)} and no list of labels")
-    labels = np.array([_checked_label(x) for x in labels], np.uint8)
-    if not labels.size or planes.shape != (len(labels), _PIXELS):
+    if not isinstance(labels, list) or not all(
+        type(label) is int and 0 <= label <= 255 for label in labels
+    ):
+      raise TypeError("labels that are no list of numbers up to 255")
+    if not labels or planes.shape != (len(labels), _PIXELS):
       raise ValueError(f"{planes.shape} values for {len(labels)} labels")
   except Exception as error:  # A damaged pickle can raise anything.
-    if isinstance(error, errors.UserError):
-      raise
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     raise errors.UserError(
-        f"{place}: {name} is not a batch of CIFAR-10 ({reason}); expected a "
-        "dictionary of images and labels. Download it again, or use the binary "
-        "version."
+        f"{place} is not a batch of CIFAR-10 ({reason}); expected a dictionary "
+        "of images and labels. Download it again, or use the binary version."
     ) from error
-  return planes, labels
-
-
-def _checked_label(label: Any) -> int:
-  if type(label) is not int:
-    raise TypeError(f"{pickles.describe(label)} for a label")
-  if not 0 <= label <= 255:
-    raise ValueError(f"label {label}")
-  return label
+  return planes, np.array(labels, np.uint8)
 
 
 def _read_array(value: Any) -> np.ndarray:

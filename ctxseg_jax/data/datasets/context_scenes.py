@@ -16,10 +16,8 @@ Two guarantees, both tested:
 
 from collections.abc import Sequence
 import dataclasses
-import os
 
 import numpy as np
-from PIL import Image
 
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import images
@@ -156,25 +154,6 @@ def guess_ious(priors: Sequence[float] | np.ndarray) -> np.ndarray:
   guess /= guess.sum()
   hits = priors * guess
   return hits / (priors + guess - hits)
-
-
-def contact_sheet(indices: Sequence[int], seed: int = VAL_SEED) -> np.ndarray:
-  """Returns a uint8 RGB sheet: a row per index, its four scenes and labels."""
-  palette = np.array(PALETTE, np.uint8)
-  rows = []
-  for index in indices:
-    scenes = cue_swap(seed, index)
-    tiles = [s.image for s in scenes] + [palette[s.label] for s in scenes]
-    rows.append(_join(tiles, axis=1))
-  return _join(rows, axis=0)
-
-
-def write_contact_sheet(
-    path: str | os.PathLike, indices: Sequence[int] = (0, 1, 2)
-) -> None:
-  """Writes a contact sheet as PNG; `docs/context_scenes.png` is the default."""
-  # 256 colours: the noise of the ground would take three times the space.
-  Image.fromarray(contact_sheet(indices)).quantize(256).save(path, "PNG")
 
 
 def find(source: None, *, any_size: bool) -> dict[str, list[tuple]]:
@@ -326,11 +305,3 @@ def _find_place(
     placed.append((y0, y1, x0, x1))
     return center_y, center_x
   return None
-
-
-def _join(tiles: Sequence[np.ndarray], axis: int, gap: int = 4) -> np.ndarray:
-  shape = list(tiles[0].shape)
-  shape[axis] = gap
-  white = np.full(shape, 255, np.uint8)
-  pieces = [piece for tile in tiles for piece in (tile, white)]
-  return np.concatenate(pieces[:-1], axis=axis)
