@@ -8,6 +8,7 @@ or to a `UserError` of one line.
 from collections.abc import Iterator
 import contextlib
 import fcntl
+import glob
 import os
 import pathlib
 import re
@@ -25,7 +26,6 @@ MAX_TEXT_BYTES = 64 << 20
 _REMEDY = "Check the path and its permissions."
 # Younger ones may be of a process that is about to take the lock.
 _LEFTOVER_SECONDS = 1.0
-_PLACE = "a writable place with enough space"
 
 
 def local_path(text: os.PathLike | str, flag: str) -> pathlib.Path:
@@ -67,24 +67,21 @@ def open_regular(
   Raises:
     UserError: It is missing, unreadable, no regular file or too large.
   """
-  shown = printable(path)
   try:
     # A pipe would otherwise block until somebody writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
   except (OSError, ValueError) as error:
-    raise errors.UserError(
-        f"{shown}: {_reason(path, error)}; expected {what}. {remedy}"
-    ) from error
+    raise _unreadable(path, error, what, remedy) from error
   status = os.fstat(descriptor)
   problem = ""
   if not stat.S_ISREG(status.st_mode):
     kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
-    problem = f"{shown}: {kind}; expected {what}. Choose a regular file."
+    problem = f"{kind}; expected {what}. Choose a regular file."
   elif max_bytes is not None and status.st_size > max_bytes:
-    problem = _too_large(shown, status.st_size, max_bytes, what)
+    problem = _too_large(status.st_size, max_bytes, what)
   if problem:
     os.close(descriptor)
-    raise errors.UserError(problem)
+    raise errors.UserError(f"{printable(path)}: {problem}")
   return os.fdopen(descriptor, "rb")
 
 
@@ -102,14 +99,10 @@ def read_bytes(
     try:
       data = file.read()
     except OSError as error:
-      raise errors.UserError(
-          f"{printable(path)}: {_reason(path, error)}; expected {what}. "
-          f"{remedy}"
-      ) from error
+      raise _unreadable(path, error, what, remedy) from error
   if len(data) > max_bytes:  # It grew, or its size was not known before.
-    raise errors.UserError(
-        _too_large(printable(path), len(data), max_bytes, what)
-    )
+    problem = _too_large(len(data), max_bytes, what)
+    raise errors.UserError(f"{printable(path)}: {problem}")
   return data
 
 
@@ -157,34 +150,26 @@ def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
   If the block raises, the file at `path` stays as it was and none is left
   behind. An `OSError`, also one of the block's, becomes a `UserError`.
   """
-  name = os.path.basename(os.fsdecode(path))
-  part = _part(path)
-  created = False
-  try:
+  with naming(path):
+    name = os.path.basename(os.fsdecode(path))
     if name in ("", ".", "..") or os.path.isdir(path):
       raise IsADirectoryError(None, "it is a folder")
+    if "\0" in name:
+      raise OSError(None, "a name with a null byte")
     if os.path.lexists(path) and not os.path.islink(path):
       if not stat.S_ISREG(os.lstat(path).st_mode):
         raise OSError(None, "it is a pipe or device")
-    # "x" refuses an existing file; the mode follows the umask.
-    with open(part, "xb") as file:
-      created = True
-      _lock(file.fileno())
-      yield file
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(part, path)
-    created = False
-  except (OSError, ValueError) as error:
-    if isinstance(error, ValueError) and created:
-      raise  # Of the block, which has nothing to do with files.
-    raise errors.UserError(
-        f"{printable(path)}: cannot be written ({_reason(path, error)}); "
-        f"expected {_PLACE}. Free space or choose another."
-    ) from error
-  finally:
-    if created:
-      with contextlib.suppress(OSError):
+    part = _part(path)
+    try:
+      # "x" refuses an existing file; the mode follows the umask.
+      with open(part, "xb") as file:
+        _lock(file.fileno())
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(part, path)
+    finally:
+      with contextlib.suppress(OSError):  # It has gone if all went well.
         os.unlink(part)
 
 
@@ -213,7 +198,7 @@ def writing_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
       anything but an empty folder.
   """
   part = _part(path)
-  try:
+  with naming(path):
     remove_leftovers(path)
     os.makedirs(part)
     descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
@@ -224,21 +209,12 @@ def writing_folder(path: os.PathLike | str) -> Iterator[pathlib.Path]:
     finally:
       shutil.rmtree(part, ignore_errors=True)
       os.close(descriptor)
-  except OSError as error:
-    raise errors.UserError(
-        f"{printable(path)}: cannot be written ({_reason(path, error)}); "
-        f"expected {_PLACE}. Free space or choose another."
-    ) from error
 
 
 def remove_leftovers(path: os.PathLike | str) -> None:
   """Removes what killed processes left beside `path` when they wrote it."""
-  folder, prefix = os.path.split(_part_prefix(path))
-  names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-  for name in names:
-    if not re.fullmatch(rf"{re.escape(prefix)}[0-9a-f]{{16}}\.part", name):
-      continue
-    left = os.path.join(folder, name)
+  pattern = f"{glob.escape(_part_prefix(path))}{'[0-9a-f]' * 16}.part"
+  for left in glob.glob(pattern):
     with contextlib.suppress(OSError):
       descriptor = os.open(left, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
       try:
@@ -279,8 +255,9 @@ def naming(path: os.PathLike | str) -> Iterator[None]:
     yield
   except OSError as e:
     raise errors.UserError(
-        f"{printable(path)}: cannot be written ({_reason(path, e)}); free space"
-        " or mend its permissions, and run the same command again to go on"
+        f"{printable(path)}: cannot be written ({_reason(path, e)}); expected a"
+        " writable place with enough space. Mend that, or choose another place,"
+        " and run the command again."
     ) from e
 
 
@@ -305,8 +282,16 @@ def _reason(path: os.PathLike | str, error: Exception) -> str:
   return getattr(error, "strerror", None) or str(error)
 
 
-def _too_large(shown: str, size: int, max_bytes: int, what: str) -> str:
+def _unreadable(
+    path: os.PathLike | str, error: Exception, what: str, remedy: str
+) -> errors.UserError:
+  return errors.UserError(
+      f"{printable(path)}: {_reason(path, error)}; expected {what}. {remedy}"
+  )
+
+
+def _too_large(size: int, max_bytes: int, what: str) -> str:
   return (
-      f"{shown}: {size:,} bytes; expected {what} of at most {max_bytes:,}. "
+      f"{size:,} bytes; expected {what} of at most {max_bytes:,}. "
       "Choose another file."
   )

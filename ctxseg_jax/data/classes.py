@@ -32,7 +32,7 @@ from ctxseg_jax import files
 IGNORE_LABEL = 255
 _IGNORE_NAME = "__ignore__"
 _EXPECTED = "a class per line, as its name or as its name and R G B of 0-255"
-_TABLES = pathlib.Path(__file__).parent / "datasets" / "tables"
+TABLES = pathlib.Path(__file__).parent / "datasets" / "tables"
 _MAX_BYTES = 1 << 20
 _SHOWN = 60  # Characters of a line in a message.
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)")
@@ -92,7 +92,7 @@ def read_published(name: str) -> tuple[tuple[str, ...], tuple[Color, ...]]:
   The syntax is that above, but two classes may share a colour, as those of
   published palettes do.
   """
-  names, palette, _ = zip(*_rows(_TABLES / f"{name}.txt"), strict=True)
+  names, palette, _ = zip(*_rows(TABLES / f"{name}.txt"), strict=True)
   return names, palette
 
 

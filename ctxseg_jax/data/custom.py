@@ -51,9 +51,6 @@ def from_folder(root: str | os.PathLike[str]) -> spec_lib.DatasetSpec:
   Its name is that of the folder with a digest of names, sizes and times of all
   files, so that what was prepared of it is never taken for what it has become.
 
-  Args:
-    root: The folder.
-
   Raises:
     UserError: It is not of a known layout, or a file of it is faulty.
   """
@@ -78,14 +75,9 @@ def make_spec(
     mean: tuple[float, float, float] = spec_lib.IMAGENET_MEAN,
     root: str | os.PathLike[str] = "",
 ) -> spec_lib.DatasetSpec:
-  """Returns the specification of a dataset of given classes.
+  """Returns the specification of a dataset of given classes, found in `root`.
 
-  Args:
-    classes: Of the labels.
-    name: Of the dataset, a valid name of a folder.
-    split_sizes: Number of pairs by split.
-    mean: RGB, of the images.
-    root: Where the pairs are, should they be asked for.
+  Its name has to be a valid name of a folder; the mean is RGB, 0-255.
   """
   return spec_lib.DatasetSpec(
       name=name,
@@ -163,18 +155,13 @@ def from_record(
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
   """Reads a pair whose label is of ids or of the colours of the classes."""
-  decode = functools.partial(
-      images.decode_label, colors=spec.colors, remedy=_REMEDY
-  )
+  kwargs = {"colors": spec.colors, "remedy": _REMEDY}
+  decode = functools.partial(images.decode_label, **kwargs)
   return pairs.read(spec, pair, decode=decode)
 
 
 def _find_again(
-    root: str | os.PathLike[str],
-    name: str,
-    source: None,
-    *,
-    any_size: bool,
+    root: str | os.PathLike[str], name: str, source: None, *, any_size: bool
 ) -> finding.Pairs:
   """The `find` of a specification: its folder has to be what it was."""
   del source, any_size
@@ -209,16 +196,12 @@ def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _digest(root: pathlib.Path, found: finding.Pairs) -> str:
-  content = files.read_bytes(root / CLASSES_FILE)
-  digest = hashlib.sha256(content)
+  digest = hashlib.sha256(files.read_bytes(root / CLASSES_FILE))
   for split, items in found.items():
     for pair in items:
       for path in (pair.image, pair.label):
-        try:
-          stat = os.stat(path)
-        except OSError:
-          files.open_regular(path, what="an image file").close()  # Says it.
-          raise
+        with files.open_regular(path, what="an image file") as file:
+          stat = os.fstat(file.fileno())
         line = f"{split} {path.relative_to(root)} {stat.st_size}"
         digest.update(f"{line} {stat.st_mtime_ns}\n".encode())
   return digest.hexdigest()[:10]

@@ -32,6 +32,9 @@ MAX_PIXELS = 64_000_000
 # The upper 8 bits of an image that uses at most 14 of its 16 stay below this.
 _NEARLY_BLACK = 64
 
+# Pillow warns of odd EXIF, which is overlooked.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+
 # What Pillow's readers raise on damaged files of these two formats.
 _DAMAGE = (
     OSError,
@@ -89,15 +92,8 @@ def decode_image(
 def verify_image(data: bytes, name: str) -> tuple[int, int]:
   """Decodes an image in full to find out whether it is whole.
 
-  Args:
-    data: The encoded bytes.
-    name: What to call the image in messages.
-
   Returns:
-    Its height and width after it was turned as its EXIF orientation says.
-
-  Raises:
-    UserError: As `decode_image`.
+    Height and width of what `decode_image` returns, whose errors it raises.
   """
   with _opened(data, name) as image:
     _load_whole(image, data)
@@ -171,11 +167,11 @@ def orientation(data: bytes) -> int:
   # Few files have any, and to search is faster than to open.
   if b"Exif\0\0" not in data and b"eXIf" not in data:
     return 1
-  with _opened(data, "image") as image:
-    try:
+  try:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
       value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Viewers overlook damaged EXIF, too.
-      return 1
+  except Exception:  # Viewers overlook damaged EXIF, too.
+    return 1
   return value if value in range(1, 9) else 1
 
 

@@ -27,37 +27,10 @@ LABEL_IDS = (
 NUM_LABEL_IDS = 34
 
 # Images in each city: a split has no list, so this shows what is missing.
-_CITIES = {
-    "train": {
-        "aachen": 174,
-        "bochum": 96,
-        "bremen": 316,
-        "cologne": 154,
-        "darmstadt": 85,
-        "dusseldorf": 221,
-        "erfurt": 109,
-        "hamburg": 248,
-        "hanover": 196,
-        "jena": 119,
-        "krefeld": 99,
-        "monchengladbach": 94,
-        "strasbourg": 365,
-        "stuttgart": 196,
-        "tubingen": 144,
-        "ulm": 95,
-        "weimar": 142,
-        "zurich": 122,
-    },
-    "val": {"frankfurt": 267, "lindau": 59, "munster": 174},
-    "test": {
-        "berlin": 544,
-        "bielefeld": 181,
-        "bonn": 46,
-        "leverkusen": 58,
-        "mainz": 298,
-        "munich": 398,
-    },
-}
+_CITIES = collections.defaultdict(dict)
+_TABLE = classes.TABLES / "cityscapes_cities.txt"
+for _name, _city, _size in map(str.split, _TABLE.read_text().splitlines()):
+  _CITIES[_name][_city] = int(_size)
 _SPLIT_SIZES = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
 _OPTIONAL = ("test", "train_extra")
 _TRAIN_IDS_END = "_labelTrainIds"

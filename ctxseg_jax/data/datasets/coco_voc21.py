@@ -38,6 +38,8 @@ NUM_IMAGES = {"train": 118287, "val": 5000}
 MIN_PIXELS = 1000  # Of VOC's classes in an image to train on; more than this.
 
 _IGNORE = 255
+# What a file of annotations that is anything else can raise.
+_ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 _LAYOUTS = (
     "annotations/instances_{train,val}2017.json and {train,val}2017/*.jpg or "
     "images/{train,val}2017/*.jpg, in the folder itself or in coco/ inside it; "
@@ -145,8 +147,7 @@ _RELEASED_SPEC = dataclasses.replace(
     label_map=spec_lib.label_map(
         {raw: 0 for raw in (*range(coco_stuff164k.NUM_RAW), _IGNORE)}
         | {c - 1: i for i, c in enumerate(CATEGORIES) if i}
-        | {raw: _IGNORE for raw in coco_stuff164k.UNUSED_IDS},
-        _IGNORE,
+        | {raw: _IGNORE for raw in coco_stuff164k.UNUSED_IDS}
     ),
     void_ids=(),
 )
@@ -156,8 +157,7 @@ _TRAIN_ID_SPEC = dataclasses.replace(
         {int(train): int(_RELEASED_SPEC.label_map[raw])
          for raw, train in enumerate(coco_stuff164k.SPEC.label_map)
          if train != _IGNORE}
-        | {_IGNORE: 0},
-        _IGNORE,
+        | {_IGNORE: 0}
     ),
 )  # fmt: skip
 
@@ -197,15 +197,11 @@ def _find_annotated(
     if entry["file_name"] not in there:
       lost.append(entry["file_name"])
       continue
-    found.append(
-        Annotated(
-            name=pathlib.PurePosixPath(entry["file_name"]).stem,
-            image=folder / entry["file_name"],
-            size=(entry["height"], entry["width"]),
-            objects=tuple(a[:2] for a in annotations),
-            place=f"{path}, image {entry['id']}",
-        )
-    )
+    image = folder / entry["file_name"]
+    size = (entry["height"], entry["width"])
+    objects = tuple(annotation[:2] for annotation in annotations)
+    place = f"{path}, image {entry['id']}"
+    found.append(Annotated(image.stem, image, size, objects, place))
   if lost and not (any_size and found):
     raise errors.UserError(
         f"{folder / lost[0]}: image is missing ({len(lost)} of "
@@ -234,13 +230,7 @@ def _read_annotations(
         by_image[a["image_id"]].append(
             (index, a["segmentation"], float(a["area"]))
         )
-  except (
-      ArithmeticError,
-      LookupError,
-      RecursionError,
-      TypeError,
-      ValueError,
-  ) as error:
+  except _ODD as error:
     reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
     raise errors.UserError(
         f"{path}: cannot be read ({reason}); expected COCO's annotations of "
