@@ -28,27 +28,13 @@ from ctxseg_jax.data.datasets import pcontext
 from ctxseg_jax.data.datasets import voc2012
 
 # Label id -> train id, as the benchmark's own table has it.
-CITYSCAPES = {
-    7: 0,  # road
-    8: 1,  # sidewalk
-    11: 2,  # building
-    12: 3,  # wall
-    13: 4,  # fence
-    17: 5,  # pole
-    19: 6,  # traffic light
-    20: 7,  # traffic sign
-    21: 8,  # vegetation
-    22: 9,  # terrain
-    23: 10,  # sky
-    24: 11,  # person
-    25: 12,  # rider
-    26: 13,  # car
-    27: 14,  # truck
-    28: 15,  # bus
-    31: 16,  # train
-    32: 17,  # motorcycle
-    33: 18,  # bicycle
-}
+CITYSCAPES = dict(
+    zip(
+        (*range(7, 9), *range(11, 14), 17, *range(19, 29), *range(31, 34)),
+        range(19),
+        strict=True,
+    )
+)
 
 # Id among the 459 categories of the release -> name.
 CONTEXT = {int(entry.split()[0]): entry.split()[1] for entry in """
