@@ -1,7 +1,7 @@
 """How much memory there is, and programs that need more than that."""
 
 from collections.abc import Callable
-import os
+import math
 from typing import Any
 
 import jax
@@ -14,13 +14,8 @@ def require(num_bytes: int, what: str, remedy: str) -> None:
 
   The kernel would grant it and kill the process when it is used.
 
-  Args:
-    num_bytes: What is needed.
-    what: What needs it, for the message.
-    remedy: What to do about it, for the message.
-
   Raises:
-    UserError: There is less.
+    UserError: There is less; `what` needs it, and `remedy` is what to do.
   """
   free = _free_host_bytes()
   if free is not None and num_bytes > free:
@@ -43,9 +38,6 @@ def compile_within(
     what: What needs the memory, for the message.
     remedy: What to do about it, for the message.
 
-  Returns:
-    The compiled program.
-
   Raises:
     UserError: Its results and what it holds in between need more memory than
       the devices have.
@@ -67,14 +59,15 @@ def compile_within(
     require(needed * len(devices), what, remedy)
     return program
   stats = devices[0].memory_stats() or {}
-  if "bytes_limit" in stats:
-    free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    if needed > free:
-      raise _refusal(needed, free, what, remedy)
+  free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
+  if needed > free:
+    raise _refusal(needed, free, what, remedy)
   return program
 
 
-def _refusal(needed, free, what, remedy):
+def _refusal(
+    needed: float, free: float, what: str, remedy: str
+) -> errors.UserError:
   return errors.UserError(
       f"{what}: needs {needed / 1e9:,.1f} GB of memory, there are"
       f" {free / 1e9:,.1f} GB free; {remedy}"
@@ -83,12 +76,10 @@ def _refusal(needed, free, what, remedy):
 
 def _free_host_bytes() -> int | None:
   """Returns the free memory of the machine, or None where it is not told."""
-  found = {}
   try:
     with open("/proc/meminfo", encoding="ascii") as file:
-      for line in file:
-        name, _, value = line.partition(":")
-        found[name] = int(value.split()[0]) * 1024
+      rows = (line.replace(":", " ").split() for line in file)
+      found = {row[0]: int(row[1]) * 1024 for row in rows}
   except OSError:
     return None
   free = [found["MemAvailable"] + found.get("SwapFree", 0)]
@@ -97,9 +88,7 @@ def _free_host_bytes() -> int | None:
       ("memory.max", "memory.current"),
       ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
   ):
-    values = [
-        _read_number(os.path.join("/sys/fs/cgroup", x)) for x in (limit, usage)
-    ]
+    values = [_read_number(f"/sys/fs/cgroup/{x}") for x in (limit, usage)]
     if None not in values:
       free.append(values[0] - values[1])
   return max(min(free), 0)
