@@ -1,7 +1,10 @@
-"""Runs commands in the process of the test, which saves starting another."""
+"""Runs commands: in the process of the test, which is fast, or in their own."""
 
 import contextlib
 import io
+import pathlib
+import subprocess
+import sys
 
 from absl import flags
 
@@ -26,3 +29,25 @@ def run(module, *arguments):
     for name in set(flags.FLAGS) - others:
       delattr(flags.FLAGS, name)
   return code, out.getvalue(), err.getvalue()
+
+
+def run_alone(module, *arguments):
+  """Runs a command as its own process, without tensorflow and JAX.
+
+  Returns:
+    The completed process, which has failed if it imported one of the two.
+  """
+  script = (
+      "import runpy, sys\n"
+      "try:\n"
+      "  runpy.run_module(sys.argv.pop(1), run_name='__main__')\n"
+      "finally:\n"
+      "  assert not {'tensorflow', 'jax'} & set(sys.modules)\n"
+  )
+  return subprocess.run(
+      [sys.executable, "-c", script, module.__name__, *arguments],
+      cwd=pathlib.Path(__file__).parents[1],
+      capture_output=True,
+      text=True,
+      timeout=120,
+  )

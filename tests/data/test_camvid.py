@@ -4,8 +4,6 @@ import os
 import pathlib
 import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 from unittest import mock
 
@@ -195,11 +193,6 @@ def _value_ignored_elsewhere(root):
   Image.fromarray(label).save(root / "valannot" / "b1.png")
 
 
-def _missing_image_unlisted(root):
-  (root / "train" / "a3.png").unlink()
-  (root / "train.txt").unlink()
-
-
 def _listed_twice(root):
   text = (root / "train.txt").read_text()
   (root / "train.txt").write_text(text + text.splitlines()[1] + "\n")
@@ -227,7 +220,7 @@ class FaultTest(_TreeTest):
       ),
       (
           "missing_image_unlisted",
-          _missing_image_unlisted,
+          lambda r: [(r / x).unlink() for x in ("train/a3.png", "train.txt")],
           r"trainannot/a3.png: label without an image",
       ),
       ("listed_twice", _listed_twice, r"train.txt:4: id a2 .*train.txt:2"),
@@ -353,22 +346,8 @@ class CommandTest(_TreeTest):
 
   def test_runs_as_a_module_without_tensorflow_and_jax(self):
     _write_segnet(self.source)
-    script = (
-        "import runpy, sys\n"
-        "try:\n"
-        "  runpy.run_module('ctxseg_jax.data.prepare', run_name='__main__')\n"
-        "finally:\n"
-        "  assert not {'tensorflow', 'jax'} & set(sys.modules)\n"
-    )
-    command = [sys.executable, "-c", script, "--dataset=camvid"]
-    command += [f"--source={self.source}", f"--data_dir={self.data_dir}"]
-    done = subprocess.run(
-        command,
-        cwd=pathlib.Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    folders = [f"--source={self.source}", f"--data_dir={self.data_dir}"]
+    done = running.run_alone(prepare, "--dataset=camvid", *folders)
     self.assertEqual(done.returncode, 2)
     self.assertStartsWith(done.stderr, "error: ")
     self.assertEqual(done.stderr.count("\n"), 1)

@@ -7,7 +7,6 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest
@@ -15,6 +14,7 @@ from absl.testing import parameterized
 import miniatures
 import numpy as np
 from PIL import Image
+import running
 import test_camvid
 
 from ctxseg_jax import errors
@@ -540,21 +540,9 @@ class CheckTest(parameterized.TestCase):
   def test_runs_as_a_module_without_jax(self):
     miniatures.write_custom(self.root)
     _set(self.root, 7)
-    script = (
-        "import runpy, sys\n"
-        "try:\n"
-        "  runpy.run_module('ctxseg_jax.data.check', run_name='__main__')\n"
-        "finally:\n"
-        "  assert not {'tensorflow', 'jax'} & set(sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "--dataset=custom", "--num_workers=1"]
-        + [f"--source={self.root}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    source = f"--source={self.root}"
+    flags = ["--dataset=custom", "--num_workers=1", source]
+    done = running.run_alone(check, *flags)
     self.assertEqual(done.returncode, 2, done.stderr)
     self.assertEqual(done.stderr.count("\n"), 1)
     self.assertIn("label value 7", done.stdout)
