@@ -1,4 +1,4 @@
-"""How much memory there is, and programs that need more than that."""
+"""Refuses programs that need more memory than there is."""
 
 from collections.abc import Callable
 import math
@@ -9,17 +9,28 @@ import jax
 from ctxseg_jax import errors
 
 
-def require(num_bytes: int, what: str, remedy: str) -> None:
-  """Refuses what needs more than the free memory of this machine.
+def require(
+    num_bytes: int, what: str, remedy: str, free: float | None = None
+) -> None:
+  """Refuses what needs more than the free memory.
 
   The kernel would grant it and kill the process when it is used.
 
+  Args:
+    num_bytes: What is needed.
+    what: What needs it, for the message.
+    remedy: What to do about it, for the message.
+    free: How many bytes there are; None is what this machine has.
+
   Raises:
-    UserError: There is less; `what` needs it, and `remedy` is what to do.
+    UserError: There is less.
   """
-  free = _free_host_bytes()
-  if free is not None and num_bytes > free:
-    raise _refusal(num_bytes, free, what, remedy)
+  free = _free_host_bytes() if free is None else free
+  if num_bytes > free:
+    raise errors.UserError(
+        f"{what}: needs {num_bytes / 1e9:,.1f} GB of memory, there are"
+        f" {free / 1e9:,.1f} GB free; {remedy}"
+    )
 
 
 def compile_within(
@@ -29,14 +40,14 @@ def compile_within(
     what: str,
     remedy: str,
 ) -> jax.stages.Compiled:
-  """Compiles a function for arguments, and refuses what will not fit.
+  """Compiles a `jax.jit` function for arguments that are in memory already.
 
   Args:
-    function: A `jax.jit` function.
-    *args: Its arguments, which are in memory already.
+    function: The function.
+    *args: Its arguments.
     devices: The devices of this process that it will run on.
-    what: What needs the memory, for the message.
-    remedy: What to do about it, for the message.
+    what: As of `require`.
+    remedy: As of `require`.
 
   Raises:
     UserError: Its results and what it holds in between need more memory than
@@ -45,58 +56,29 @@ def compile_within(
   try:
     program = function.lower(*args).compile()
   except jax.errors.JaxRuntimeError as e:
-    if "RESOURCE_EXHAUSTED" not in str(e):
+    _, found, reason = str(e).partition("RESOURCE_EXHAUSTED: ")
+    if not found:
       raise
-    reason = str(e).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()[0]
-    raise errors.UserError(f"{what}: {reason}; {remedy}") from e
+    raise errors.UserError(f"{what}: {reason.splitlines()[0]}; {remedy}") from e
   usage = program.memory_analysis()
-  if usage is None:  # Not every backend tells.
-    return program
-  needed = usage.temp_size_in_bytes + usage.output_size_in_bytes
-  needed -= usage.alias_size_in_bytes
-  if devices[0].platform == "cpu":
-    # They are parts of one machine.
-    require(needed * len(devices), what, remedy)
-    return program
-  stats = devices[0].memory_stats() or {}
-  free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
-  if needed > free:
-    raise _refusal(needed, free, what, remedy)
+  if usage is not None:  # Not every backend tells.
+    needed = usage.temp_size_in_bytes + usage.output_size_in_bytes
+    needed -= usage.alias_size_in_bytes
+    if devices[0].platform == "cpu":  # They are parts of one machine.
+      require(needed * len(devices), what, remedy)
+    elif stats := devices[0].memory_stats():
+      free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
+      require(needed, what, remedy, free)
   return program
 
 
-def _refusal(
-    needed: float, free: float, what: str, remedy: str
-) -> errors.UserError:
-  return errors.UserError(
-      f"{what}: needs {needed / 1e9:,.1f} GB of memory, there are"
-      f" {free / 1e9:,.1f} GB free; {remedy}"
-  )
-
-
-def _free_host_bytes() -> int | None:
-  """Returns the free memory of the machine, or None where it is not told."""
+def _free_host_bytes() -> float:
+  """Returns the free memory of the machine, infinite where it is unknown."""
   try:
     with open("/proc/meminfo", encoding="ascii") as file:
-      rows = (line.replace(":", " ").split() for line in file)
-      found = {row[0]: int(row[1]) * 1024 for row in rows}
+      found = dict(line.split(":") for line in file)
   except OSError:
-    return None
-  free = [found["MemAvailable"] + found.get("SwapFree", 0)]
-  # A container's limit; version 2 and version 1 of the kernel's interface.
-  for limit, usage in (
-      ("memory.max", "memory.current"),
-      ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-  ):
-    values = [_read_number(f"/sys/fs/cgroup/{x}") for x in (limit, usage)]
-    if None not in values:
-      free.append(values[0] - values[1])
-  return max(min(free), 0)
-
-
-def _read_number(path: str) -> int | None:
-  try:
-    with open(path, encoding="ascii") as file:
-      return int(file.read())
-  except (OSError, ValueError):  # "max" is no limit.
-    return None
+    return math.inf
+  return sum(
+      int(found[name].split()[0]) << 10 for name in ("MemAvailable", "SwapFree")
+  )

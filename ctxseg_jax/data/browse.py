@@ -58,15 +58,12 @@ def samples(
   Raises:
     UserError: The data cannot be read.
   """
-  with contextlib.closing(
-      pipeline.train_batches(
-          source, augmentation, batch_size=batch_size, seed=seed
-      )
-  ) as batches:
+  options = dict(batch_size=batch_size, seed=seed)
+  batches = pipeline.train_batches(source, augmentation, **options)
+  with contextlib.closing(batches):
     for batch in batches:
-      for index, image, label in zip(
-          batch["index"], batch["image"], batch["label"], strict=True
-      ):
+      columns = (batch[name] for name in ("index", "image", "label"))
+      for index, image, label in zip(*columns, strict=True):
         name = source.record(int(index))["name"].decode()
         spec.check_label(label, name)
         yield name, image, label
@@ -123,13 +120,8 @@ def main(argv: Sequence[str]) -> None:
   source = records.open_source(
       spec, values.split or split, values.data_dir or data_dir
   )
-  shown = samples(
-      spec,
-      source,
-      augmentation,
-      batch_size=batch_size,
-      seed=seed if values.seed is None else values.seed,
-  )
+  seed = seed if values.seed is None else values.seed
+  shown = samples(spec, source, augmentation, batch_size=batch_size, seed=seed)
   with contextlib.closing(shown):
     shown = list(itertools.islice(shown, values.num_images))
   pages = write_pages(shown, spec, files.local_path(values.output, "--output"))

@@ -31,19 +31,14 @@ _SHARD_BYTES = 256 << 20
 def features(spec: spec_lib.DatasetSpec) -> tfds.features.FeaturesDict:
   """Returns what the record of an example consists of."""
   names = list(spec.class_names)
-  if spec.task == "classification":
-    label = tfds.features.ClassLabel(names=names)
-  else:
+  label = tfds.features.ClassLabel(names=names)
+  if spec.task == "segmentation":
     label = tfds.features.LabeledImage(
         labels=names, shape=(None, None, 1), encoding_format="png"
     )
-  return tfds.features.FeaturesDict(
-      {
-          "image": tfds.features.Image(shape=(None, None, 3)),
-          "label": label,
-          "name": tfds.features.Text(),
-      }
-  )
+  image = tfds.features.Image(shape=(None, None, 3))
+  name = tfds.features.Text()
+  return tfds.features.FeaturesDict(dict(image=image, label=label, name=name))
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -64,13 +59,7 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
       items: Mapping[str, Sequence[Any]],
       data_dir: str | os.PathLike,
   ):
-    """Prepares to write.
-
-    Args:
-      spec: The dataset.
-      items: What its `find` returned.
-      data_dir: Folder of all prepared datasets.
-    """
+    """Prepares to write `items`, which `spec.find` returned."""
     self.name = spec.name
     self._spec = spec
     self._items = items
@@ -132,17 +121,12 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
         # The one label of an image counts as a pixel.
         pixels += np.bincount(example.label.ravel(), minlength=256)
         sizes.append(images.image_size(example.image, example.name))
-        shards.write(
-            self.info.features.serialize_example(
-                {
-                    "image": example.image,
-                    "label": images.encode_png(example.label)
-                    if example.label.ndim
-                    else int(example.label),
-                    "name": example.name,
-                }
-            )
+        is_map = example.label.ndim
+        label = (
+            images.encode_png(example.label) if is_map else int(example.label)
         )
+        record = dict(image=example.image, label=label, name=example.name)
+        shards.write(self.info.features.serialize_example(record))
         report(count, len(items))
     shards.close()
     # All that `records` has to know of a split before it reads any.
@@ -171,15 +155,18 @@ class _Shards:
     self.lengths = []
     self.num_bytes = 0
     self._template = template
+    self._paths = []
     self._writer = None
     self._room = 0
 
   def write(self, record: bytes) -> None:
     if self._room <= 0:
       self._close_file()
+      name = f"{self._template.split}.{len(self._paths)}.part"
+      self._paths.append(self._template.data_dir / name)
       self._writer = array_record_module.ArrayRecordWriter(
           # One record a group: they are read one by one.
-          os.fspath(self._path(len(self.lengths))),
+          os.fspath(self._paths[-1]),
           "group_size:1",
       )
       self._room = _SHARD_BYTES
@@ -191,14 +178,9 @@ class _Shards:
 
   def close(self) -> None:
     self._close_file()
-    count = len(self.lengths)
-    for i in range(count):
-      self._path(i).rename(
-          self._template.sharded_filepath(shard_index=i, num_shards=count)
-      )
-
-  def _path(self, index: int):
-    return self._template.data_dir / f"{self._template.split}.{index}.part"
+    name = self._template.sharded_filepath
+    for i, path in enumerate(self._paths):
+      path.rename(name(shard_index=i, num_shards=len(self._paths)))
 
   def _close_file(self) -> None:
     if self._writer is not None:

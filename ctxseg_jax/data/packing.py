@@ -69,16 +69,17 @@ def ensure_prepared(
   Raises:
     UserError: It is not there and a folder of the user's is needed.
   """
+  folder = dataset_dir(spec, data_dir)
   if not is_prepared(spec, data_dir):
     if spec.needs_source:
       raise errors.UserError(
-          f"{dataset_dir(spec, data_dir)}: {spec.name} is not prepared; run: "
+          f"{folder}: {spec.name} is not prepared; run: "
           f"{prepare_command(spec, str(data_dir))}"
       )
     message = f"Preparing {spec.name} in {data_dir}, once."
     print(message, file=sys.stderr, flush=True)
     prepare(spec, data_dir)
-  return dataset_dir(spec, data_dir)
+  return folder
 
 
 def prepare(
@@ -112,8 +113,7 @@ def prepare(
   items = find(spec, source, any_size=any_size)
   data_dir = files.local_path(data_dir, "data_dir")
   try:
-    lock = data_dir / f".{spec.name}.lock"
-    with _alone(dataset_dir(spec, data_dir), lock):
+    with _alone(spec, data_dir):
       # Another process may have written it while this one waited.
       if is_prepared(spec, data_dir):
         return False
@@ -121,11 +121,10 @@ def prepare(
         notes = builder.Builder(spec, items, data_dir).write()
   except (OSError, RuntimeError) as error:
     reason = " ".join(str(error).split())
-    if isinstance(error, RuntimeError):
-      # Writers of array_record report a full disk by its text only.
-      reason = os.strerror(errno.ENOSPC)
-      if reason not in str(error):
-        raise
+    # Writers of array_record report a full disk by its text only.
+    full = os.strerror(errno.ENOSPC)
+    if isinstance(error, RuntimeError) and full not in reason:
+      raise
     raise errors.UserError(
         f"{data_dir}: {spec.name} cannot be written ({reason}); expected a "
         "writable folder with enough space. Nothing was kept: mend it and run "
@@ -152,19 +151,21 @@ def find(
   Raises:
     UserError: The source is missing or faulty.
   """
-  if spec.needs_source:
-    source = _check_source(spec, source)
-  elif source is not None or any_size:
+  if not spec.needs_source and (source is not None or any_size):
     raise errors.UserError(
         f"--source, --any_size: {spec.name} is generated and takes neither; "
         "leave them out."
     )
   try:
+    if spec.needs_source:
+      source = pathlib.Path(source).expanduser()
+      if not os.listdir(source):
+        raise OSError(None, "empty folder", str(source))
     items = spec.find(source, any_size=any_size)
   except OSError as error:
     raise errors.UserError(
-        f"{error.filename}: cannot be read ({error.strerror}); expected a "
-        f"readable folder of {spec.name}. Check its permissions."
+        f"{error.filename}: cannot be read ({error.strerror}); expected "
+        f"{spec.layouts} in a readable folder of {spec.name}. Check --source."
     ) from error
   if not any(items.values()):
     raise errors.UserError(
@@ -176,56 +177,37 @@ def find(
   return items
 
 
-def _check_source(
-    spec: spec_lib.DatasetSpec, source: str | os.PathLike
-) -> pathlib.Path:
-  source = os.path.expanduser(source)
-  if not os.path.isdir(source) or not os.listdir(source):
-    state = "no such folder"
-    if os.path.exists(source):
-      state = "empty folder" if os.path.isdir(source) else "not a folder"
-    raise errors.UserError(
-        f"{source}: {state}; expected {spec.layouts}. Pass the folder of "
-        f"{spec.name} as --source."
-    )
-  return pathlib.Path(source)
-
-
 def _check_sizes(
     spec: spec_lib.DatasetSpec,
     source: pathlib.Path | None,
     items: Mapping[str, Sequence[Any]],
 ) -> None:
-  expected = {
-      split: size
-      for split, size in spec.split_sizes.items()
-      if size is not None
-      and (split in items or split not in spec.optional_splits)
-  }
-  found = {split: len(items.get(split, ())) for split in expected}
-  wrong = [
-      split
-      for split, size in found.items()
-      if size not in (expected[split], spec.variant_sizes.get(split))
-  ]
+  found, expected, wrong = [], [], []
+  for split, size in spec.split_sizes.items():
+    if size is None or (split in spec.optional_splits and split not in items):
+      continue
+    count = len(items.get(split, ()))
+    found.append(f"{count} {split}")
+    expected.append(f"{size} {split}")
+    if count not in (size, spec.variant_sizes.get(split)):
+      wrong.append(split)
   if wrong:
     raise errors.UserError(
-        f"{source}: found {_counts(found)} pairs; expected {_counts(expected)}."
-        f" Complete {', '.join(wrong)}, or pass --any_size to prepare what is "
-        "there."
+        f"{source}: found {', '.join(found)} pairs; expected "
+        f"{', '.join(expected)}. Complete {', '.join(wrong)}, or pass "
+        "--any_size to prepare what is there."
     )
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-  return ", ".join(f"{n} {split}" for split, n in counts.items())
-
-
 @contextlib.contextmanager
-def _alone(folder: pathlib.Path, lock: pathlib.Path) -> Iterator[None]:
-  """Lets one process at a time write a folder; the kernel frees the lock."""
-  lock.parent.mkdir(parents=True, exist_ok=True)
-  with open(lock, "w") as file:
+def _alone(
+    spec: spec_lib.DatasetSpec, data_dir: pathlib.Path
+) -> Iterator[None]:
+  """Lets one process at a time write a dataset; the kernel frees the lock."""
+  data_dir.mkdir(parents=True, exist_ok=True)
+  with open(data_dir / f".{spec.name}.lock", "w") as file:
     fcntl.flock(file, fcntl.LOCK_EX)
+    folder = dataset_dir(spec, data_dir)
     # tfds writes to a folder of this name and renames it at the end. One that
     # is there now belongs to a process that was killed.
     for path in folder.parent.glob(f"incomplete.*_{folder.name}"):

@@ -7,11 +7,12 @@ any number of workers and processes.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Generator
 from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
 import itertools
 from typing import Any
-from typing import Protocol
 
 import grain
 import numpy as np
@@ -25,25 +26,8 @@ Augment = Callable[
 ]
 
 
-class ExampleSource(Protocol):
-  """What `train_batches` reads from; it has to be picklable for workers."""
-
-  def __len__(self) -> int:
-    ...
-
-  def __getitem__(self, index: int) -> Mapping[str, Any]:
-    """Returns `"image"` uint8 [H, W, 3] and `"label"` uint8 [H, W] or []."""
-
-
-class Batches(Iterator[dict[str, np.ndarray]], Protocol):
-  """An endless iterator of training batches; close it when done."""
-
-  def close(self) -> None:
-    """Ends the workers and frees their memory."""
-
-
 def train_batches(
-    source: ExampleSource,
+    source: Sequence[Mapping[str, Any]],
     augmentation: Augment,
     *,
     batch_size: int,
@@ -51,11 +35,12 @@ def train_batches(
     step: int = 0,
     num_workers: int = 0,
     shard: tuple[int, int] = (0, 1),
-) -> Batches:
+) -> Generator[dict[str, np.ndarray]] | workers.Workers:
   """Returns the endless stream of training batches of one process.
 
   Args:
-    source: Examples by index.
+    source: Examples, `"image"` uint8 [H, W, 3] and `"label"` uint8 [H, W] or
+      []; picklable for workers.
     augmentation: Makes an example of fixed size of one, with an own generator.
     batch_size: Examples in a batch, over all processes.
     seed: Decides order and augmentation.
@@ -68,7 +53,7 @@ def train_batches(
   Returns:
     An iterator of dicts `"image"` uint8 [b, h, w, 3], `"label"` uint8 [b, h, w]
     or [b] and `"index"` int32 [b], the position of each example in the source,
-    with b = batch_size / number of processes.
+    with b = batch_size / number of processes. Close it when done.
 
   Raises:
     UserError: The batch does not divide over the processes, the source is
@@ -100,7 +85,9 @@ def train_batches(
       grain.MapDataset.range(len(source))
       .shuffle(seed=int(order_seed))
       .repeat()
-      .random_map(_Load(source, augmentation), seed=int(draw_seed))
+      .random_map(
+          functools.partial(_load, source, augmentation), seed=int(draw_seed)
+      )
       # Batches of the local size tile the global ones: global batch k is local
       # batches k * shard_count to (k + 1) * shard_count - 1. There is no
       # remainder, and with one allowed, grain counts beyond `sys.maxsize`.
@@ -111,19 +98,6 @@ def train_batches(
   return (batches[k] for k in itertools.count(step))
 
 
-class _Load:
+def _load(source, augmentation, index, rng):
   """Reads and augments one example."""
-
-  def __init__(self, source: ExampleSource, augmentation: Augment):
-    self._source = source
-    self._augmentation = augmentation
-
-  def __call__(
-      self, index: int, rng: np.random.Generator
-  ) -> dict[str, np.ndarray]:
-    example = self._augmentation(self._source[index], rng)
-    return {
-        "image": example["image"],
-        "label": example["label"],
-        "index": np.int32(index),
-    }
+  return {**augmentation(source[index], rng), "index": np.int32(index)}

@@ -70,8 +70,7 @@ class Source:
       self,
       spec: spec_lib.DatasetSpec,
       title: str,
-      paths: list[str],
-      lengths: list[int],
+      shards: list[tuple[str, int]],
       sizes: np.ndarray,
       chosen: np.ndarray,
   ):
@@ -80,39 +79,36 @@ class Source:
     Args:
       spec: The dataset.
       title: What to call the split in messages.
-      paths: The files of records.
-      lengths: Number of records in each.
+      shards: The files, with the number of records in each.
       sizes: Height and width of the image of each record, int32 [n, 2].
       chosen: Which of the records are examples, and in which order, [len].
     """
     self._title = title
-    self._paths = paths
-    self._ends = np.cumsum(lengths)
+    self._paths = [path for path, _ in shards]
+    self._ends = np.cumsum([length for _, length in shards])
     self._sizes = sizes[chosen]
     self._chosen = chosen
     self._features = builder.features(spec)
-    skip = tfds.decode.SkipDecoding()
-    self._decoders = {"image": skip, "label": skip}
+    self._decoders = dict.fromkeys(
+        ("image", "label"), tfds.decode.SkipDecoding()
+    )
     # With its length, a file is opened when something of it is read.
     self._records = array_record_data_source.ArrayRecordDataSource(
-        [f"{p}[0:{n}]" for p, n in zip(paths, lengths, strict=True)]
+        [f"{path}[0:{length}]" for path, length in shards]
     )
 
   def __len__(self) -> int:
     return len(self._chosen)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """Returns an example.
-
-    Args:
-      index: Position in the split.
+    """Returns an example by its position in the split.
 
     Returns:
       `"image"` uint8 [H, W, 3], `"label"` uint8 [H, W], or [] if the image has
       one class, and `"name"`, a string.
 
     Raises:
-      UserError: Names the damaged file.
+      UserError: A file is damaged.
     """
     record = self.record(index)
     name = record["name"].decode()
@@ -121,11 +117,8 @@ class Source:
     image = images.decode_image(record["image"], place, verify=False)
     if image.shape[:2] != tuple(self._sizes[index]):
       raise self._damaged(index, f"the size of {name} is not that in {_INDEX}")
-    return {
-        "image": image,
-        "label": self.decode_label(record, place),
-        "name": name,
-    }
+    label = self.decode_label(record, place)
+    return {"image": image, "label": label, "name": name}
 
   def record(self, index: int) -> dict[str, Any]:
     """Returns an example as it is stored: `"image"` and `"name"` in bytes."""
@@ -175,21 +168,14 @@ def open_source(
   """
   folder = packing.ensure_prepared(spec, data_dir)
   known = _read_index(folder)
-  paths, lengths, sizes, chosen = [], [], [np.zeros((0, 2), np.int32)], []
+  shards, sizes, chosen = [], [], []
   for name, part in _select(spec, split, known):
-    num_before = sum(lengths)
+    num_before = sum(map(len, sizes))
     chosen += [num_before + i for i in part]
-    lengths += known[name].shard_lengths
-    paths += _check_files(folder, spec.name, name, known[name].shard_lengths)
+    shards += _check_files(folder, spec.name, name, known[name].shard_lengths)
     sizes.append(known[name].sizes)
-  return Source(
-      spec,
-      f"{spec.name}/{split}",
-      paths,
-      lengths,
-      np.concatenate(sizes),
-      np.array(chosen),
-  )
+  title = f"{spec.name}/{split}"
+  return Source(spec, title, shards, np.concatenate(sizes), np.array(chosen))
 
 
 def splits(
@@ -225,17 +211,11 @@ def summary(spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike) -> str:
 
 def _read_index(folder: pathlib.Path) -> dict[str, Split]:
   path = folder / _INDEX
+  text = files.read_text(path, what="the index of a dataset")
   try:
-    index = json.loads(files.read_text(path, what="the index of a dataset"))
-    return {str(k): Split(**v) for k, v in index["splits"].items()}
-  except (
-      ValueError,
-      TypeError,
-      AttributeError,
-      LookupError,
-      OverflowError,
-      RecursionError,
-  ) as e:
+    splits = json.loads(text)["splits"]
+    return {name: Split(**values) for name, values in splits.items()}
+  except Exception as e:  # Anything may stand in JSON.
     raise _damaged(path, e) from e
 
 
@@ -264,26 +244,26 @@ def _select(
 
 def _check_files(
     folder: pathlib.Path, dataset: str, split: str, lengths: list[int]
-) -> list[str]:
-  """Returns the files of a split, after a look at the end of each."""
-  paths = []
+) -> list[tuple[str, int]]:
+  """Returns files of a split and their lengths, which are held against them."""
+  shards = []
   for i, length in enumerate(lengths):
     name = f"{dataset}-{split}.{builder.FORMAT}-{i:05}-of-{len(lengths):05}"
-    paths.append(str(folder / name))
+    path = str(folder / name)
+    remedy = f"Remove {folder} and prepare the dataset again."
     files.open_regular(
-        paths[-1],
-        what="a file of the prepared dataset",
-        remedy=f"Remove {folder} and prepare the dataset again.",
+        path, what="a file of the prepared dataset", remedy=remedy
     ).close()
     try:
-      reader = array_record_module.ArrayRecordReader(paths[-1])
+      reader = array_record_module.ArrayRecordReader(path)
       found = reader.num_records()
       reader.close()
     except (RuntimeError, ValueError) as e:
-      raise _damaged(paths[-1], e) from e
+      raise _damaged(path, e) from e
     if found != length:
-      raise _damaged(paths[-1], f"{found} examples where there were {length}")
-  return paths
+      raise _damaged(path, f"{found} examples where there were {length}")
+    shards.append((path, length))
+  return shards
 
 
 def _damaged(path: str | os.PathLike, reason: Any) -> errors.UserError:

@@ -29,23 +29,14 @@ _Padding = Annotated[int, bounds.Bounds(0, 1000)]
 def fit_scale(
     size: Sequence[int], short_side: int | None, long_side: int | None
 ) -> float:
-  """Returns the factor by which an image fits both sides.
+  """Returns the largest factor by which an image fits both sides.
 
-  Args:
-    size: Height and width of the image.
-    short_side: The most pixels of its shorter side; None is no bound.
-    long_side: The same for its longer side.
-
-  Returns:
-    The largest factor within the bounds, above 1 for a small image; 1 without
-    a bound. mmsegmentation's resize to `(2048, 512)` is that of
-    `short_side=512, long_side=2048`.
+  It is above 1 for a small image, and 1 if both sides are None.
+  mmsegmentation's resize to `(2048, 512)` is that of `short_side=512,
+  long_side=2048`.
   """
-  factors = [
-      bound / side
-      for bound, side in ((short_side, min(size)), (long_side, max(size)))
-      if bound is not None
-  ]
+  bounded = ((short_side, min(size)), (long_side, max(size)))
+  factors = [bound / side for bound, side in bounded if bound is not None]
   return min(factors, default=1.0)
 
 
@@ -88,19 +79,10 @@ class Augmentation:
   def draw(
       self, rng: np.random.Generator, height: int, width: int
   ) -> np.ndarray:
-    """Draws the matrix for an image of a size.
+    """Draws the `crop_matrix` for an image of a size.
 
     All random numbers are drawn whatever the settings, so that switching one
     part off leaves the others as they were.
-
-    Args:
-      rng: Source of the draws.
-      height: Height of the image.
-      width: Width of the image.
-
-    Returns:
-      float64 [2, 3]: maps (x, y, 1) of the crop to (x, y) of the image, pixel
-      centres on whole numbers.
     """
     scale = rng.uniform(*self.scale_range)
     scale *= fit_scale((height, width), self.short_side, self.long_side)
@@ -132,32 +114,20 @@ class Augmentation:
       `"image"` uint8 [h, w, 3] and `"label"` uint8 [h, w] of `crop_size`.
     """
     matrix = self.draw(rng, *example["label"].shape)
-    return self.warp(example["image"], example["label"], matrix)
-
-  def warp(
-      self, image: np.ndarray, label: np.ndarray, matrix: np.ndarray
-  ) -> dict[str, np.ndarray]:
-    """Samples image (bilinear) and label (nearest) at the same matrix."""
-    height, width = self.crop_size
-    size = (int(width), int(height))
-    return {
-        "image": cv2.warpAffine(
-            image,
-            matrix,
-            size,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=tuple(self.pad_color),
-        ),
-        "label": cv2.warpAffine(
-            label,
-            matrix,
-            size,
-            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=self.ignore_label,
-        ),
-    }
+    warped = {}
+    for name, rule, outside in (
+        ("image", cv2.INTER_LINEAR, self.pad_color),
+        ("label", cv2.INTER_NEAREST, self.ignore_label),
+    ):
+      warped[name] = cv2.warpAffine(
+          example[name],
+          matrix,
+          self.crop_size[::-1],
+          flags=rule | cv2.WARP_INVERSE_MAP,
+          borderMode=cv2.BORDER_CONSTANT,
+          borderValue=outside,
+      )
+    return warped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,25 +169,18 @@ class PaddedCrop:
     pad = (self.padding, self.padding)
     image = np.pad(example["image"], (pad, pad, (0, 0)))
     height, width = self.crop_size
-    room = (image.shape[0] - height, image.shape[1] - width)
+    room = np.subtract(image.shape[:2], self.crop_size)
     if min(room) < 0:
       raise errors.UserError(
           f"config: data.crop_size: {self.crop_size} is larger than an image "
           f"of {image.shape[0]}x{image.shape[1]} with its padding; expected at "
           "most that. Change the config."
       )
-    top, left = (
-        math.floor(part * (n + 1))
-        for part, n in zip(rng.uniform(size=2), room, strict=True)
-    )
+    top, left = np.floor(rng.uniform(size=2) * (room + 1)).astype(int)
     flip = rng.uniform() < 0.5 and self.flip
     image = image[top : top + height, left : left + width]
-    if flip:
-      image = image[:, ::-1]
-    return {
-        "image": np.ascontiguousarray(image),
-        "label": example["label"],
-    }
+    image = np.ascontiguousarray(image[:, ::-1] if flip else image)
+    return {"image": image, "label": example["label"]}
 
 
 def crop_matrix(
@@ -240,28 +203,19 @@ def crop_matrix(
     flip: Whether the crop is mirrored left and right.
 
   Returns:
-    float64 [2, 3]: crop pixel (x, y, 1) to image pixel (x, y).
+    float64 [2, 3]: maps (x, y, 1) of the crop to (x, y) of the image, pixel
+    centres on whole numbers.
   """
-  height, width = crop_size
+  size = np.array(crop_size[::-1])
   angle = math.radians(degrees)
-  linear = np.array(
-      [
-          [math.cos(angle), -math.sin(angle)],
-          [math.sin(angle), math.cos(angle)],
-      ]
-  )
-  linear /= scale
+  sin, cos = math.sin(angle), math.cos(angle)
+  linear = np.array([[cos, -sin], [sin, cos]]) / scale
   if flip:
     linear[:, 0] *= -1
   # Pixel i covers [i, i + 1) and has its centre at i + 0.5: what is scaled is
   # the distance from the edge of the image, not from the first centre.
-  center = np.array(
-      [
-          (left + width / 2) / scale - 0.5,
-          (top + height / 2) / scale - 0.5,
-      ]
-  )
-  shift = center - linear @ np.array([(width - 1) / 2, (height - 1) / 2])
+  center = (np.array([left, top]) + size / 2) / scale - 0.5
+  shift = center - linear @ ((size - 1) / 2)
   return np.concatenate([linear, shift[:, None]], axis=1)
 
 

@@ -45,12 +45,11 @@ class Workers:
       count: Number of processes; they take turns.
     """
     self._pickled = pickle.dumps(items)
-    self._count = count
-    self._start = self._next = start
+    self._next = start
     self._deaths = []
-    self._workers = [
-        _Worker(self._pickled, start + i, count) for i in range(count)
-    ]
+    self._workers = [None] * count
+    for index in range(start, start + count):
+      self._workers[index % count] = _Worker(self._pickled, index, count)
     # Before the module multiprocessing waits for them at exit.
     self._finalize = util.Finalize(
         self,
@@ -69,12 +68,10 @@ class Workers:
       UserError: Process after process died.
       Exception: What computing the item raised.
     """
-    place = (self._next - self._start) % self._count
+    place = self._next % len(self._workers)
     try:
-      item = self._workers[place].receive()
-      while item is None:
+      while (item := self._workers[place].receive()) is None:
         self._replace(place)
-        item = self._workers[place].receive()
       if isinstance(item, Exception):
         raise item
     except BaseException:
@@ -88,17 +85,20 @@ class Workers:
     self._finalize()
 
   def _replace(self, place: int) -> None:
-    how = self._workers[place].close(wait=1.0)
+    cause = self._workers[place].close(wait=1.0)
     self._deaths = [k for k in self._deaths if k > self._next - _PERIOD]
     self._deaths.append(self._next)
     if len(self._deaths) > _MAX_DEATHS:
       raise errors.UserError(
           f"data.num_workers: {len(self._deaths)} input workers died (the last "
-          f"of {how}); expected them to live. The kernel kills when memory is "
-          "short: lower num_workers or free memory, and run the command again."
+          f"of {cause}); expected them to live. The kernel kills when memory "
+          "is short: lower num_workers or free memory, and run the command "
+          "again."
       )
-    logging.warning("An input worker died of %s; starting another.", how)
-    self._workers[place] = _Worker(self._pickled, self._next, self._count)
+    logging.warning("An input worker died of %s; starting another.", cause)
+    self._workers[place] = _Worker(
+        self._pickled, self._next, len(self._workers)
+    )
 
 
 class _Worker:

@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import memory
+from ctxseg_jax.evaluation import forward
 
 # An example has at least `"image"`, uint8 [H, W, 3].
 Load = Callable[[int], Mapping[str, Any]]
@@ -58,12 +59,10 @@ class Batch:
         self.outputs.addressable_shards, key=lambda s: s.index[0].start or 0
     )
     rows = np.concatenate([np.asarray(shard.data) for shard in shards])
-    results = []
-    for row, example in zip(rows, self.examples, strict=False):
-      height, width = example["image"].shape[:2]
-      is_map = self.outputs.ndim > 2
-      results.append(row[:height, :width] if is_map else row)
-    return results
+    if self.outputs.ndim <= 2:
+      return list(rows[: len(self.examples)])
+    sizes = [example["image"].shape for example in self.examples]
+    return [row[:h, :w] for row, (h, w, _) in zip(rows, sizes, strict=False)]
 
 
 class Predictor(abc.ABC):
@@ -87,6 +86,7 @@ class Predictor(abc.ABC):
       mean: Sequence[float],
       std: Sequence[float],
       settings: Any,
+      window: tuple[int, int] | None = None,
   ):
     self.model = model
     self.mesh = mesh
@@ -95,23 +95,21 @@ class Predictor(abc.ABC):
     self.settings = settings
     self.multiple = 1
     self._sharded = NamedSharding(mesh, P(mesh.axis_names[0]))
+    self._network = forward.make(model, mesh, self.mean, self.std, window)
+    self._classes = jax.jit(_classes, out_shardings=self._sharded)
     self._programs = {}
 
   @abc.abstractmethod
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Groups images by the shapes the network sees them in.
 
-    Args:
-      sizes: (H, W) of every image, [N, 2].
-
-    Returns:
-      Pairs of a group's shapes, the first of which is that of its predictions,
-      and the indices of its images, in a fixed order.
+    Returns, for (H, W) of every image, [N, 2], pairs of a group's shapes, the
+    first of which is that of its predictions, and the indices of its images.
     """
 
   @abc.abstractmethod
   def _apply(self, variables, images, shapes, probabilities) -> jax.Array:
-    """Predicts images that share the shapes of a group, in one batch."""
+    """Returns class probabilities, or scores of the same order, of a batch."""
 
   @abc.abstractmethod
   def _input_bytes(self, shapes) -> int:
@@ -143,8 +141,7 @@ class Predictor(abc.ABC):
     """
     if len({d.process_index for d in self.mesh.devices.flat}) > 1:
       raise ValueError(
-          "the mesh has devices of other processes; use one of"
-          " jax.local_devices()"
+          "the mesh has devices of other processes; use jax.local_devices()"
       )
     for i, image in enumerate(images):
       found = getattr(image, "dtype", type(image).__name__)
@@ -154,11 +151,10 @@ class Predictor(abc.ABC):
             f"image {i}: expected uint8 [H, W, 3], got {found} {list(shape)}"
         )
     results = [None] * len(images)
+    sizes = np.array([image.shape[:2] for image in images]).reshape(-1, 2)
+    examples = [{"image": np.asarray(image)} for image in images]
     for batch in self.batches(
-        variables,
-        np.array([image.shape[:2] for image in images]).reshape(-1, 2),
-        lambda i: {"image": np.asarray(images[i])},
-        probabilities=probabilities,
+        variables, sizes, examples.__getitem__, probabilities=probabilities
     ):
       for i, result in zip(batch.indices, batch.results(), strict=True):
         results[i] = result
@@ -194,7 +190,8 @@ class Predictor(abc.ABC):
     first = processes.index(jax.process_index()) * share
     groups = self.plan(sizes)
     for shapes, _ in groups:
-      memory.require(share * self._input_bytes(shapes), *self._advice(shapes))
+      num_bytes = share * self._input_bytes(shapes)
+      memory.require(num_bytes, **self._advice(shapes))
     batches = [
         (shapes, members[at : at + batch_size])
         for shapes, members in groups
@@ -209,6 +206,8 @@ class Predictor(abc.ABC):
         # Any image will do to fill the batch: nobody looks at the result.
         images += [np.zeros((1, 1, 3), np.uint8)] * (share - len(images))
         outputs = self._apply(variables, images, shapes, probabilities)
+        if not probabilities:
+          outputs = self._classes(outputs)
         yield Batch(indices, examples, shapes[0], outputs, share, len(members))
 
   def put(self, local: np.ndarray) -> jax.Array:
@@ -221,31 +220,32 @@ class Predictor(abc.ABC):
     """Returns how many shapes the network was compiled for."""
     return len(self._programs)
 
-  def _run(self, network, variables, shapes, *inputs: np.ndarray) -> jax.Array:
-    """Runs the network, a `jax.jit` function, on one batch."""
+  def _run(self, variables, shapes, *inputs: np.ndarray) -> jax.Array:
+    """Runs the network on one batch."""
     arguments = (variables, *map(self.put, inputs))
     leaves, structure = jax.tree.flatten(arguments)
     key = (structure, *((x.shape, x.dtype) for x in leaves))
     if key not in self._programs:
-      what, remedy = self._advice(shapes)
+      devices = list(self.mesh.local_devices)
       self._programs[key] = memory.compile_within(
-          network,
-          *arguments,
-          devices=list(self.mesh.local_devices),
-          what=what,
-          remedy=remedy,
+          self._network, *arguments, devices=devices, **self._advice(shapes)
       )
     return self._programs[key](*arguments)
 
-  def _advice(self, shapes) -> tuple[str, str]:
+  def _advice(self, shapes) -> dict[str, str]:
     """Returns what needs memory, and what to do if there is too little."""
     sizes = " and ".join(f"{h}x{w}" for h, w in dict.fromkeys(shapes))
     size = self.settings.batch_size_per_device
-    per_device = "1 image" if size == 1 else f"{size:,} images"
-    return (
-        f"predicting {per_device} of {sizes} pixels per device",
-        "lower eval.batch_size_per_device, the scales or the sizes",
+    images = "1 image" if size == 1 else f"{size:,} images"
+    return dict(
+        what=f"predicting {images} of {sizes} pixels per device",
+        remedy="lower eval.batch_size_per_device, the scales or the sizes",
     )
+
+
+def _classes(scores):
+  dtype = np.uint8 if scores.shape[-1] <= 256 else np.uint16
+  return scores.argmax(axis=-1).astype(dtype)
 
 
 def load_ahead(load: Callable[[int], Any], order: Iterable[int]) -> Iterator:

@@ -7,13 +7,10 @@ from typing import Any
 import cv2
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import bounds
 from ctxseg_jax.evaluation import batching
-from ctxseg_jax.models.layers import normalize_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +53,6 @@ class Predictor(batching.Predictor):
   ):
     super().__init__(model, mesh, **kwargs)
     self._size = tuple(crop_size)
-    axis = P(mesh.axis_names[0])
-
-    def softmax(variables, images):
-      images = normalize_images(images, self.mean, self.std)
-      logits = model.apply(variables, images, train=False)["logits"]
-      return jax.nn.softmax(logits, axis=-1)
-
-    self._softmax = jax.jit(
-        jax.shard_map(softmax, mesh=mesh, in_specs=(P(), axis), out_specs=axis)
-    )
-    self._argmax = jax.jit(lambda x: jnp.argmax(x, axis=-1).astype(jnp.uint8))
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Returns all images, of whatever size [N, 2], as one group."""
@@ -75,8 +61,8 @@ class Predictor(batching.Predictor):
 
   def _apply(self, variables, images, shapes, probabilities):
     batch = np.stack([_resize(image, self._size) for image in images])
-    out = self._run(self._softmax, variables, shapes, batch)
-    return out if probabilities else self._argmax(out)
+    logits = self._run(variables, shapes, batch)
+    return jax.nn.softmax(logits, axis=-1) if probabilities else logits
 
   def _input_bytes(self, shapes):
     return 3 * shapes[0][0] * shapes[0][1]

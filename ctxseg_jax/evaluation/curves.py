@@ -11,12 +11,14 @@ from matplotlib import figure
 
 from ctxseg_jax import files
 
+Rows = Sequence[Mapping[str, Any]]
+
 
 def plot_curves(
-    metrics: Sequence[Mapping[str, Any]],
-    evaluations: Sequence[Mapping[str, Any]],
+    metrics: Rows,
+    evaluations: Rows,
     path: str | os.PathLike[str],
-    references: Mapping[str, float] | None = None,
+    references: Mapping[str, float],
     *,
     score: str = "miou",
     title: str = "mIoU, %",
@@ -34,20 +36,21 @@ def plot_curves(
   """
   fig = figure.Figure(figsize=(11, 5.2), dpi=120, layout="constrained")
   grid = fig.add_gridspec(2, 2, height_ratios=(3, 1))
-  loss_axes = fig.add_subplot(grid[0, 0])
-  rate_axes = fig.add_subplot(grid[1, 0], sharex=loss_axes)
-  score_axes = fig.add_subplot(grid[:, 1])
-  _plot_losses(loss_axes, metrics)
-  rate_axes.plot(*_series(metrics, "learning_rate"), color="tab:gray")
-  rate_axes.set_title("learning rate", loc="left")
-  rate_axes.set_ylim(bottom=0.0)
-  rate_axes.set_xlabel("step")
-  _plot_score(score_axes, *_series(evaluations, score), references or {})
-  score_axes.set_title(title, loc="left")
-  score_axes.set_xlabel("step")
-
+  losses = fig.add_subplot(grid[0, 0])
+  rate = fig.add_subplot(grid[1, 0])
+  scores = fig.add_subplot(grid[:, 1])
+  _plot_losses(losses, metrics)
+  rate.plot(*_series(metrics, "learning_rate"), color="tab:gray")
+  rate.set_ylim(bottom=0.0)
+  _plot_score(scores, *_series(evaluations, score), references)
   last = max((row["step"] for row in (*metrics, *evaluations)), default=1)
-  for axes in (loss_axes, rate_axes, score_axes):
+  for axes, name in (
+      (losses, "training loss"),
+      (rate, "learning rate"),
+      (scores, title),
+  ):
+    axes.set_title(name, loc="left")
+    axes.set_xlabel("step")
     axes.set_xlim(0, 1.03 * max(last, 1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -58,62 +61,41 @@ def plot_curves(
 
 def _plot_losses(axes, metrics):
   names = {name for row in metrics for name in row if name.startswith("loss/")}
-  # The total first and in black; alone it is the only term there is.
-  for name in sorted(names, key=lambda n: (n != "loss/total", n)):
-    total = name == "loss/total"
+  for name in sorted(names):
     steps, values = _series(metrics, name)
-    axes.plot(
-        steps,
-        values,
-        label=name.removeprefix("loss/"),
-        # A line needs two points to be seen.
-        marker="." if len(steps) < 2 else None,
-        color="black" if total else None,
-        linewidth=1.6 if total else 1.1,
-        zorder=3 if total else 2,
-    )
-  axes.set_title("training loss", loc="left")
+    # A line needs two points to be seen.
+    style = dict(marker="." if len(steps) < 2 else None, linewidth=1.1)
+    if name == "loss/total":
+      style |= dict(color="black", linewidth=1.6, zorder=3)
+    axes.plot(steps, values, label=name.removeprefix("loss/"), **style)
   axes.set_ylim(bottom=0.0)
-  axes.tick_params(labelbottom=False)
   if names:
     axes.legend(frameon=False)
 
 
 def _plot_score(axes, steps, values, references):
-  values = [100 * value for value in values]
-  axes.plot(steps, values, marker="o", markersize=4, color="tab:blue")
+  axes.plot(steps, [100 * x for x in values], marker="o", markersize=4)
   if values:
-    best = max(range(len(values)), key=values.__getitem__)
+    best = max(values)
     axes.annotate(
-        f"{values[best]:.2f}",
-        (steps[best], values[best]),
+        f"{100 * best:.2f}",
+        (steps[values.index(best)], 100 * best),
         textcoords="offset points",
         xytext=(0, 7),
         ha="center",
-        color="tab:blue",
         fontweight="bold",
     )
-  for i, (name, value) in enumerate(references.items()):
-    axes.axhline(
-        100 * value,
-        label=f"{name} {100 * value:.2f}",
-        color=f"C{1 + i % 9}",
-        linestyle="--",
-        linewidth=1.2,
-    )
+  for i, (name, value) in enumerate(references.items(), start=1):
+    label = f"{name} {100 * value:.2f}"
+    axes.axhline(100 * value, label=label, color=f"C{i}", linestyle="--")
   if references:
     # Where a rising curve leaves room; on white, as lines may run behind it.
     axes.legend(edgecolor="none", framealpha=0.9, loc="lower right")
-  heights = values + [100 * value for value in references.values()]
-  axes.set_ylim(0.0, min(105.0, 1.15 * max(heights, default=100.0) + 1.0))
+  highest = 100 * max((*values, *references.values()), default=1.0)
+  axes.set_ylim(0.0, min(105.0, 1.15 * highest + 1.0))
 
 
-def _series(
-    rows: Sequence[Mapping[str, Any]], name: str
-) -> tuple[list[int], list[float]]:
-  found = [
-      (row["step"], row[name])
-      for row in rows
-      if row.get(name) is not None and math.isfinite(row[name])
-  ]
-  return [step for step, _ in found], [value for _, value in found]
+def _series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
+  found = [row for row in rows if row.get(name) is not None]
+  found = [row for row in found if math.isfinite(row[name])]
+  return [row["step"] for row in found], [row[name] for row in found]

@@ -45,7 +45,7 @@ def evaluate(
     predictor: Makes class maps, or classes.
     variables: Variables of the model.
     source: The examples of the split; read on threads.
-    spec: The data set's `DatasetSpec`.
+    spec: The data set.
     split: Name of the split, for the report.
     protocol: One of the task's `protocols`; None is the default.
     keep: Indices of images to return with labels and predictions.
@@ -53,9 +53,8 @@ def evaluate(
     report_progress: Called after each batch; None logs now and then.
 
   Returns:
-    The report (see `_scores`) and, by index, (image, label, prediction,
-    name) of the images to keep that this process has seen; None if it was
-    abandoned.
+    The report and, by index, (image, label, prediction, name) of the images to
+    keep that this process has seen; None if it was abandoned.
 
   Raises:
     UserError: The split has no labelled pixel, or a label is no class.
@@ -69,9 +68,9 @@ def evaluate(
     return example
 
   count = _make_count(predictor.mesh, spec.num_classes, spec.ignore_label)
-  total = np.zeros(spec.num_classes**2 + 1, np.int64)
+  totals = np.zeros(spec.num_classes**2 + 1, np.int64)
   num_images = 0
-  pending = []
+  counted = totals
   kept = {}
   with contextlib.closing(
       predictor.batches(variables, source.sizes(), load)
@@ -79,44 +78,51 @@ def evaluate(
     for batch in batches:
       if should_stop():
         return None
+      earlier = counted
       labels = predictor.put(_stack_labels(batch, spec))
-      pending.append(count(batch.outputs, labels))
-      if len(pending) > 1:
-        # One batch late, so that the host works ahead of the devices.
-        total += np.asarray(pending.pop(0), np.int64)
+      counted = count(batch.outputs, labels)
+      # One batch late, so that the host works ahead of the devices.
+      totals = totals + np.asarray(earlier, np.int64)
       kept |= _kept(batch, keep)
       num_images += batch.num_images
       report_progress(num_images, len(source))
-  total += sum(np.asarray(x, np.int64) for x in pending)
-  total, labelled = total[:-1].reshape(2 * [spec.num_classes]), total[-1]
-  if num_images != len(source) or labelled != total.sum():
+  totals = totals + np.asarray(counted, np.int64)
+  confusion, labelled = totals[:-1].reshape(2 * [spec.num_classes]), totals[-1]
+  if num_images != len(source) or labelled != confusion.sum():
     raise AssertionError(
-        f"{num_images} of {len(source)} images and {total.sum()} of"
+        f"{num_images} of {len(source)} images and {confusion.sum()} of"
         f" {labelled} labelled pixels were counted."
     )
-  if not total.any():
+  if not labelled:
     raise errors.UserError(
         f"{spec.name}, split {split!r}: no labelled pixels in"
         f" {len(source)} images; every label is {spec.ignore_label} (ignored)"
     )
   seconds = time.perf_counter() - start
   logging.info(
-      "Evaluated %d images of %s in %.1f s; compiled for %d padded shapes.",
-      len(source),
-      spec.name,
-      seconds,
-      predictor.compilations(),
+      "Evaluated %d images of %s in %.1f s.", num_images, spec.name, seconds
   )
+  task = TASKS[spec.task]
+  if protocol is None and task.protocols:
+    protocol = task.protocols[0]
+  report = {
+      name: value.tolist() if isinstance(value, np.ndarray) else value
+      for name, value in task.scores(confusion, protocol).items()
+  }
   return (
-      _scores(total, protocol, spec)
+      report
       | {
+          "confusion_matrix": confusion.tolist(),
+          "dataset": spec.name,
+          "task": spec.task,
+          "class_names": list(spec.class_names),
           "references": dict(spec.references.get(split.split("[")[0], {})),
-          "num_images": len(source),
+          "num_images": num_images,
           "split": split,
           "procedure": predictor.settings.describe(),
           "padded_to_multiples_of": predictor.multiple,
           "compilations": predictor.compilations(),
-          "images_per_second": len(source) / seconds,
+          "images_per_second": num_images / seconds,
       },
       kept,
   )
@@ -134,32 +140,14 @@ def _stack_labels(batch, spec):
 
 def _kept(batch, keep):
   """Returns (image, label, prediction, name) of wanted images, by index."""
-  wanted = set(keep) & set(batch.indices.tolist())
+  wanted = {i: n for n, i in enumerate(batch.indices.tolist()) if i in keep}
   results = batch.results() if wanted else []
-  return {
-      i: (example["image"], example["label"], result, str(example["name"]))
-      for i, example, result in zip(
-          batch.indices.tolist(), batch.examples, results, strict=False
-      )
-      if i in wanted
-  }
-
-
-def _scores(total, protocol, spec):
-  """Returns the scores with the matrix and the names they belong to."""
-  task = TASKS[spec.task]
-  if protocol is None and task.protocols:
-    protocol = task.protocols[0]
-  report = {
-      name: value.tolist() if isinstance(value, np.ndarray) else value
-      for name, value in task.scores(total, protocol).items()
-  }
-  return report | {
-      "confusion_matrix": total.tolist(),
-      "dataset": spec.name,
-      "task": spec.task,
-      "class_names": list(spec.class_names),
-  }
+  kept = {}
+  for i, n in wanted.items():
+    example = batch.examples[n]
+    label, name = example["label"], str(example["name"])
+    kept[i] = (example["image"], label, results[n], name)
+  return kept
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -170,9 +158,12 @@ def summary(report: Mapping[str, Any]) -> str:
         f"; protocol {report['protocol']}, {report['num_classes_averaged']}"
         " classes averaged"
     )
-  text = TASKS[report["task"]].headline(report)
-  text += (
-      f" on {report['num_images']} images of {report['dataset']}"
+  figures = ", ".join(
+      f"{title} {tables.percent(report[name])}"
+      for name, title in TASKS[report["task"]].figures.items()
+  )
+  text = (
+      f"{figures} on {report['num_images']} images of {report['dataset']}"
       f" {report['split']} ({how})"
   )
   for name, value in report["references"].items():
@@ -194,11 +185,8 @@ def report_name(
   Args:
     step: The step that was evaluated.
     usual: What the evaluations of the training depend on, by name.
-    used: The same for this one.
-
-  Returns:
-    The step alone for an evaluation like the training's; else with all that
-    differs, such as `600_flip-True_split-test`.
+    used: The same for this one; what differs is in the name, such as
+      `600_flip-True_split-test`.
   """
   words = [str(step)]
   for name, value in sorted(used.items()):

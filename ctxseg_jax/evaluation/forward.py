@@ -1,4 +1,4 @@
-"""The device side of segmentation: the network over images or windows."""
+"""The network over images or windows, on the devices."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ def make(
     mean: Sequence[float],
     std: Sequence[float],
     window: tuple[int, int] | None,
-) -> dict[str, Callable[..., jax.Array]]:
-  """Returns the functions of a segmentation predictor, jitted over a mesh.
+) -> Callable[..., jax.Array]:
+  """Returns the network as a `jax.jit` function over a mesh.
 
   Args:
     model: The network.
@@ -28,13 +28,11 @@ def make(
     window: (H, W) of the windows that the network sees; None is whole images.
 
   Returns:
-    `"network"` takes variables, images, uint8 [B, h, w, 3], and optionally the
+    A function of variables, images, uint8 [B, h, w, 3], and optionally the
     matrices [B, H, h] and [B, W, w] that lead back to the image's own pixels
     and the starts [B, n, 2] and weights [B, n] of the windows. It returns
-    logits, or with matrices probabilities, [B, H, W, C]. `"argmax"`,
-    `"softmax"`, `"add"` and `"scale"` work on these.
+    logits or, with matrices, probabilities [B, H, W, C].
   """
-  axis = mesh.axis_names[0]
 
   def network(variables, images):
     images = normalize_images(images, mean, std)
@@ -60,9 +58,8 @@ def make(
 
     # The zeros are made from the images so that they vary over devices too.
     zero = images[..., :1].astype(jnp.float32) * 0.0
-    classes = jax.eval_shape(
-        lambda: network(variables, jnp.zeros((1, *window, 3), images.dtype))
-    ).shape[-1]
+    one = jnp.zeros((1, *window, 3), images.dtype)
+    classes = jax.eval_shape(lambda: network(variables, one)).shape[-1]
     carry = (jnp.repeat(zero, classes, axis=-1), zero[..., 0])
     steps = (starts.swapaxes(0, 1), weights.swapaxes(0, 1))
     (total, count), _ = jax.lax.scan(visit, carry, steps)
@@ -77,25 +74,11 @@ def make(
     x = jnp.einsum("bWw,bHwc->bHWc", cols, x, **kw)
     return jax.nn.softmax(x, axis=-1)
 
-  def argmax(x):
-    dtype = jnp.uint8 if x.shape[-1] <= 256 else jnp.uint16
-    return jnp.argmax(x, axis=-1).astype(dtype)
+  def call(variables, *inputs):
+    axis = P(mesh.axis_names[0])
+    specs = (P(), *[axis] * len(inputs))
+    return jax.shard_map(forward, mesh=mesh, in_specs=specs, out_specs=axis)(
+        variables, *inputs
+    )
 
-  def sharded(function, replicated):
-    def call(*args):
-      specs = tuple(
-          P() if i in replicated else P(axis) for i in range(len(args))
-      )
-      return jax.shard_map(
-          function, mesh=mesh, in_specs=specs, out_specs=P(axis)
-      )(*args)
-
-    return jax.jit(call)
-
-  return {
-      "network": sharded(forward, {0}),
-      "argmax": sharded(argmax, set()),
-      "softmax": sharded(lambda x: jax.nn.softmax(x, axis=-1), set()),
-      "add": sharded(jnp.add, set()),
-      "scale": sharded(jnp.multiply, {1}),
-  }
+  return jax.jit(call)

@@ -11,19 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# How a class enters the mean IoU.
-#   "absent": its IoU if no pixel has it in labels or predictions;
-#     None leaves the class out.
-#   "unlabelled": its IoU if it is predicted but never labelled; None leaves
-#     the class out.
+# What enters the mean as the IoU of a class that no pixel has, in labels or
+# predictions, and of one that is predicted but never labelled; None leaves the
+# class out.
 PROTOCOLS = {
-    "mmseg": {"absent": None, "unlabelled": 0.0},
-    "emanet": {"absent": None, "unlabelled": 0.0},
-    "pytorch_encoding": {"absent": 0.0, "unlabelled": 0.0},
-    "semseg": {"absent": 0.0, "unlabelled": 0.0},
-    "paddleseg": {"absent": 1.0, "unlabelled": 0.0},
-    "detectron2": {"absent": None, "unlabelled": None},
-    "torchvision": {"absent": float("nan"), "unlabelled": 0.0},
+    "mmseg": (None, 0.0),
+    "emanet": (None, 0.0),
+    "pytorch_encoding": (0.0, 0.0),
+    "semseg": (0.0, 0.0),
+    "paddleseg": (1.0, 0.0),
+    "detectron2": (None, None),
+    "torchvision": (float("nan"), 0.0),
 }
 
 
@@ -79,35 +77,27 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
   counts = np.asarray(confusion, np.int64)
   if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
     raise ValueError(f"Expected a square matrix, got shape {counts.shape}.")
-  rule = PROTOCOLS[protocol]
+  absent, unlabelled = PROTOCOLS[protocol]
   hits = np.diag(counts).astype(np.float64)
   labelled = counts.sum(axis=1).astype(np.float64)
-  predicted = counts.sum(axis=0).astype(np.float64)
-  union = labelled + predicted - hits
-  total = labelled.sum()
-
+  union = labelled + counts.sum(axis=0) - hits
   iou = _ratio(hits, union)
-  entering = iou.copy()
-  averaged = np.ones(len(counts), bool)
-  for mask, value in (
-      (union == 0, rule["absent"]),
-      ((labelled == 0) & (union > 0), rule["unlabelled"]),
-  ):
-    if value is None:
-      averaged &= ~mask
-    else:
-      entering = np.where(mask, value, entering)
   accuracy = _ratio(hits, labelled)
+  entering = [
+      absent if not u else unlabelled if not n else value
+      for value, n, u in zip(iou, labelled, union, strict=True)
+  ]
+  entering = [value for value in entering if value is not None]
   present = labelled > 0
-  share = labelled / total if total else labelled
+  share = _ratio(labelled, labelled.sum())
   return {
-      "miou": _mean(entering[averaged]),
-      "pixel_accuracy": float(hits.sum() / total) if total else float("nan"),
+      "miou": _mean(entering),
+      "pixel_accuracy": float(_ratio(hits.sum(), labelled.sum())),
       "mean_accuracy": _mean(accuracy[present]),
       "fwiou": float(np.sum(share[present] * iou[present])),
       "iou": iou,
       "accuracy": accuracy,
-      "num_classes_averaged": int(averaged.sum()),
+      "num_classes_averaged": len(entering),
       "protocol": protocol,
   }
 
@@ -125,8 +115,7 @@ def accuracy_scores(confusion: np.ndarray) -> dict[str, Any]:
   counts = np.asarray(confusion, np.int64)
   hits = np.diag(counts).astype(np.float64)
   labelled = counts.sum(axis=1).astype(np.float64)
-  total = labelled.sum()
-  accuracy = float(hits.sum() / total) if total else float("nan")
+  accuracy = float(_ratio(hits.sum(), labelled.sum()))
   return {
       "accuracy": accuracy,
       "error_rate": 1.0 - accuracy,
@@ -134,9 +123,9 @@ def accuracy_scores(confusion: np.ndarray) -> dict[str, Any]:
   }
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _ratio(part, whole):
   return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
-def _mean(values: np.ndarray) -> float:
-  return float(np.mean(values)) if values.size else float("nan")
+def _mean(values):
+  return float(np.mean(values)) if len(values) else float("nan")

@@ -17,11 +17,7 @@ LIST = "predictions.sha256"
 
 
 class OutputFolder:
-  """Writes files whose names are known, and were checked, before the work.
-
-  Attributes:
-    path: The folder.
-  """
+  """Writes files whose names are known, and were checked, before the work."""
 
   def __init__(
       self,
@@ -39,49 +35,49 @@ class OutputFolder:
       UserError: Two files of one name, an input among the outputs, a file that
         is not ours, or a folder that cannot be written.
     """
-    self.path = files.local_path(path, "--output")
+    self._path = files.local_path(path, "--output")
+    shown = files.printable(path)
     sources = {}
     for name, source in planned:
       if name in sources:
-        first, second = files.printable(sources[name]), files.printable(source)
         raise errors.UserError(
-            f"{second} and {first}: both would be written to"
-            f" {files.printable(name)}; rename one or predict them apart"
+            f"{files.printable(source)} and {files.printable(sources[name])}:"
+            f" both would be written to {files.printable(name)}; rename one or"
+            " predict them apart"
         )
       sources[name] = source
-    folders = {(self.path / name).parent for name in sources}
+    folders = {self._path} | {(self._path / name).parent for name in sources}
     real = {os.path.realpath(folder) for folder in folders}
-    for source in filter(None, dict.fromkeys(sources.values())):
-      if os.path.dirname(os.path.realpath(source)) in real:
+    for source in sources.values():
+      if source and os.path.dirname(os.path.realpath(source)) in real:
         raise errors.UserError(
-            f"--output: {files.printable(path)} is the folder of"
-            f" {files.printable(source)}; choose another, so that no image is"
-            " replaced"
+            f"--output: {shown} is the folder of {files.printable(source)};"
+            " choose another, so that no image is replaced"
         )
     known = self._read_list()
     for name in sources:
       self._require_ours(name, known)
     try:
-      for folder in (self.path, *folders):
+      for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
       raise errors.UserError(
-          f"--output: {files.printable(path)}: cannot be made"
-          f" ({e.strerror}); choose another folder"
+          f"--output: {shown}: cannot be made ({e.strerror}); choose another"
+          " folder"
       ) from e
     # This finds out as well whether files can be written, before the work.
-    files.write_atomically(self.path / LIST, b"".join(sorted(known)))
+    files.write_atomically(self._path / LIST, b"".join(sorted(known)))
 
   def write(self, name: str, data: bytes) -> None:
     """Writes one of the planned files."""
     # First, so that the file is known as ours even if we are killed then.
     line = _line(hashlib.sha256(data).hexdigest(), name)
-    with open(self.path / LIST, "ab") as file:
+    with open(self._path / LIST, "ab") as file:
       file.write(line)
-    files.write_atomically(self.path / name, data)
+    files.write_atomically(self._path / name, data)
 
   def _read_list(self) -> set[bytes]:
-    path = self.path / LIST
+    path = self._path / LIST
     if not os.path.lexists(path):
       return set()
     data = files.read_bytes(path, what="a list of files")
@@ -97,7 +93,7 @@ class OutputFolder:
     return set(lines)
 
   def _require_ours(self, name: str, known: set[bytes]) -> None:
-    path = self.path / name
+    path = self._path / name
     if not os.path.lexists(path):
       return
     if os.path.isfile(path) and not os.path.islink(path):

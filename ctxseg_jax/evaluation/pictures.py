@@ -20,7 +20,9 @@ _SMALL = 384  # Smaller images are enlarged to about this,
 _LARGE = 1024  # and larger ones reduced to at most this.
 _BACKGROUND = (255, 255, 255)
 _TEXT = (32, 32, 32)
+_OPACITY = 0.6  # Of classes over an image.
 
+# RGB colours by class, 0 to 255.
 Palette = Sequence[tuple[int, int, int]] | np.ndarray
 
 
@@ -31,7 +33,7 @@ def colorize(
 
   Args:
     labels: Classes, [H, W]; what is no class of the palette is ignored.
-    palette: RGB colours by class.
+    palette: Colours of the classes.
     stripes: Whether ignored pixels are hatched, to tell them from any class;
       else plain dark gray.
 
@@ -55,16 +57,9 @@ def overlay(
     palette: Palette,
     opacity: float = 0.5,
 ) -> np.ndarray:
-  """Lays the colours of a label map over an image.
+  """Returns an image, RGB uint8 [H, W, 3], below the colours of its labels.
 
-  Args:
-    image: RGB, uint8 [H, W, 3].
-    labels: Classes, [H, W].
-    palette: RGB colours by class.
-    opacity: Of the colours; 0 is the image alone.
-
-  Returns:
-    RGB, uint8 [H, W, 3].
+  An opacity of 0 is the image alone.
   """
   if image.shape[:2] != labels.shape:
     raise ValueError(
@@ -81,7 +76,6 @@ def comparison(
     prediction: np.ndarray,
     class_names: Sequence[str],
     palette: Palette,
-    opacity: float = 0.6,
 ) -> np.ndarray:
   """Lays an image, its label and its prediction side by side, with a legend.
 
@@ -89,9 +83,8 @@ def comparison(
     image: RGB, uint8 [H, W, 3].
     label: Classes, [H, W]; None leaves the panel out.
     prediction: Classes, [H, W].
-    class_names: Names by class.
-    palette: RGB colours by class.
-    opacity: Of the colours over the image.
+    class_names: Names of the classes.
+    palette: Colours of the classes.
 
   Returns:
     RGB, uint8.
@@ -103,16 +96,12 @@ def comparison(
   if stride > 1:
     image = np.asarray(Image.fromarray(image).reduce(stride))
   image = _enlarge(image, factor)
-  maps = {"label": label, "prediction": prediction}
-  maps = {
-      title: _enlarge(classes[::stride, ::stride], factor)
-      for title, classes in maps.items()
-      if classes is not None
-  }
-  panels = [("image", image)]
-  for title, classes in maps.items():
-    panels.append((title, overlay(image, classes, palette, opacity)))
-  present = np.unique(list(maps.values()))
+  panels, present = [("image", image)], []
+  for title, labels in (("label", label), ("prediction", prediction)):
+    if labels is not None:
+      labels = _enlarge(labels[::stride, ::stride], factor)
+      panels.append((title, overlay(image, labels, palette, _OPACITY)))
+      present = np.union1d(present, labels)
   return _sheet(panels, len(panels), present, class_names, palette)
 
 
@@ -120,18 +109,14 @@ def grid(
     samples: Sequence[tuple[str, np.ndarray, np.ndarray]],
     class_names: Sequence[str],
     palette: Palette,
-    columns: int = 3,
-    opacity: float = 0.6,
 ) -> np.ndarray:
   """Lays images and their labels side by side in rows, with one legend.
 
   Args:
     samples: Title, image (RGB, uint8 [H, W, 3]) and label ([H, W]) of each,
       all of one size.
-    class_names: Names by class.
-    palette: RGB colours by class.
-    columns: Samples in a row.
-    opacity: Of the colours over the image.
+    class_names: Names of the classes.
+    palette: Colours of the classes.
 
   Returns:
     RGB, uint8.
@@ -141,11 +126,11 @@ def grid(
   factor = max(1, _SMALL // (2 * longest))
   panels = []
   for title, image, label in samples:
-    pair = (image, overlay(image, label, palette, opacity))
+    pair = (image, overlay(image, label, palette, _OPACITY))
     pair = [_enlarge(x[::stride, ::stride], factor) for x in pair]
     panels.append((title, np.hstack(pair)))
   present = np.unique([label for *_, label in samples])
-  return _sheet(panels, columns, present, class_names, palette)
+  return _sheet(panels, 3, present, class_names, palette)
 
 
 def _sheet(panels, columns, classes, class_names, palette):
@@ -172,15 +157,7 @@ def _sheet(panels, columns, classes, class_names, palette):
 
 
 def captioned(image: np.ndarray, *lines: str) -> np.ndarray:
-  """Puts lines of text below an image, which is enlarged if it is small.
-
-  Args:
-    image: RGB, uint8 [H, W, 3].
-    *lines: From above.
-
-  Returns:
-    RGB, uint8.
-  """
+  """Puts lines of text below an image, RGB uint8, enlarged if it is small."""
   image = _enlarge(image, max(1, round(_SMALL / max(image.shape[:2]))))
   height, width = image.shape[:2]
   text = max(14, width // 18)
@@ -205,17 +182,14 @@ def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
 
 
 def encode_palette_png(labels: np.ndarray, palette: Palette) -> bytes:
-  """Encodes a label map so that pixels are classes and are shown in colour.
+  """Encodes classes [H, W] as pixels that are shown in colour.
 
-  Args:
-    labels: Classes, [H, W].
-    palette: RGB colours by class; values beyond are shown dark gray.
+  Values beyond the palette are dark gray; a `ValueError` is raised for those
+  that do not fit 8 bits.
   """
   labels = np.asarray(labels)
   if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
-    raise ValueError(
-        f"labels of {labels.min()} to {labels.max()} do not fit 8 bits."
-    )
+    raise ValueError(f"labels up to {labels.max()} do not fit 8 bits.")
   colors = np.tile(np.array(_IGNORED, np.uint8), (256, 1))
   colors[: len(palette)] = np.asarray(palette, np.uint8)
   picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8), "L")
@@ -233,24 +207,24 @@ def _legend(classes, class_names, palette, width, text):
   """Draws the names of classes beside their colours, in rows of a width."""
   font = ImageFont.load_default(size=text)
   gap = text // 2
-  known = [c for c in classes if 0 <= c < len(class_names)]
-  entries = [(class_names[c], int(c)) for c in known]
+  known = [int(c) for c in classes if 0 <= c < len(class_names)]
+  names = {c: class_names[c] for c in known}
   if len(known) < len(classes):
-    entries.append(("ignored", -1))
-  places = []
+    names[-1] = "ignored"
+  places = {}
   x, y = gap, 0
-  for name, _ in entries:
+  for label, name in names.items():
     space = text + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
     if x + space > width and x > gap:
       x, y = gap, y + text + gap
-    places.append((x, y))
+    places[label] = (x, y)
     x += space
   canvas = Image.new("RGB", (width, y + text + gap), _BACKGROUND)
   draw = ImageDraw.Draw(canvas)
-  for (x, y), (name, label) in zip(places, entries, strict=True):
+  for label, (x, y) in places.items():
     swatch = colorize(np.full((text, text), label), palette)
     canvas.paste(Image.fromarray(swatch), (x, y))
     draw.rectangle((x, y, x + text - 1, y + text - 1), outline=_TEXT)
     at = (x + text + gap // 2, y + text // 2)
-    draw.text(at, name, _TEXT, font, anchor="lm")
+    draw.text(at, names[label], _TEXT, font, anchor="lm")
   return canvas

@@ -38,36 +38,26 @@ def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   if not os.path.lexists(found):
     raise errors.UserError(f"--images: {shown}: there is nothing")
   if found.is_dir():
-    try:
-      paths = sorted(
-          p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES
-      )
-    except OSError as e:
-      raise errors.UserError(
-          f"--images: {shown}: cannot be read ({e.strerror}); mend its"
-          " permissions"
-      ) from e
+    # What goes wrong here is told by the command, with the folder's name.
+    paths = sorted(p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES)
     if not paths:
-      raise errors.UserError(
-          f"--images: no {', '.join(_SUFFIXES)} files in {shown}"
-      )
+      names = ", ".join(_SUFFIXES)
+      raise errors.UserError(f"--images: no {names} files in {shown}")
     return paths
   if found.suffix.lower() != ".txt":
     return [found]
-  paths = []
   lines = files.read_text(found, what="a list of images").splitlines()
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
-    listed = found.parent / line.strip()
-    if not listed.is_file():
+  listed = {
+      n: found.parent / x.strip() for n, x in enumerate(lines, 1) if x.strip()
+  }
+  for number, image in listed.items():
+    if not image.is_file():
       raise errors.UserError(
-          f"{shown}, line {number}: no file {files.printable(listed)}"
+          f"{shown}, line {number}: no file {files.printable(image)}"
       )
-    paths.append(listed)
-  if not paths:
+  if not listed:
     raise errors.UserError(f"--images: the list {shown} is empty")
-  return paths
+  return list(listed.values())
 
 
 def write_maps(
@@ -88,7 +78,7 @@ def write_maps(
     variables: Variables of the model.
     paths: Image files.
     output: Folder to write to; made if it is not there.
-    spec: The data set's `DatasetSpec`: its palette.
+    spec: The data set: its palette.
     opacity: Of the classes in the overlay; None is one half.
     probabilities: Whether to write `<stem>.npy`, float16 [H, W, C], too.
     submission: Whether to write `submission/<stem>.png`, gray, with the ids of
@@ -110,30 +100,29 @@ def write_maps(
   if not 0 <= opacity <= 1:
     raise errors.UserError(f"--opacity: expected 0 to 1, got {opacity}")
   names = ["{}.png", "{}_overlay.png"]
-  names += ["{}.npy"] if probabilities else []
-  names += ["submission/{}.png"] if submission else []
+  names += ["{}.npy"] * probabilities + ["submission/{}.png"] * submission
   sizes = _read_sizes(paths)
   folder = outputs.OutputFolder(
       output, [(name.format(p.stem), p) for p in paths for name in names]
   )
-  ids = np.array(spec.submission_ids, np.uint8)
   for path, image, values in _predict(
       predictor, variables, paths, sizes, probabilities
   ):
-    encoded = {}
+    labels = values.argmax(axis=-1) if probabilities else values
+    labels = labels.astype(np.uint8)
+    overlay = pictures.overlay(image, labels, spec.palette, opacity)
+    encoded = [
+        pictures.encode_palette_png(labels, spec.palette),
+        images_lib.encode_png(overlay),
+    ]
     if probabilities:
       array = io.BytesIO()
       np.save(array, values.astype(np.float16))
-      encoded["{}.npy"] = array.getvalue()
-      values = values.argmax(axis=-1)
-    labels = values.astype(np.uint8)
-    encoded["{}.png"] = pictures.encode_palette_png(labels, spec.palette)
-    encoded["{}_overlay.png"] = images_lib.encode_png(
-        pictures.overlay(image, labels, spec.palette, opacity)
-    )
+      encoded.append(array.getvalue())
     if submission:
-      encoded["submission/{}.png"] = images_lib.encode_png(ids[labels])
-    for name, data in encoded.items():
+      ids = np.array(spec.submission_ids, np.uint8)[labels]
+      encoded.append(images_lib.encode_png(ids))
+    for name, data in zip(names, encoded, strict=True):
       folder.write(name.format(path.stem), data)
   return len(paths)
 
@@ -145,39 +134,31 @@ def write_classes(
     output: str | os.PathLike[str],
     spec: spec_lib.DatasetSpec,
     *,
-    opacity: float | None = None,
     probabilities: bool = False,
-    submission: bool = False,
+    **of_maps: Any,
 ) -> int:
   """Predicts images and writes `predictions.csv`, one line for each.
 
   Arguments and errors are those of `write_maps`, with a predictor of classes:
-  `probabilities` adds those of all classes to that of the best; there is no
-  overlay and no submission.
+  `probabilities` adds those of all classes to that of the best; the others are
+  refused, as there is no overlay and no submission.
   """
-  for flag, is_set, reason in (
-      ("--opacity", opacity is not None, "no overlays"),
-      ("--submission", submission, "no server that takes maps"),
-  ):
-    if is_set:
+  for name, value in of_maps.items():
+    if value is not None and value is not False:
       raise errors.UserError(
-          f"{flag}: {spec.name} has one class per image and {reason}; leave it"
+          f"--{name}: {spec.name} has one class per image and no maps; leave it"
           " out"
       )
-  header = ["image", "class", "probability"]
-  if probabilities:
-    header += spec.class_names
+  rows = [["image", "class", "probability"]]
+  rows[0] += spec.class_names if probabilities else ()
   sizes = _read_sizes(paths)
   folder = outputs.OutputFolder(output, [("predictions.csv", None)])
-  text = io.StringIO(newline="")
-  writer = csv.writer(text)
-  writer.writerow(header)
   for path, _, values in _predict(predictor, variables, paths, sizes, True):
     best = int(values.argmax())
-    row = [path, spec.class_names[best], f"{values[best]:.6f}"]
-    if probabilities:
-      row += [f"{value:.6f}" for value in values]
-    writer.writerow(row)
+    shown = [values[best], *(values if probabilities else ())]
+    rows.append([path, spec.class_names[best], *(f"{x:.6f}" for x in shown)])
+  text = io.StringIO(newline="")
+  csv.writer(text).writerows(rows)
   # A name that is no UTF-8 keeps its bytes.
   data = text.getvalue().encode("utf-8", "surrogateescape")
   folder.write("predictions.csv", data)
@@ -194,23 +175,17 @@ def _read_sizes(paths: Sequence[pathlib.Path]) -> np.ndarray:
 
 
 def _predict(
-    predictor: batching.Predictor,
-    variables: Any,
-    paths: Sequence[pathlib.Path],
-    sizes: np.ndarray,
-    probabilities: bool,
+    predictor, variables, paths, sizes, probabilities
 ) -> Iterator[tuple[pathlib.Path, np.ndarray, np.ndarray]]:
   """Yields path, image and what is predicted for each image."""
 
   def load(i):
     return {"path": paths[i], "image": images_lib.decode_image(paths[i])}
 
-  with (
-      contextlib.closing(
-          predictor.batches(variables, sizes, load, probabilities=probabilities)
-      ) as batches,
-      progress.shown("predicting") as report,
-  ):
+  batches = predictor.batches(
+      variables, sizes, load, probabilities=probabilities
+  )
+  with contextlib.closing(batches), progress.shown("predicting") as report:
     done = 0
     for batch in batches:
       for example, result in zip(batch.examples, batch.results(), strict=True):

@@ -8,7 +8,6 @@ image of a canvas, whatever its own size.
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 import itertools
 from typing import Annotated
 from typing import Any
@@ -22,7 +21,6 @@ import numpy as np
 from ctxseg_jax import bounds
 from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import batching
-from ctxseg_jax.evaluation import forward
 from ctxseg_jax.models.resizing import resize_matrix
 
 Scale = Annotated[float, bounds.Bounds(0.01, 100)]
@@ -153,7 +151,8 @@ class Predictor(batching.Predictor):
       align_corners: bool = False,
       **kwargs: Any,
   ):
-    super().__init__(model, mesh, settings=settings, **kwargs)
+    window = settings.crop_size if settings.mode == "slide" else None
+    super().__init__(model, mesh, settings=settings, window=window, **kwargs)
     self._pad_color = np.rint(self.mean).astype(np.uint8)
     self._align_corners = align_corners
     self._views = [
@@ -169,46 +168,32 @@ class Predictor(batching.Predictor):
         and settings.short_side is None
         and settings.long_side is None
     )
-    window = settings.crop_size if settings.mode == "slide" else None
-    self._forward = forward.make(model, mesh, self.mean, self.std, window)
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Groups images [N, 2] by the canvases of themselves and every scale."""
     native, self.multiple = plan_canvases(sizes, self.settings.max_canvases)
-    per_scale = []
-    for scale in self.settings.scales:
-      scaled = np.array([self.settings.scaled_size(s, scale) for s in sizes])
-      # Images of one canvas share the scaled canvas as well.
-      canvas = np.zeros_like(native)
-      for shape in np.unique(native, axis=0):
-        members = np.all(native == shape, axis=1)
-        canvas[members] = scaled[members].max(axis=0)
-      if self.settings.mode == "slide":
-        canvas = np.maximum(canvas, self.settings.crop_size)
-      per_scale.append(canvas)
-    groups = {}
-    for i, shapes in enumerate(zip(native, *per_scale, strict=True)):
-      shapes = tuple(tuple(map(int, shape)) for shape in shapes)
-      groups.setdefault(shapes, []).append(i)
-    return [(key, np.array(ids)) for key, ids in sorted(groups.items())]
+    least = self.settings.crop_size if self.settings.mode == "slide" else (1, 1)
+    groups = []
+    for canvas in np.unique(native, axis=0):
+      members = np.flatnonzero(np.all(native == canvas, axis=1))
+      shapes = [tuple(canvas.tolist())]
+      for scale in self.settings.scales:
+        scaled = [self.settings.scaled_size(sizes[i], scale) for i in members]
+        shapes.append(tuple(map(max, least, *scaled)))
+      groups.append((tuple(shapes), members))
+    return groups
 
   def _apply(self, variables, images, shapes, probabilities):
-    """Returns what the pixels of image i are, in its first rows and columns."""
-    run = functools.partial(self._run, self._forward["network"], variables)
+    """Scores the pixels of image i in its first rows and columns."""
     if self._direct:
-      total = run(shapes, self._pad(images, shapes[0]))
-      if probabilities:
-        return self._forward["softmax"](total)
-      return self._forward["argmax"](total)
+      logits = self._run(variables, shapes, self._pad(images, shapes[0]))
+      return jax.nn.softmax(logits, axis=-1) if probabilities else logits
     canvases = dict(zip(self.settings.scales, shapes[1:], strict=True))
-    total = None
+    total = 0.0
     for scale, flip in self._views:
       view = self._view(images, shapes[0], canvases[scale], scale, flip)
-      out = run((shapes[0], canvases[scale]), *view)
-      total = out if total is None else self._forward["add"](total, out)
-    if probabilities:
-      return self._forward["scale"](total, 1.0 / len(self._views))
-    return self._forward["argmax"](total)
+      total += self._run(variables, (shapes[0], canvases[scale]), *view)
+    return total / len(self._views)
 
   def _input_bytes(self, shapes):
     (height, width), *scaled = shapes

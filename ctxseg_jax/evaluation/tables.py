@@ -28,51 +28,31 @@ def iou_table(report: Mapping[str, Any]) -> str:
   Returns:
     Lines without a line break at the end.
   """
+  names = report["class_names"]
   confusion = np.asarray(report["confusion_matrix"])
   labelled = confusion.sum(axis=1)
   predicted = confusion.sum(axis=0)
   rows = [("Class", "IoU", "Acc", "labelled pixels", "predicted pixels", "")]
-  for i, name in enumerate(report["class_names"]):
+  for i, name in enumerate(names):
     note = "" if predicted[i] else "never predicted"
     if not labelled[i]:
       note = "absent from labels" + ("" if predicted[i] else " and predictions")
-    rows.append(
-        (
-            name,
-            percent(report["iou"][i]),
-            percent(report["accuracy"][i]),
-            f"{labelled[i]:,}",
-            f"{predicted[i]:,}",
-            note,
-        )
-    )
+    scores = (percent(report["iou"][i]), percent(report["accuracy"][i]))
+    rows.append((name, *scores, f"{labelled[i]:,}", f"{predicted[i]:,}", note))
   lines = columns.align(rows, "<>>>><")
-  summary = (
-      (
-          "mIoU",
-          "miou",
-          f"over {report['num_classes_averaged']} of {len(labelled)} classes",
-      ),
-      (
-          "pixel accuracy",
-          "pixel_accuracy",
-          f"of {labelled.sum():,} labelled pixels",
-      ),
-      (
-          "mean accuracy",
-          "mean_accuracy",
-          f"over {np.count_nonzero(labelled)} labelled classes",
-      ),
+  lines.append(lines[1])
+  pixels = f"of {labelled.sum():,} labelled pixels"
+  averaged = f"over {report['num_classes_averaged']} of {len(names)} classes"
+  present = f"over {np.count_nonzero(labelled)} labelled classes"
+  width = max(len(x) for x in (*names, "pixel accuracy"))
+  for title, score, note in (
+      ("mIoU", "miou", averaged),
+      ("pixel accuracy", "pixel_accuracy", pixels),
+      ("mean accuracy", "mean_accuracy", present),
       ("fwIoU", "fwiou", ""),
-  )
-  width = max(len(x) for x in (*report["class_names"], "pixel accuracy"))
-  lines += [
-      lines[1],
-      *(
-          f"{title:{width}}  {percent(report[name]):>6}  {note}".rstrip()
-          for title, name, note in summary
-      ),
-  ]
+  ):
+    line = f"{title:{width}}  {percent(report[score]):>6}  {note}"
+    lines.append(line.rstrip())
   return "\n".join(lines)
 
 
@@ -90,14 +70,9 @@ def accuracy_table(report: Mapping[str, Any]) -> str:
   rows = [("Class", "Acc", "images", "most often taken for")]
   for i, counts in enumerate(np.asarray(report["confusion_matrix"])):
     total = counts.sum()
+    accuracy = percent(counts[i] / total if total else None)
     wrong = np.where(np.arange(len(names)) == i, 0, counts)
     most = wrong.argmax()
-    rows.append(
-        (
-            names[i],
-            percent(counts[i] / total if total else None),
-            f"{total:,}",
-            f"{names[most]} ({wrong[most]})" if wrong[most] else "",
-        )
-    )
+    taken_for = f"{names[most]} ({wrong[most]})" if wrong[most] else ""
+    rows.append((names[i], accuracy, f"{total:,}", taken_for))
   return "\n".join(columns.align(rows, "<>><"))

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 from ctxseg_jax.data import transforms
@@ -17,7 +15,6 @@ from ctxseg_jax.evaluation import pictures
 from ctxseg_jax.evaluation import predictions
 from ctxseg_jax.evaluation import segmentation
 from ctxseg_jax.evaluation import tables
-from ctxseg_jax.models import network
 
 Settings = segmentation.Settings | classification.Settings
 
@@ -63,39 +60,25 @@ class Task:
     """What curves call the score."""
     return f"{self.figures[self.score]}, %"
 
-  def headline(self, report: Mapping[str, Any]) -> str:
-    """Returns the main figures in percent, as `mIoU 39.50, ...`."""
-    return ", ".join(
-        f"{title} {tables.percent(report[name])}"
-        for name, title in self.figures.items()
-    )
 
-
-def _make_segmentation_predictor(
-    model: network.SegmentationModel,
-    mesh: jax.sharding.Mesh,
-    *,
-    crop_size: Sequence[int],
-    **kwargs: Any,
-) -> segmentation.Predictor:
+def _make_segmentation_predictor(model, mesh, *, crop_size, **kwargs):
   del crop_size  # Images keep their own sizes.
-  kwargs["align_corners"] = model.align_corners
-  return segmentation.Predictor(model, mesh, **kwargs)
+  align = model.align_corners
+  return segmentation.Predictor(model, mesh, align_corners=align, **kwargs)
 
 
 def _draw_maps(image, label, prediction, spec):
-  return pictures.comparison(
-      image, label, prediction, spec.class_names, spec.palette
-  )
+  names, palette = spec.class_names, spec.palette
+  return pictures.comparison(image, label, prediction, names, palette)
 
 
 def _draw_classes(image, label, prediction, spec):
-  ignored = label == spec.ignore_label
-  return pictures.captioned(
-      image,
-      f"label: {'none' if ignored else spec.class_names[label]}",
-      f"prediction: {spec.class_names[prediction]}",
+  names = dict(enumerate(spec.class_names)) | {spec.ignore_label: "none"}
+  lines = (
+      f"label: {names[int(label)]}",
+      f"prediction: {names[int(prediction)]}",
   )
+  return pictures.captioned(image, *lines)
 
 
 TASKS = {

@@ -280,7 +280,7 @@ class Cifar10Test(parameterized.TestCase):
     (self.root / "train.bin").write_bytes(b"")  # CIFAR-100.
     with self.assertRaisesRegex(errors.UserError, "no known layout.*bin"):
       cifar10.load(self.root)
-    with self.assertRaisesRegex(errors.UserError, "not a folder"):
+    with self.assertRaisesRegex(errors.UserError, "Not a directory"):
       packing.prepare(cifar10.SPEC, self.root, source=self.root / "train.bin")
 
 

@@ -128,7 +128,7 @@ class FilesTest(absltest.TestCase):
     for rows, evals, references in (
         (metrics, evaluations, {"no context": 0.395}),
         (metrics[:1], [], {}),
-        ([], [], None),
+        ([], [], {}),
     ):
       curves.plot_curves(rows, evals, self.path, references)
       with Image.open(self.path) as picture:
