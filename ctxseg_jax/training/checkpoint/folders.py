@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 from typing import Any
+from typing import BinaryIO
 
 from absl import logging
 
@@ -39,56 +40,53 @@ def clear_leftovers(directory: pathlib.Path) -> None:
   for suffix in (SAVING, _DELETING):
     for path in directory.glob(f"*{suffix}"):
       logging.info("Removing %s, left by an interrupted run.", path)
-      _delete(path)
+      shutil.rmtree(path, ignore_errors=True)
 
 
-def complete(directory: pathlib.Path, step: int, saved: dict) -> None:
+def complete(
+    directory: pathlib.Path, step: int, arrays: dict[str, str]
+) -> None:
   """Reads back what was saved, writes its manifest and gives it its name.
 
   Args:
     directory: Where the steps lie.
     step: The step, which is in `<step>.saving`.
-    saved: What its manifest is to hold: `arrays` as `arrays.describe` has it,
-      and `entries` of the state, also those without arrays.
+    arrays: `arrays.describe` of what was saved.
 
   Raises:
     Exception: Of any kind, if it cannot be written or read back.
   """
   saving = directory / f"{step}{SAVING}"
-  if arrays_lib.listing(saving) != saved["arrays"]:
+  if arrays_lib.listing(saving) != arrays:
     raise OSError(None, "what was read back is not what was saved")
-  _write_manifest(saving, {"step": step, **saved})
+  _write_manifest(saving, {"step": step, "arrays": arrays})
   final = directory / str(step)
-  replaced = None
   if final.exists():  # Of a run that was set back before this step.
-    replaced = set_aside(final, _DELETING if _is_ours(final) else DAMAGED)
-  os.rename(saving, final)
+    set_aside(final, _DELETING if _is_ours(final) else DAMAGED)
+  saving.rename(final)
   _fsync(directory)
-  if replaced is not None and replaced.suffix == _DELETING:
-    _delete(replaced)
 
 
 def prune(directory: pathlib.Path, step: int, max_to_keep: int) -> None:
   """Deletes old steps, now that `step` is complete."""
-  others = [
-      number
-      for number in steps(directory)
-      if number != step and _is_ours(directory / str(number))
-  ]
-  for number in others[: len(others) - max_to_keep + 1]:
+  others = [directory / str(n) for n in steps(directory) if n != step]
+  others = [path for path in others if _is_ours(path)]
+  for path in others[: len(others) - max_to_keep + 1]:
     # Under its own name, a half deleted step would look damaged.
-    _delete(set_aside(directory / str(number), _DELETING))
+    set_aside(path, _DELETING)
+  for path in directory.glob(f"*{_DELETING}"):
+    # What stays costs space only, and the next start tries again.
+    shutil.rmtree(path, ignore_errors=True)
 
 
-def set_aside(path: pathlib.Path, suffix: str) -> pathlib.Path:
-  """Renames a step to a name that is free, and returns that."""
+def set_aside(path: pathlib.Path, suffix: str) -> None:
+  """Renames a step to a name that is free."""
   aside = path.with_name(path.name + suffix)
   count = 1
   while aside.exists():
     aside = path.with_name(f"{path.name}-{count}{suffix}")
     count += 1
-  os.rename(path, aside)
-  return aside
+  path.rename(aside)
 
 
 def find_damage(step_dir: pathlib.Path) -> str | None:
@@ -103,16 +101,12 @@ def find_damage(step_dir: pathlib.Path) -> str | None:
           return f"{path} has {size} bytes, expected {expected['size']}"
         if _sha256(file) != expected["sha256"]:
           return f"{path} differs from its SHA-256 in {MANIFEST}"
+    if arrays_lib.listing(step_dir) != manifest["arrays"]:
+      return f"{step_dir} has other arrays than its {MANIFEST} lists"
   except errors.UserError as e:
     return str(e).rstrip(". ")
-  except (OSError, AttributeError, KeyError, TypeError, ValueError) as e:
-    return f"{step_dir} cannot be verified ({reason(e)})"
-  try:
-    arrays = arrays_lib.listing(step_dir)
   except Exception as e:  # Orbax names no base class for what it raises.
-    return f"{step_dir} cannot be read ({reason(e)})"
-  if arrays != manifest["arrays"]:
-    return f"{step_dir} has other arrays than its {MANIFEST} lists"
+    return f"{step_dir} cannot be verified ({reason(e)})"
   return None
 
 
@@ -155,18 +149,16 @@ def reason(error: BaseException) -> str:
 
 
 def _write_manifest(step_dir: pathlib.Path, manifest: dict[str, Any]) -> None:
-  """Writes the size and SHA-256 of each file, all of them on the disk."""
+  """Adds the size and SHA-256 of each file, all of them on the disk."""
   listed = {}
   for path in sorted(step_dir.rglob("*")):
+    _fsync(path)
     if path.is_file():
       with open(path, "rb") as file:
-        os.fsync(file.fileno())
         listed[path.relative_to(step_dir).as_posix()] = {
             "size": path.stat().st_size,
             "sha256": _sha256(file),
         }
-    else:
-      _fsync(path)
   manifest = {"format": _FORMAT, **manifest, "files": listed}
   manifest["sha256"] = _checksum(manifest)
   files.write_atomically(step_dir / MANIFEST, json.dumps(manifest, indent=1))
@@ -186,21 +178,13 @@ def _checksum(manifest: dict[str, Any]) -> str:
   return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _sha256(file) -> str:
+def _sha256(file: BinaryIO) -> str:
   return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(directory: pathlib.Path) -> None:
-  descriptor = os.open(directory, os.O_RDONLY)
+def _fsync(path: pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
-
-
-def _delete(path: pathlib.Path) -> None:
-  try:
-    shutil.rmtree(path)
-  except OSError as e:
-    # Costs space only; not worth the run.
-    logging.warning("Could not delete %s (%s).", path, reason(e))

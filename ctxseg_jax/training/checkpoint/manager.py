@@ -9,6 +9,7 @@ import shutil
 from typing import Any
 
 from absl import logging
+import flax
 import jax
 import orbax.checkpoint as ocp
 
@@ -92,11 +93,8 @@ class Checkpoints:
       )
     except Exception as e:  # Orbax names no base class for what it raises.
       self._fail(step, e)
-    saved = {
-        "arrays": arrays_lib.describe(state),
-        "entries": arrays_lib.entries(state),
-    }
-    future = self._executor.submit(self._complete, step, saved)
+    described = arrays_lib.describe(state)
+    future = self._executor.submit(self._complete, step, described)
     self._saving = (step, future)
     self._last_step = step
 
@@ -115,11 +113,7 @@ class Checkpoints:
     return completed
 
   def wait(self) -> list[int]:
-    """Waits for the save in progress; returns as `poll` does.
-
-    Raises:
-      UserError: If a save failed.
-    """
+    """Waits for the save in progress; returns and raises as `poll` does."""
     self._advance(block=True)
     return self.poll()
 
@@ -167,29 +161,17 @@ class Checkpoints:
     self._advance(block=True)
     step, damaged = _newest_intact(self._directory)
     if step is None:
-      problems = [problem for _, problem in damaged] or [
-          f"{path} was set aside"
-          for path in sorted(self._directory.glob(f"*{folders.DAMAGED}"))[-1:]
-      ]
-      if not problems:
-        return None
-      raise errors.UserError(
-          f"{self._directory}: no checkpoint is intact ({'; '.join(problems)});"
-          " put an undamaged copy there, or choose another --workdir to start "
-          "from step 0."
-      )
+      return None
     # Another model is an error before anything is renamed.
-    step_dir = self._directory / str(step)
-    manifest = folders.read_manifest(step_dir)
-    state = arrays_lib.fill(step_dir, target, manifest["arrays"])
+    state = arrays_lib.fill(self._directory / str(step), target)
     self._set_aside(damaged)
     self._last_step = step
     return state, step
 
   @processes.by_process_0
-  def _set_aside(self, damaged: list[tuple[int, str]]) -> None:
-    for number, _ in damaged:
-      folders.set_aside(self._directory / str(number), folders.DAMAGED)
+  def _set_aside(self, damaged: list[int]) -> None:
+    for step in damaged:
+      folders.set_aside(self._directory / str(step), folders.DAMAGED)
 
   def _advance(self, block: bool) -> None:
     if self._saving is None or not (block or self._saving[1].done()):
@@ -204,11 +186,11 @@ class Checkpoints:
     self._completed.append(step)
     logging.info("Saved step %d in %s.", step, self._directory.name)
 
-  def _complete(self, step: int, saved: dict[str, Any]) -> None:
+  def _complete(self, step: int, described: dict[str, str]) -> None:
     """Verifies and names a step, then deletes old ones; in the background."""
     self._checkpointer.wait_until_finished()
     if jax.process_index() == 0:
-      folders.complete(self._directory, step, saved)
+      folders.complete(self._directory, step, described)
       folders.prune(self._directory, step, self._max_to_keep)
 
   def _fail(self, step: int, error: Exception) -> None:
@@ -231,12 +213,7 @@ class Checkpoints:
 def save_best(directory: str | os.PathLike[str], step: int, state: Any) -> None:
   """Saves the best state so far and removes the one before, in this order.
 
-  Blocks until the new one is complete.
-
-  Args:
-    directory: Where it lies, in the format of `Checkpoints`.
-    step: Number of optimizer updates done.
-    state: A pytree of arrays.
+  Arguments are as for `Checkpoints`. Blocks until the new one is complete.
 
   Raises:
     UserError: If it could not be written; the one before is then intact.
@@ -246,71 +223,68 @@ def save_best(directory: str | os.PathLike[str], step: int, state: Any) -> None:
 
 
 def load(
-    directory: str | os.PathLike[str],
-    target: Any = None,
-    step: int | None = None,
-) -> tuple[Any, int]:
+    directory: str | os.PathLike[str], step: int | None = None
+) -> tuple[dict[str, Any], int]:
   """Reads a checkpoint for evaluation or prediction; changes no file.
 
   Args:
-    directory: A directory of steps: `<workdir>/checkpoints` or
-      `<workdir>/best`.
-    target: A pytree as for `Checkpoints.restore` that may leave out whole
-      top-level entries, such as `{"params": ..., "model_state": ...}`; what is
-      left out is not read. None reads everything into nested dicts of NumPy
-      arrays; an entry without arrays is an empty dict.
+    directory: `<workdir>/checkpoints` or `<workdir>/best`.
     step: The step to read; None reads the newest that is intact.
 
   Returns:
-    The state and the step.
+    The state as nested dicts of NumPy arrays, in which what has no array does
+    not appear, and the step.
 
   Raises:
-    UserError: If there is no such intact checkpoint, or if it is of another
-      model.
+    UserError: If there is no such intact checkpoint.
   """
   directory = pathlib.Path(directory).absolute()
-  found, damaged = _newest_intact(directory, step)
+  found, _ = _newest_intact(directory, step)
   if found is None:
-    problems = "; ".join(problem for _, problem in damaged)
-    if not problems:
-      problems = "none is there" if step is None else f"no step {step}"
-      problems += f", complete steps: {folders.steps(directory) or 'none'}"
+    problem = "none is there" if step is None else f"no step {step}"
     raise errors.UserError(
-        f"{directory}: no checkpoint to read ({problems}); expected one written"
-        " by train.py: check --workdir and the step."
+        f"{directory}: no checkpoint to read ({problem}, complete steps:"
+        f" {folders.steps(directory) or 'none'}); expected one written by"
+        " train.py: check --workdir and the step."
     )
-  step_dir = directory / str(found)
-  manifest = folders.read_manifest(step_dir)
-  if target is None:
-    state = arrays_lib.read(step_dir, dict.fromkeys(manifest["arrays"]))
-    return arrays_lib.nest(state, manifest["entries"]), found
-  top = arrays_lib.entries(target)
-  wanted = {
-      name: array
-      for name, array in manifest["arrays"].items()
-      if name.split("/")[0] in top
-  }
-  return arrays_lib.fill(step_dir, target, wanted), found
+  arrays = arrays_lib.read(directory / str(found), {})
+  return flax.traverse_util.unflatten_dict(arrays, sep="/"), found
 
 
 @processes.by_process_0
 def _newest_intact(
     directory: pathlib.Path, only: int | None = None
-) -> tuple[int | None, list[tuple[int, str]]]:
-  """Returns the step to use and of each newer one what is wrong with it."""
-  damaged = []
+) -> tuple[int | None, list[int]]:
+  """Returns the newest step that can be used and the damaged ones after it.
+
+  Args:
+    directory: Where the steps lie.
+    only: The step to look at; None looks at all.
+
+  Raises:
+    UserError: There are steps, and none is intact.
+  """
+  damaged = {}
   for step in reversed(folders.steps(directory)):
-    if only is not None and step != only:
+    if only not in (None, step):
       continue
     problem = folders.find_damage(directory / str(step))
     if problem is None:
-      for _, newer in damaged:
+      for newer in damaged.values():
         logging.warning(
             "Damaged checkpoint: %s; using step %d instead.", newer, step
         )
-      return step, damaged
-    damaged.append((step, problem))
-  return None, damaged
+      return step, list(damaged)
+    damaged[step] = problem
+  name = "*" if only is None else only
+  aside = sorted(directory.glob(f"{name}{folders.DAMAGED}"))[-1:]
+  problems = [*damaged.values()] or [f"{path} was set aside" for path in aside]
+  if problems:
+    raise errors.UserError(
+        f"{directory}: no checkpoint is intact ({'; '.join(problems)}); put an"
+        " undamaged copy there, or choose another --workdir"
+    )
+  return None, []
 
 
 def _is_not_of_orbax(record: std_logging.LogRecord) -> bool:
