@@ -52,12 +52,8 @@ class Metrics:
   def start(self, step: int, evaluated: bool = False) -> None:
     """Opens the files on process 0, for a run that is at a step.
 
-    Rows after the step go, since the run does them again, and so does a last
-    line that a kill cut short.
-
-    Args:
-      step: The step.
-      evaluated: Whether it has been evaluated; if not, its row of that goes.
+    Rows after the step go, since the run does them again, that of its
+    evaluation unless it was `evaluated`, and a last line that a kill cut short.
     """
     rows = [
         row
@@ -67,9 +63,8 @@ class Metrics:
     ]
     text = "".join(f"{to_json(row)}\n" for row in rows)
     files.write_atomically(self._path, text)
-    spent = [row.get(_WALL) for row in rows]
-    spent = [x for x in spent if isinstance(x, (int, float))]
-    self._started = self._clock() - max(spent, default=0.0)
+    spent = max((row.get(_WALL) or 0.0 for row in rows), default=0.0)
+    self._started = self._clock() - spent
     folder = self._folder / "tensorboard"
     with files.naming(folder):
       folder.mkdir(exist_ok=True)
@@ -82,17 +77,14 @@ class Metrics:
     self._add_event(step + 1, session_log=log)
 
   def close(self) -> None:
-    for file in (self._events, self._file):
-      # What cannot be written was an error before.
-      with contextlib.suppress(OSError, AttributeError):
+    """Closes the files; what cannot be written was an error before."""
+    for file in filter(None, (self._events, self._file)):
+      with contextlib.suppress(OSError):
         file.close()
     self._events = self._file = None
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """Appends the scalars of a step; they are in the files on return.
-
-    Does nothing on processes other than 0.
-    """
+    """Appends the scalars of a step at once; process 0 alone does."""
     if self._file is None:
       return
     wall = {_WALL: round(self._clock() - self._started, 3)}
@@ -133,7 +125,9 @@ class Metrics:
     for number, line in enumerate(lines, start=1):
       try:
         row = json.loads(line)
-        if any(isinstance(value, (str, dict)) for value in row.values()):
+        if not all(
+            isinstance(x, (int, float, type(None))) for x in row.values()
+        ):
           raise ValueError("not figures")
         rows.append({"step": int(row["step"])} | row)
       except (AttributeError, LookupError, TypeError, ValueError) as e:
@@ -146,7 +140,7 @@ class Metrics:
 
 
 def to_json(value: Any, **kwargs) -> str:
-  """Returns JSON of arrays, paths and containers; NaN and infinity are null."""
+  """Returns JSON of arrays and containers; NaN and infinity are null."""
   return json.dumps(_jsonable(value), allow_nan=False, **kwargs)
 
 
@@ -155,12 +149,9 @@ def _jsonable(value: Any) -> Any:
     return {str(key): _jsonable(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
     return [_jsonable(item) for item in value]
-  if isinstance(value, os.PathLike):
-    return os.fspath(value)
   if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars.
-    # Through NumPy: bfloat16 arrays have no Python numbers of their own.
     array = np.asarray(value)
-    if array.dtype.kind not in "biufOUS":
+    if array.dtype.kind == "V":  # bfloat16 has no Python numbers.
       array = array.astype(np.float32)
     return _jsonable(array.tolist())
   if isinstance(value, float) and not math.isfinite(value):

@@ -29,15 +29,13 @@ class StopRequest:
 
   def __enter__(self) -> "StopRequest":
     for number in (signal.SIGTERM, signal.SIGINT):
-      old = signal.signal(number, self._handle)
       # None: a handler that is not Python's.
-      self._old[number] = signal.SIG_DFL if old is None else old
+      self._old[number] = signal.signal(number, self._handle) or signal.SIG_DFL
     return self
 
-  def __exit__(self, *exc):
+  def __exit__(self, *_):
     for number, handler in self._old.items():
       signal.signal(number, handler)
-    self._old = {}
 
   @property
   def name(self) -> str:
@@ -52,10 +50,7 @@ class StopRequest:
     return self._signal is not None and jax.process_count() == 1
 
   def agreed(self) -> bool:
-    """Returns whether all processes stop after this step.
-
-    To be called by every process once a step.
-    """
+    """Returns whether all stop after this step; all ask once a step."""
     if jax.process_count() == 1:
       return self.requested()
     sharding, any_flag = self._sum

@@ -35,12 +35,10 @@ def on_process_0(act: Callable[[], Any]) -> Any:
       error = e
       outcome = json.dumps([getattr(e, "exit_code", 1), None]).encode()
   # Every process has to pass the same shape, so the length goes first.
-  size = multihost_utils.broadcast_one_to_all(np.int32(len(outcome)))
-  data = np.zeros(int(size), np.uint8)
-  data[: len(outcome)] = np.frombuffer(outcome, np.uint8)
-  code, result = json.loads(
-      np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes()
-  )
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(outcome))))
+  data = np.frombuffer(outcome.ljust(size), np.uint8)
+  data = multihost_utils.broadcast_one_to_all(data)
+  code, result = json.loads(np.asarray(data).tobytes())
   if error is not None:
     raise error
   if code:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import math
+import datetime
 import sys
 import time
 from typing import Any
@@ -35,20 +35,13 @@ class Meter:
       total_steps: int,
       clock: Callable[[], float] = time.monotonic,
   ):
-    """Makes a meter; its clock starts with the first counted step.
-
-    Args:
-      batch_size: Images per step, over all devices.
-      total_steps: The step at which training ends.
-      clock: Returns seconds.
-    """
+    """Takes the images per step, the last step and what returns seconds."""
     self._batch_size = batch_size
     self._total_steps = total_steps
     self._clock = clock
     self._steps = 0
     self._waiting = 0.0
-    self._paused = 0.0
-    self._since = None
+    self._since = None  # The end of the first step, or the last reading.
     self._seconds_per_step = None
 
   @contextlib.contextmanager
@@ -60,10 +53,10 @@ class Meter:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Leaves the time spent in the context (evaluation) out of everything."""
+    """Leaves the time spent in the context, after a step, out of everything."""
     start = self._clock()
     yield
-    self._paused += self._clock() - start
+    self._since += self._clock() - start
 
   def count_step(self) -> None:
     """Counts a step that was dispatched (compiling does not return early)."""
@@ -79,17 +72,14 @@ class Meter:
 
     Returns:
       `images_per_second`, `data_wait_share` (0 to 1) and `eta_seconds`, the
-      last from a moving average; NaN where nothing was measured yet.
+      last from a moving average; nothing before the second counted step.
     """
-    nan = float("nan")
     if self._since is None or self._steps < 1:
-      return dict(images_per_second=nan, data_wait_share=nan, eta_seconds=nan)
-    seconds = max(self._clock() - self._since - self._paused, 1e-9)
+      return {}
+    seconds = max(self._clock() - self._since, 1e-9)
     now = seconds / self._steps
-    if self._seconds_per_step is None:
-      self._seconds_per_step = now
-    else:
-      self._seconds_per_step += 0.3 * (now - self._seconds_per_step)
+    before = self._seconds_per_step or now
+    self._seconds_per_step = before + 0.3 * (now - before)
     rates = dict(
         images_per_second=self._batch_size / now,
         data_wait_share=min(self._waiting / seconds, 1.0),
@@ -101,7 +91,6 @@ class Meter:
   def _reset(self) -> None:
     self._steps = 0
     self._waiting = 0.0
-    self._paused = 0.0
     self._since = self._clock()
 
 
@@ -118,7 +107,7 @@ class Progress:
       start_step: int = 0,
       console: rich.console.Console | None = None,
   ):
-    """Args are the last step, the steps done before and where to show it."""
+    """Takes the last step, the steps done before and where to show a bar."""
     self._total_steps = total_steps
     self._start_step = start_step
     # Where absl logs, so that a redirected standard output stays clean.
@@ -137,12 +126,8 @@ class Progress:
         console=self._console,
         expand=True,
     )
-    self._bar.add_task(
-        "train",
-        total=self._total_steps,
-        completed=self._start_step,
-        figures="compiling",
-    )
+    task = dict(total=self._total_steps, completed=self._start_step)
+    self._bar.add_task("train", **task, figures="compiling")
     handler = logging.get_absl_handler()
     handler.addFilter(_is_no_step_line)
     self._exits.callback(handler.removeFilter, _is_no_step_line)
@@ -158,19 +143,18 @@ class Progress:
 
   def __exit__(self, *_) -> None:
     self._exits.close()
-    self._bar = None
 
   def update(self, step: int, figures: Mapping[str, Any]) -> None:
     """Shows the figures of a logged step; those of `_FIGURES` that it has."""
-    text = "  ".join(
+    shown = [
         form.format(figures[name])
         for name, form in _FIGURES.items()
-        # What was not measured yet is NaN; a loss of NaN is news.
         if name in figures
-        and (name == "loss/total" or not math.isnan(figures[name]))
-    )
-    if "eta_seconds" in figures and not math.isnan(figures["eta_seconds"]):
-      text += f"  ETA {format_seconds(figures['eta_seconds'])}"
+    ]
+    if "eta_seconds" in figures:
+      eta = datetime.timedelta(seconds=round(figures["eta_seconds"]))
+      shown.append(f"ETA {eta}")
+    text = "  ".join(shown)
     logging.info(_STEP_LINE, step, self._total_steps, text)
     if self._bar is not None:
       self._bar.update(self._bar.task_ids[0], completed=step, figures=text)
@@ -186,15 +170,3 @@ class Progress:
 
 def _is_no_step_line(record) -> bool:
   return record.msg is not _STEP_LINE
-
-
-def format_seconds(seconds: float) -> str:
-  """Returns e.g. `0:48`, `12:05`, `3:12:05` or `2d 03:12:05`."""
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  days, hours = divmod(hours, 24)
-  if days:
-    return f"{days}d {hours:02d}:{minutes:02d}:{seconds:02d}"
-  if hours:
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
-  return f"{minutes}:{seconds:02d}"

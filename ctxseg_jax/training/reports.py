@@ -39,17 +39,17 @@ class Reports:
       stop: preemption.StopRequest,
       start: int,
   ):
-    """Reads the reports that the work dir has.
+    """Reads the reports that the open work dir has.
 
     Args:
       run: The parsed config.
       predictor: Makes class maps, or classes.
       source: Examples of the split to evaluate.
-      folder: The open work dir.
+      folder: The work dir.
       checkpoints: Those of the run.
       stop: Tells whether to abandon an evaluation.
-      start: The step the run starts at; later reports are of a future that
-        the restored checkpoint took back.
+      start: The step the run starts at. Later reports do not count: the
+        restored checkpoint is from before them.
 
     Raises:
       UserError: A file in `eval/` is not a report.
@@ -62,12 +62,8 @@ class Reports:
     self._folder = folder
     self._checkpoints = checkpoints
     self._stop = stop
-    self._keep = tuple(
-        int(i)
-        for i in np.unique(
-            np.linspace(0, len(source) - 1, num=run.num_pictures).round()
-        )
-    )
+    kept = np.linspace(0, len(source) - 1, num=run.num_pictures).round()
+    self._keep = tuple(np.unique(kept.astype(int)).tolist())
     self._reports = {}
     self._read(start)
 
@@ -98,15 +94,14 @@ class Reports:
     return step in self._reports
 
   def evaluate(self, step: int, state: step_lib.TrainState) -> None:
-    """Evaluates, writes report and pictures, keeps the best state.
+    """Evaluates the state of a step and writes report and pictures.
 
-    Args:
-      step: The step the state is from.
-      state: The state to evaluate, and to keep if it is the best.
+    A state with the best score so far is saved in `best/`.
 
     Raises:
       Preempted: A signal came meanwhile.
     """
+    logging.info("Evaluating step %d.", step)
     result = evaluate.evaluate(
         self._predictor,
         state.variables,

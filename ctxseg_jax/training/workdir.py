@@ -22,12 +22,12 @@ import math
 import os
 import pathlib
 import socket
-import stat
 import time
 from typing import Any
 from typing import TextIO
 
 from absl import logging
+import flax
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
@@ -39,6 +39,10 @@ _MARK = ".ctxseg_jax"
 _MARK_TEXT = "A work dir of ctxseg_jax: train.py writes and deletes here.\n"
 _FOLDERS = ("checkpoints", "best", "eval", "predictions", "tensorboard")
 _FILES = (_CONFIG, "metrics.jsonl", "log.txt", "curves.png")
+_KINDS = {
+    **dict.fromkeys(_FOLDERS, ("folder", os.path.isdir)),
+    **dict.fromkeys(_FILES, ("regular file", os.path.isfile)),
+}
 _NUM_LISTED = 8  # Differing keys in a message that must stay one line.
 
 
@@ -68,46 +72,29 @@ class Workdir:
 
   @processes.by_process_0
   def _open(self) -> None:
-    try:
+    with files.naming(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
-      if not (self.path / _MARK).exists():
-        others = sorted(os.listdir(self.path))
-        if others:
-          listed = ", ".join(map(files.printable, others[:3]))
-          raise errors.UserError(
-              f"{self.path}: not a work dir of train.py: it holds"
-              f" {listed}{', ...' * (len(others) > 3)} and no {_MARK}; nothing"
-              " was changed. Choose another --workdir, or an empty one; to go"
-              f" on with a copy of a run, copy its {_MARK} too."
-          )
+      others = sorted(os.listdir(self.path))
+      if others and _MARK not in others:
+        listed = ", ".join(map(files.printable, others[:3]))
+        raise errors.UserError(
+            f"{self.path}: not a work dir of train.py: it holds {listed}"
+            f"{', ...' * (len(others) > 3)} and no {_MARK}; nothing was"
+            " changed. Choose another --workdir, or an empty one; to go on with"
+            f" a copy of a run, copy its {_MARK} too."
+        )
+      if not others:
         (self.path / _MARK).write_text(_MARK_TEXT, "utf-8")
-    except OSError as e:
-      problem = f"cannot make the work dir ({e.strerror})"
-      if isinstance(e, (FileExistsError, NotADirectoryError)):
-        problem = "the work dir, or a folder above it, is a file"
-      raise errors.UserError(
-          f"{self.path}: {problem}; choose another --workdir or mend its"
-          " permissions."
-      ) from e
-    self._check_kinds()
-    self._exits.callback(_lock(self.path / ".lock").close)
-
-  def _check_kinds(self) -> None:
-    """Refuses at once what would stop the run hours later."""
-    for names, is_kind, kind in (
-        (_FOLDERS, stat.S_ISDIR, "folder"),
-        (_FILES, stat.S_ISREG, "regular file"),
-    ):
-      for path in (self.path / name for name in names):
-        if os.path.lexists(path) and not (
-            path.exists()
-            and is_kind(path.stat().st_mode)
-            and os.access(path, os.W_OK)
-        ):
+      # Found hours later, one of another kind would stop the run.
+      for name, (kind, is_kind) in _KINDS.items():
+        path = self.path / name
+        good = is_kind(path) and os.access(path, os.W_OK)
+        if os.path.lexists(path) and not good:
           raise errors.UserError(
               f"{path}: expected a {kind} that can be written; move it away or"
               " mend its permissions."
           )
+      self._exits.callback(_lock(self.path / ".lock").close)
 
   def __enter__(self) -> "Workdir":
     """Makes or recognises the folder, and takes the lock.
@@ -129,7 +116,9 @@ class Workdir:
   @processes.by_process_0
   def start_log(self) -> None:
     """Appends to `log.txt` what absl logs while the context is open, in UTC."""
-    handler = _LogFile(self.path / "log.txt", mode="a", encoding="utf-8")
+    handler = std_logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+    # What else is written fails as well, and tells of that.
+    handler.handleError = lambda record: None
     formatter = std_logging.Formatter(
         "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
@@ -162,22 +151,20 @@ class Workdir:
     path = self.path / _CONFIG
     if not path.exists():
       return
-    new = json.loads(metrics.to_json(config))
-    differing = [
-        change
-        for key, change in _differences(read_config(self.path), new).items()
-        if not any(key == i or key.startswith(f"{i}.") for i in ignore)
+    changes = [
+        f"{key} {_short(old)} -> {_short(new)}"
+        for key, old, new in _differing(read_config(self.path), config)
+        if not any(f"{key}.".startswith(f"{i}.") for i in ignore)
     ]
-    if differing and not allow_change:
-      changes = differing[:_NUM_LISTED]
-      if len(differing) > len(changes):
-        changes.append(f"and {len(differing) - len(changes)} more")
+    if changes and not allow_change:
+      more = len(changes) - _NUM_LISTED
+      listed = changes[:_NUM_LISTED] + [f"and {more} more"] * (more > 0)
       raise errors.UserError(
-          f"{path}: this run was started with another config: "
-          f"{', '.join(changes)}; use the old values, choose another "
-          "--workdir, or pass --allow_config_change to go on with the new."
+          f"{path}: this run was started with another config:"
+          f" {', '.join(listed)}; use the old values, choose another"
+          " --workdir, or pass --allow_config_change to go on with the new."
       )
-    for change in differing:
+    for change in changes:
       logging.warning("Config changed on resuming: %s.", change)
 
   @processes.by_process_0
@@ -201,9 +188,9 @@ class Workdir:
       self, step: int | str, evaluation: Mapping[str, Any]
   ) -> pathlib.Path:
     """Writes `eval/<step>.json` and returns its path."""
-    with files.naming(self.evaluations):
-      self.evaluations.mkdir(exist_ok=True)
     path = self.evaluations / f"{step}.json"
+    with files.naming(path):
+      self.evaluations.mkdir(exist_ok=True)
     files.write_atomically(path, metrics.to_json(evaluation) + "\n")
     return path
 
@@ -215,14 +202,14 @@ class Workdir:
     Raises:
       UserError: A file is not an evaluation.
     """
-    paths = [p for p in self.evaluations.glob("*.json") if p.stem.isdecimal()]
-    paths.sort(key=lambda path: int(path.stem))
+    paths = {
+        int(path.stem): path
+        for path in self.evaluations.glob("*.json")
+        if path.stem.isdecimal()
+    }
     return [
-        {
-            **_with_nan(_read_object(path, "an evaluation")),
-            "step": int(path.stem),
-        }
-        for path in paths
+        _with_nan(_read_object(path, "an evaluation")) | {"step": step}
+        for step, path in sorted(paths.items())
     ]
 
 
@@ -263,30 +250,17 @@ def _with_nan(value: Any) -> Any:
   return math.nan if value is None else value
 
 
-class _LogFile(std_logging.FileHandler):
-  """Stays silent when it cannot write: what else is written tells of that."""
-
-  def handleError(self, record):  # pylint: disable=invalid-name
-    pass
-
-
 def _lock(path: pathlib.Path) -> TextIO:
+  file = open(path, "a+", encoding="utf-8")
   try:
-    file = open(path, "a+", encoding="utf-8")
     # The kernel frees it when the process ends, however it ends.
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as e:
     file.seek(0)
     holder = file.read().strip() or "an unknown process"
-    file.close()
     raise errors.WorkdirLockedError(
-        f"{path.parent}: the work dir is in use by {holder}; wait for it, stop "
-        "it, or choose another --workdir."
-    ) from e
-  except OSError as e:
-    raise errors.UserError(
-        f"{path}: cannot be written and locked ({e.strerror}); mend its"
-        " permissions, or choose a --workdir on another file system."
+        f"{path.parent}: the work dir is in use by {holder}; wait for it, stop"
+        " it, or choose another --workdir."
     ) from e
   file.truncate(0)
   file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
@@ -294,24 +268,21 @@ def _lock(path: pathlib.Path) -> TextIO:
   return file
 
 
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> dict[str, str]:
-  """Returns e.g. `{"optim.lr": "optim.lr 0.01 -> 0.02"}`."""
-  differing = {}
-  for key in sorted(old.keys() | new.keys()):
-    name = f"{prefix}{key}"
-    a = old.get(key, ...)
-    b = new.get(key, ...)
-    if isinstance(a, dict) and isinstance(b, dict):
-      differing |= _differences(a, b, f"{name}.")
-    elif a != b or isinstance(a, bool) != isinstance(b, bool):
-      differing[name] = f"{name} {_show(a)} -> {_show(b)}"
-  return differing
+def _differing(
+    old: Mapping[str, Any], new: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+  """Returns e.g. `("optim.lr", "0.01", "0.02")` for each that differs."""
+  old, new = (
+      {
+          key: metrics.to_json(value)
+          for key, value in flax.traverse_util.flatten_dict(x, sep=".").items()
+      }
+      for x in (old, new)
+  )
+  keys = sorted(old | new)
+  both = [(k, old.get(k, "(absent)"), new.get(k, "(absent)")) for k in keys]
+  return [(key, a, b) for key, a, b in both if a != b]
 
 
-def _show(value: Any) -> str:
-  if value is ...:
-    return "(absent)"
-  text = json.dumps(value)
+def _short(text: str) -> str:
   return text if len(text) <= 60 else f"{text[:57]}..."

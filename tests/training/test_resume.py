@@ -107,9 +107,13 @@ class KillTest(ResumeCase):
 
   def test_kills_leave_no_trace(self):
     # While a step is saved, while an evaluation runs, between steps.
-    self._kill(lambda c: "Saved step 4" in c.stderr(), workers=0)
-    self._kill(lambda c: "Evaluating" in c.stderr(), workers=0)
-    self._kill(lambda c: "step 9/" in c.stderr(), workers=1)
+    for text, workers in (
+        ("Saved step 4", 0),
+        ("Evaluating", 0),
+        ("step 9/", 1),
+    ):
+      killed = self._kill(lambda c, text=text: text in c.stderr(), workers)
+      self.assertTrue(killed, f"ended before {text!r}")
     self.finish()
     self.assert_same_as_uninterrupted()
 

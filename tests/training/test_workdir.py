@@ -97,7 +97,9 @@ class LockTest(WorkdirCase):
     self.path.parent.mkdir()
     self.path.write_text("")
     for path in (self.path, self.path / "below"):
-      with self.assertRaisesRegex(errors.UserError, f"{path}.*is a file"):
+      with self.assertRaisesRegex(
+          errors.UserError, f"{path}.*(exists|Not a dir)"
+      ):
         workdir.Workdir(path).__enter__()
 
   def test_path_that_cannot_be_written(self):
