@@ -112,27 +112,12 @@ def find(
 ) -> dict[str, Sequence[tuple[str, np.ndarray, int]]]:
   """Lists name, picture and label of every example; see `load`."""
   return {
-      split: name_all(split, *arrays)
+      split: [
+          (f"{split}_{i:05d}", picture, int(label))
+          for i, (picture, label) in enumerate(zip(*arrays, strict=True))
+      ]
       for split, arrays in load(source, any_size=any_size).items()
   }
-
-
-def name_all(
-    split: str, pictures: np.ndarray, labels: np.ndarray
-) -> list[tuple[str, np.ndarray, int]]:
-  """Returns what `read` takes of each example.
-
-  Args:
-    split: Name of the split.
-    pictures: uint8 [N, 32, 32, 3].
-    labels: uint8 [N].
-  """
-  return [
-      (f"{split}_{index:05d}", picture, int(label))
-      for index, (picture, label) in enumerate(
-          zip(pictures, labels, strict=True)
-      )
-  ]
 
 
 def read(

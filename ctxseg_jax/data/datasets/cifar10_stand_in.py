@@ -60,13 +60,13 @@ def find(
 ) -> dict[str, list[tuple[str, np.ndarray, int]]]:
   """Draws every example; see `cifar10.find`."""
   del source, any_size
-  splits = {}
-  for split in _SEEDS:
-    drawn = [draw(split, i) for i in range(SPEC.split_sizes[split])]
-    splits[split] = cifar10.name_all(
-        split, *(np.array(x) for x in zip(*drawn, strict=True))
-    )
-  return splits
+  return {
+      split: [
+          (f"{split}_{i:05d}", *draw(split, i))
+          for i in range(SPEC.split_sizes[split])
+      ]
+      for split in _SEEDS
+  }
 
 
 SPEC = spec_lib.DatasetSpec(
