@@ -37,10 +37,10 @@ def rows(
   """
   project = SOURCES[source]
   if type(module) in BACKBONES.values():
-    part, parts = "backbone", project.backbone(module, "")
+    part, parts = "backbone", project.backbone_parts(module, "")
   else:
     part = "head"
-    parts = [p._replace(theirs="") for p in project.heads(module, None)[0]]
+    parts = [p._replace(theirs="") for p in project.head_parts(module, None)[0]]
   found = []
   for collection, *path in _paths(template):
     theirs, layout = naming.resolve("/".join((collection, part, *path)), parts)
@@ -53,8 +53,8 @@ def network_rows(
 ) -> list[Row]:
   """Returns the rows of a whole network."""
   project = SOURCES[source]
-  heads, _ = project.heads(module.head, module.aux_head)
-  parts = (*project.backbone(module.backbone, "backbone."), *heads)
+  heads, _ = project.head_parts(module.head, module.aux_head)
+  parts = (*project.backbone_parts(module.backbone, "backbone."), *heads)
   return [
       Row(*naming.resolve("/".join(path), parts), path)
       for path in _paths(template)

@@ -42,15 +42,7 @@ def convert(
     weights: loading.InitFrom,
     output: str | os.PathLike[str],
 ) -> str:
-  """Writes a folder with the weights of a file.
-
-  Args:
-    config: The config of the network.
-    weights: The file.
-    output: The folder; it must not exist.
-
-  Returns:
-    A summary for the user.
+  """Writes a new folder with the weights of a file; returns a summary.
 
   Raises:
     UserError: The file, the config or the folder are not usable; nothing is
@@ -147,7 +139,7 @@ def main(argv: Sequence[str]) -> None:
   weights = loading.InitFrom(
       given.source, given.checkpoint, given.channel_order
   )
-  config = given.config if given.config else stored_config(weights)
+  config = given.config or stored_config(weights)
   print(convert(config, weights, given.output))
 
 

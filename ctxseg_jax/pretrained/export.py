@@ -28,15 +28,12 @@ def export(
     output: str | os.PathLike[str],
     which: str = "best",
 ) -> str:
-  """Writes the file.
+  """Writes a new file; returns what it holds, in a line for the user.
 
   Args:
     workdir: A work dir of `train.py`.
-    output: The file; it must not exist.
+    output: The file.
     which: "best", "last", or a step that is kept.
-
-  Returns:
-    What to tell the user.
 
   Raises:
     UserError: No such checkpoint, or the file cannot be written.

@@ -10,8 +10,6 @@ import operator
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
-from typing import Protocol
-from typing import TypeVar
 
 from absl import logging
 import flax
@@ -27,21 +25,11 @@ from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
 
-StateT = TypeVar("StateT", bound="State")
+# A `training.step.TrainState`.
+State = Any
 
 # The normalisation of the networks that Caffe trained, and BGR belongs to.
 _CAFFE_STD = (1.0, 1.0, 1.0)
-
-
-class State(Protocol):
-  """What is read and replaced of a `training.step.TrainState`."""
-
-  params: Any
-  model_state: Any
-  average: Any
-
-  def replace(self: StateT, **changes: Any) -> StateT:
-    ...
 
 
 class Normalisation(NamedTuple):
@@ -92,7 +80,7 @@ def flatten(state: State) -> dict[str, Any]:
   return flax.traverse_util.flatten_dict(variables, sep="/")
 
 
-def with_variables(state: StateT, flat: Mapping[str, Any]) -> StateT:
+def with_variables(state: State, flat: Mapping[str, Any]) -> State:
   """Returns the state with all of its variables replaced.
 
   An average of the parameters starts at the parameters.
@@ -116,8 +104,7 @@ def load(
     weights: The file.
     model: The network.
     state: Its variables, or their shapes.
-    whole: All of the network or, the default, its backbone; None is what the
-      file has.
+    whole: All of the network, or its backbone; None is what the file has.
 
   Returns:
     Arrays by path, what became of every tensor, and whether the file has the
@@ -177,11 +164,10 @@ def differences(
   wrong numbers.
   """
   project = SOURCES[source]
-  expected = project.conventions(model)
-  lines = []
-  for key, value in (
-      expected | (project.whole_conventions if whole else {})
-  ).items():
+  expected, lines = dict(project.conventions(model)), []
+  if whole:
+    expected |= project.whole_conventions
+  for key, value in expected.items():
     try:
       found = operator.attrgetter(key)(model)
     except AttributeError:  # Of another backbone.
@@ -197,19 +183,16 @@ def differences(
 def start(
     init_from: InitFrom,
     model: network.SegmentationModel,
-    state: StateT,
+    state: State,
     normalised: Normalisation,
-) -> StateT:
+) -> State:
   """Returns a new run's state with the backbone of a file.
 
   Logs what was copied, skipped and left at random, and what about the training
   is not as the weights expect.
 
-  Args:
-    init_from: The file.
-    model: The network.
-    state: Initialised, on its devices.
-    normalised: What the images of the training are normalised by.
+  `state` is initialised, on its devices; `normalised` is what the images of
+  the training are normalised by.
 
   Raises:
     UserError: The file is not usable, or not for this backbone.

@@ -86,12 +86,10 @@ def has_heads(
     template: Collection[str],
     names: Collection[str],
 ) -> bool:
-  """Returns whether any tensor of our heads is in a file with these names."""
-  if source.heads is None:
-    return False
+  """Returns whether a file with these names has any tensor of our heads."""
   try:
-    parts, _ = source.heads(model.head, model.aux_head)
-  except errors.UserError:  # It has heads, but none like the config's.
+    parts, _ = source.head_parts(model.head, model.aux_head)
+  except errors.UserError:  # It has none like the config's.
     return False
   return bool(_find(parts, template, names))
 
@@ -106,21 +104,19 @@ def make_plan(
 ) -> Plan:
   """Decides which foreign tensor goes where, by names alone.
 
-  Args:
-    source: What the names follow.
-    model: The network.
-    template: Our paths.
-    names: Those of the file.
-    whole: All of the network, or the backbone alone.
+  `template` are our paths, `names` those of the file; `whole` places all of
+  the network, else the backbone alone.
 
   Raises:
     UserError: The source has nothing like the network.
   """
-  candidates = [source.backbone(model.backbone, p) for p in source.prefixes]
+  candidates = [
+      source.backbone_parts(model.backbone, p) for p in source.prefixes
+  ]
   parts = max(candidates, key=lambda p: len(_find(p, template, names)))
   left_out = (*source.left_out, *(() if whole else source.beside_backbone))
   if whole:
-    heads, superfluous = source.heads(model.head, model.aux_head)
+    heads, superfluous = source.head_parts(model.head, model.aux_head)
     parts, left_out = (*parts, *heads), (*left_out, *superfluous)
   found, absent = _find(parts, template, names), {}
   for path in template:

@@ -739,7 +739,7 @@ class InitFromTest(FolderCase):
     tensors = {}
     for path, x in ours.items():
       found = naming.resolve(
-          path, SOURCES["torchvision"].backbone(model.backbone, "")
+          path, SOURCES["torchvision"].backbone_parts(model.backbone, "")
       )
       if found is not None:
         shape = (

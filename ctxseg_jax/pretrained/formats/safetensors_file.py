@@ -84,10 +84,7 @@ def write(
 ) -> None:
   """Writes a file that is there when it is whole.
 
-  Args:
-    path: File to write or replace.
-    tensors: Arrays of the types that are read, by name.
-    metadata: Text that goes with them, by key.
+  The types of the arrays are those that are read.
 
   Raises:
     UserError: The file cannot be written.

@@ -50,13 +50,10 @@ _OTHERS = (
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """Reads the weights of a file.
+  """Reads the weights of a .pth, .pt or .safetensors file of any name.
 
   Taken out of what a training program wraps around them (`pth.WRAPPERS`), and
   without the `module.` of `DataParallel`.
-
-  Args:
-    path: A .pth, .pt or .safetensors file of any name.
 
   Returns:
     By name, arrays of the types in the file (bfloat16 by `ml_dtypes`). Views of

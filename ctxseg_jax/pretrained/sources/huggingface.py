@@ -22,7 +22,7 @@ RESNET = (
 )
 
 SOURCE = naming.Source(
-    backbone=naming.backbones({"resnet": RESNET}),
+    backbones={"resnet": RESNET},
     prefixes=("resnet.", ""),
     beside_backbone=((r"classifier\.1\..*", naming.IMAGENET_CLASSIFIER),),
 )

@@ -122,19 +122,19 @@ def _resnet(backbone):
 
 
 SOURCE = naming.Source(
-    backbone=naming.backbones({"resnet": _resnet}),
-    heads=naming.heads(
-        HEADS,
-        "decode_head.",
-        "auxiliary_head.",
-        {
-            "se_loss": (r"se_layer\..*", "the SE-loss is off"),
-            "supervise_branches": (
-                r"[pc]am_conv_seg\..*",
-                "the branches are not supervised",
-            ),
-        },
-    ),
+    backbones={"resnet": _resnet},
+    heads=HEADS,
+    aux_heads=HEADS,
+    head_prefix="decode_head.",
+    aux_prefix="auxiliary_head.",
+    aux_names=r"auxiliary_head\..*",
+    switched={
+        "se_loss": (r"se_layer\..*", "the SE-loss is off"),
+        "supervise_branches": (
+            r"[pc]am_conv_seg\..*",
+            "the branches are not supervised",
+        ),
+    },
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"((backbone|head)\.)?fc\..*", naming.IMAGENET_CLASSIFIER),

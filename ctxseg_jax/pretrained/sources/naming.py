@@ -9,6 +9,7 @@ network, and every path of a network has one foreign name or none.
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 import re
 from typing import Any
 from typing import NamedTuple
@@ -87,6 +88,8 @@ RESNET = {"backbone.stride_in_1x1": False, "backbone.ceil_pool": False}
 # What a source's dilated networks do.
 DILATED = {"align_corners": False, "backbone.dilation": "contracted"}
 
+_empty = functools.partial(dataclasses.field, default_factory=dict)
+
 # Regular expressions for names, each with what they are.
 LeftOut = tuple[tuple[str, str], ...]
 
@@ -121,13 +124,11 @@ class Part(NamedTuple):
   rules: tuple[Rule, ...] | None
 
 
-# The rules of a module, by the name that configs have for it.
-Table = Mapping[str, tuple[Rule, ...] | Callable[[Any], tuple[Rule, ...]]]
+Parts = tuple[Part, ...]
 
-# `(head, aux_head or None)` -> the rules of both, and what may be left out.
-Heads = Callable[
-    [nn.Module, nn.Module | None], tuple[tuple[Part, ...], LeftOut]
-]
+# The rules of a module, by the name that configs have for it; None for any
+# module, whose names are our paths.
+Table = Mapping[str, tuple[Rule, ...] | Callable[[Any], tuple[Rule, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +136,17 @@ class Source:
   """A project whose files we read.
 
   Attributes:
-    backbone: `(backbone, prefix)` -> the parts that a file of a pretrained
-      backbone fills. A `UserError` if the source has no such backbone.
-    heads: `(head, aux_head or None)` -> the other parts of a whole network,
-      and what the fields of these modules make superfluous, as in `left_out`.
-      A `UserError` likewise. None: the source has backbones only.
+    backbones: The rules of backbones.
+    starts: The rules of the head's modules that a backbone's file fills, by
+      the backbone.
+    heads: The rules of heads; empty if the source has backbones only.
+    aux_heads: The rules of auxiliary heads.
     prefixes: What the names of a backbone may start with.
+    head_prefix: What those of the head start with.
+    aux_prefix: Likewise of the auxiliary head.
+    aux_names: Regular expression for the names of the auxiliary head.
+    switched: Fields of the head that leave modules out when they are False:
+      a regular expression for the names after the prefix, and the reason.
     left_out: What any file may hold beside, each a regular expression for
       names and what it is.
     beside_backbone: What may be beside a backbone when it alone is wanted,
@@ -154,19 +160,69 @@ class Source:
     std: Likewise.
   """
 
-  backbone: Callable[[nn.Module, str], tuple[Part, ...]]
-  heads: Heads | None = None
+  backbones: Table | None
+  starts: Mapping[str, tuple[Rule, ...]] = _empty()
+  heads: Table | None = _empty()
+  aux_heads: Table | None = _empty()
   prefixes: tuple[str, ...] = ("",)
+  head_prefix: str = ""
+  aux_prefix: str = ""
+  aux_names: str = "(?!)"
+  switched: Mapping[str, tuple[str, str]] = _empty()
   left_out: LeftOut = (COUNTERS,)
   beside_backbone: LeftOut = ()
   fresh: str = "(?!)"
   conventions: Callable[[Any], dict[str, Any]] = lambda _: RESNET
-  whole_conventions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  whole_conventions: Mapping[str, Any] = _empty()
   mean: tuple[float, ...] | None = IMAGENET_MEAN
   std: tuple[float, ...] | None = IMAGENET_STD
 
+  def backbone_parts(self, backbone: nn.Module, prefix: str) -> Parts:
+    """Returns the parts that a file of a pretrained backbone fills.
 
-def resolve(path: str, parts: tuple[Part, ...]) -> tuple[str, str] | None:
+    Raises:
+      UserError: The source has no such backbone.
+    """
+    parts = (_part("backbone", prefix, self.backbones, backbone),)
+    started = self.starts.get(_NAMES.get(type(backbone)))
+    return (*parts, Part("head", prefix, started)) if started else parts
+
+  def head_parts(
+      self, head: nn.Module, aux_head: nn.Module | None
+  ) -> tuple[Parts, LeftOut]:
+    """Returns the other parts of a whole network, and what may be left out.
+
+    That is what the fields of the heads make superfluous.
+
+    Raises:
+      UserError: The source has no such heads.
+    """
+    parts = (_part("head", self.head_prefix, self.heads, head),)
+    left_out = tuple(
+        (re.escape(self.head_prefix) + names, reason)
+        for field, (names, reason) in self.switched.items()
+        if not getattr(head, field, True)
+    )
+    if aux_head is None:
+      return parts, (*left_out, (self.aux_names, NO_AUX_HEAD))
+    aux = _part("aux_head", self.aux_prefix, self.aux_heads, aux_head)
+    return (*parts, aux), left_out
+
+
+def _part(ours, theirs, table, module):
+  if table is None:
+    return Part(ours, theirs, None)
+  name = _NAMES.get(type(module), type(module).__name__)
+  if name not in table:
+    raise errors.UserError(
+        f"config: model.{ours}: this source has no {name!r}; it has"
+        f" {', '.join(sorted(table))}"
+    )
+  rules = table[name]
+  return Part(ours, theirs, rules(module) if callable(rules) else rules)
+
+
+def resolve(path: str, parts: Parts) -> tuple[str, str] | None:
   """Returns the foreign name and the layout of a path; None if it has none."""
   _, part_name, inner = path.split("/", 2)
   module, _, leaf = inner.rpartition("/")
@@ -195,56 +251,6 @@ def _expand(rule, match):
 def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
   """Returns the rules of a `ConvBNAct`."""
   return Rule(f"{ours}/conv", conv), Rule(f"{ours}/bn", norm)
-
-
-def backbones(table: Table) -> Callable[[nn.Module, str], tuple[Part, ...]]:
-  """Returns a `Source.backbone`, of rules by the name of the backbone."""
-  return lambda module, prefix: (_part("backbone", prefix, table, module),)
-
-
-def heads(
-    table: Table,
-    prefix: str,
-    aux_prefix: str,
-    switched: Mapping[str, tuple[str, str]] | None = None,
-    *,
-    aux_table: Table | None = None,
-) -> Heads:
-  """Returns a `Source.heads`, of rules by the name of the head.
-
-  Args:
-    table: The rules of heads.
-    prefix: What the names of the head start with.
-    aux_prefix: Likewise of the auxiliary head.
-    switched: Fields of the head that leave modules out when they are False:
-      a regular expression for the names after the prefix, and the reason.
-    aux_table: The rules of auxiliary heads; None has those of `table`.
-  """
-
-  def parts(head, aux_head):
-    found = (_part("head", prefix, table, head),)
-    left_out = tuple(
-        (re.escape(prefix) + names, reason)
-        for field, (names, reason) in (switched or {}).items()
-        if not getattr(head, field, True)
-    )
-    if aux_head is None:
-      return found, (*left_out, (f"{re.escape(aux_prefix)}.*", NO_AUX_HEAD))
-    aux = _part("aux_head", aux_prefix, aux_table or table, aux_head)
-    return (*found, aux), left_out
-
-  return parts
-
-
-def _part(ours, theirs, table, module):
-  name = _NAMES.get(type(module), type(module).__name__)
-  if name not in table:
-    raise errors.UserError(
-        f"config: model.{ours}: this source has no {name!r}; it has"
-        f" {', '.join(sorted(table))}"
-    )
-  rules = table[name]
-  return Part(ours, theirs, rules(module) if callable(rules) else rules)
 
 
 def resnet_blocks(backbone: resnet.ResNet) -> tuple[Rule, ...]:

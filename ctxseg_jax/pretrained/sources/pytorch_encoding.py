@@ -32,14 +32,13 @@ def _encnet(head):
 
 
 SOURCE = naming.Source(
-    backbone=naming.backbones({"resnet": naming.sequential_resnet}),
-    heads=naming.heads(
-        {"encnet": _encnet, "fcn": FCN},
-        "head.",
-        "auxlayer.",
-        {"se_loss": (r"encmodule\.selayer\..*", "the SE-loss is off")},
-        aux_table={"fcn": FCN},
-    ),
+    backbones={"resnet": naming.sequential_resnet},
+    heads={"encnet": _encnet, "fcn": FCN},
+    aux_heads={"fcn": FCN},
+    head_prefix="head.",
+    aux_prefix="auxlayer.",
+    aux_names=r"auxlayer\..*",
+    switched={"se_loss": (r"encmodule\.selayer\..*", "the SE-loss is off")},
     prefixes=("", "pretrained."),
     left_out=(
         naming.COUNTERS,

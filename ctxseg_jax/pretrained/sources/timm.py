@@ -30,9 +30,10 @@ EFFICIENTNET = (
 )
 
 SOURCE = naming.Source(
-    backbone=naming.backbones(
-        {"efficientnet": EFFICIENTNET, "resnet": naming.sequential_resnet}
-    ),
+    backbones={
+        "efficientnet": EFFICIENTNET,
+        "resnet": naming.sequential_resnet,
+    },
     beside_backbone=(
         (r"(fc|classifier)\..*", naming.IMAGENET_CLASSIFIER),
         (r"(conv_head|bn2)\..*", "the last 1x1 convolution"),

@@ -4,9 +4,7 @@ Its segmentation networks are ResNets at output stride 8 with a 7x7 stem: head
 "fcn", or "deeplabv3" with `refine=True`; auxiliary head "fcn" on stage 3.
 """
 
-from ctxseg_jax.models.backbones import vgg
 from ctxseg_jax.pretrained.sources import naming
-from ctxseg_jax.pretrained.sources.naming import Part
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 # Positions in `features` of the convolutions of each stage.
@@ -49,16 +47,6 @@ def _efficientnet(backbone):
   return tuple(rules)
 
 
-BACKBONES = {"efficientnet": _efficientnet, "resnet": _resnet, "vgg16": VGG16}
-
-
-def _backbone(backbone, prefix):
-  parts = naming.backbones(BACKBONES)(backbone, prefix)
-  if isinstance(backbone, vgg.VGG16):
-    parts = (*parts, Part("head", prefix, VGG16_DENSE))
-  return parts
-
-
 FCN = (*naming.conv_norm("conv1", "0", "1"), Rule("classifier/conv", "4"))
 
 DEEPLABV3 = (
@@ -80,13 +68,17 @@ def _conventions(network):
 
 
 SOURCE = naming.Source(
-    backbone=_backbone,
-    heads=naming.heads(
-        {"deeplabv3": DEEPLABV3, "fcn": FCN},
-        "classifier.",
-        "aux_classifier.",
-        aux_table={"fcn": FCN},
-    ),
+    backbones={
+        "efficientnet": _efficientnet,
+        "resnet": _resnet,
+        "vgg16": VGG16,
+    },
+    starts={"vgg16": VGG16_DENSE},
+    heads={"deeplabv3": DEEPLABV3, "fcn": FCN},
+    aux_heads={"fcn": FCN},
+    head_prefix="classifier.",
+    aux_prefix="aux_classifier.",
+    aux_names=r"aux_classifier\..*",
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"fc\..*", naming.IMAGENET_CLASSIFIER),
