@@ -185,6 +185,7 @@ class ConfigTest(FolderCase):
       ("key_of_a_head", {"model.head.chanels": 8}, "did you mean '.*channels'"),
       ("key_of_a_loss", {"loss.ce.wieght": 1.0}, "loss.ce.wieght"),
       ("steps", {"total_steps": 0}, "total_steps: expected an int.*1, got 0"),
+      ("memory", {"batch_size": 8 * 10**8}, "batch_size 800000000.* GB"),
       ("std", {"data.std": (1.0, 0.0, 1.0)}, "data.std"),
       (
           "crop",

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ctxseg_jax import errors
+from ctxseg_jax import memory
 from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import records
 from ctxseg_jax.pretrained import loading
@@ -48,7 +49,7 @@ def train_and_evaluate(
     Preempted: A signal came; the state was saved first.
   """
   mesh = step_lib.make_mesh()
-  _check_batch_size(run, mesh)
+  _check_batch(run, mesh)
   tx, schedule = run.optimizer.make(run.total_steps)
   train_step = run.train_step(tx, mesh)
   train_source, eval_source = (
@@ -173,7 +174,8 @@ def _saving(state, previous, checkpoints):
     raise
 
 
-def _check_batch_size(run, mesh):
+def _check_batch(run, mesh):
+  """Refuses batches that devices cannot share or memory cannot hold."""
   parts = mesh.size * run.optimizer.accumulate_steps
   if run.batch_size % parts:
     of_devices = f"{mesh.size} devices"
@@ -183,6 +185,14 @@ def _check_batch_size(run, mesh):
         f"config: batch_size: {run.batch_size} does not divide over"
         f" {of_devices}; use a multiple of {parts}"
     )
+  height, width = run.augmentation.crop_size
+  memory.require(
+      # Images in float32 and labels, of which more than one copy is made.
+      run.batch_size // jax.process_count() * height * width * 16,
+      f"config: batch_size {run.batch_size} of data.crop_size"
+      f" {height},{width}",
+      "lower them",
+  )
 
 
 def _keys(seed, mesh):
