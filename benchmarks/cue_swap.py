@@ -18,15 +18,6 @@ import numpy as np
 
 from ctxseg_jax import commands
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Work dir of train.py.")
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "best", "'best', 'last' or a step that is kept."
-)
-_NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 256, "Validation indices to swap.", lower_bound=1
-)
-flags.mark_flags_as_required(["workdir"])
-
 _PICTURE_INDICES = (0, 1, 2)
 
 
@@ -120,14 +111,14 @@ def main(argv):
   from ctxseg_jax import experiment
   from ctxseg_jax.evaluation import pictures
 
-  trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained = experiment.load(flags.FLAGS.workdir, flags.FLAGS.checkpoint)
   if trained.spec.name != "context_scenes":
     raise errors.UserError(
-        f"{_WORKDIR.value}: trained on {trained.spec.name}, but only"
+        f"{flags.FLAGS.workdir}: trained on {trained.spec.name}, but only"
         " context_scenes has a cue to swap"
     )
-  result, shown = measure(trained, _NUM_IMAGES.value)
-  folder = pathlib.Path(_WORKDIR.value)
+  result, shown = measure(trained, flags.FLAGS.num_images)
+  folder = pathlib.Path(flags.FLAGS.workdir)
   (folder / "cue_swap.json").write_text(json.dumps(result, indent=2) + "\n")
   palette = np.array(trained.spec.palette, np.uint8)
   pictures.save_png(folder / "cue_swap.png", draw(shown, palette))
@@ -141,4 +132,13 @@ def main(argv):
 
 
 if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  flags.DEFINE_string("workdir", None, "Work dir of train.py.")
+  flags.DEFINE_string(
+      "checkpoint", "best", "'best', 'last' or a step that is kept."
+  )
+  flags.DEFINE_integer(
+      "num_images", 256, "Validation indices to swap.", lower_bound=1
+  )
+  flags.mark_flags_as_required(["workdir"])
   commands.run(main)

@@ -17,11 +17,6 @@ from ctxseg_jax import commands
 from ctxseg_jax.models import attention
 from ctxseg_jax.models import encoding
 
-_BATCH = flags.DEFINE_integer("batch", 4, "Images.", lower_bound=1)
-_SIZE = flags.DEFINE_integer(
-    "size", 60, "Side of the feature map: 60 is 480 at output stride 8."
-)
-
 
 def temporaries(function: Callable[..., jax.Array], *shapes) -> int:
   """Returns the bytes of temporary buffers of a function's gradient."""
@@ -76,7 +71,7 @@ def compare(batch: int, positions: int) -> list[tuple[str, int, int]]:
 
 def main(argv):
   del argv
-  batch, side = _BATCH.value, _SIZE.value
+  batch, side = flags.FLAGS.batch, flags.FLAGS.size
   print(
       f"Temporaries of the gradient, {batch} maps of {side}x{side}, float32,"
       f" {jax.devices()[0].platform}:"
@@ -89,4 +84,9 @@ def main(argv):
 
 
 if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  flags.DEFINE_integer("batch", 4, "Images.", lower_bound=1)
+  flags.DEFINE_integer(
+      "size", 60, "Side of the feature map: 60 is 480 at output stride 8."
+  )
   commands.run(main)

@@ -21,15 +21,6 @@ from absl import flags
 
 from ctxseg_jax import commands
 
-_CONFIG = commands.define_config()
-_TOPOLOGIES = flags.DEFINE_list(
-    "topologies", ["v5e:2x2", "v5e:16x16"], "Names as TPU topologies have them."
-)
-_BATCH_PER_CHIP = flags.DEFINE_integer(
-    "batch_per_chip", 2, "Images per chip.", lower_bound=1
-)
-flags.mark_flags_as_required(["config"])
-
 
 def count_collectives(text: str) -> dict[str, int]:
   """Counts the collectives of a compiled program by kind."""
@@ -133,12 +124,21 @@ def compile_step(
 
 def main(argv):
   del argv
-  for topology in _TOPOLOGIES.value:
+  for topology in flags.FLAGS.topologies:
     result = compile_step(
-        _CONFIG.value.to_dict(), topology, _BATCH_PER_CHIP.value
+        flags.FLAGS.config.to_dict(), topology, flags.FLAGS.batch_per_chip
     )
     print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  commands.define_config()
+  flags.DEFINE_list(
+      "topologies",
+      ["v5e:2x2", "v5e:16x16"],
+      "Names as TPU topologies have them.",
+  )
+  flags.DEFINE_integer("batch_per_chip", 2, "Images per chip.", lower_bound=1)
+  flags.mark_flags_as_required(["config"])
   commands.run(main)

@@ -327,7 +327,7 @@ def make_step(num_devices, block="encoding", loss="softmax_cross_entropy"):
       model,
       tx,
       mesh,
-      dict(logits=dict(loss=loss)),
+      experiment.build_terms(dict(logits=dict(loss=loss))),
       mean=(127,) * 3,
       std=(60,) * 3,
   )
@@ -380,7 +380,7 @@ class StepTest(absltest.TestCase):
         model,
         tx,
         make_mesh(1),
-        dict(logits=dict(loss="softmax_cross_entropy")),
+        experiment.build_terms(dict(logits=dict(loss="softmax_cross_entropy"))),
         mean=(127,) * 3,
         std=(60,) * 3,
     )
