@@ -414,6 +414,16 @@ def _cityscapes_train_ids_as_label_ids(source):
   _save(raw, _city(source))
 
 
+def _list(*lines):
+  """Returns a fault that lists the training images of CamVid."""
+  return lambda s: (s / "train.txt").write_text("\n".join(lines))
+
+
+def _in_two_splits(source):
+  for end in ("", "annot"):
+    shutil.copy(source / f"train{end}/train0.png", source / f"val{end}")
+
+
 class FaultTest(_TreeTest):
 
   @parameterized.named_parameters(
@@ -514,6 +524,70 @@ class FaultTest(_TreeTest):
           ),
           r"1.png: label value 255 \(6 pixels\); expected 0-59 for the classes"
           r"\.",
+      ),
+      (
+          "camvid_value_255",
+          "camvid", lambda s: _set_pixels(s / "valannot/val0.png", 255),
+          r"val0.png: label value 255 \(6 ",
+      ),
+      (
+          "camvid_missing_label",
+          "camvid", lambda s: (s / "trainannot/train3.png").unlink(),
+          r"train/train3.png: label is missing",
+      ),
+      (
+          "camvid_missing_image",
+          "camvid", lambda s: (s / "train/train3.png").unlink(),
+          r"trainannot/train3.png: label without an image",
+      ),
+      (
+          "camvid_missing_image_of_a_list",
+          "camvid", _list("train0", "a3"),
+          r"train.txt:2: image a3 is missing",
+      ),
+      (
+          "camvid_listed_twice",
+          "camvid", _list("train2", "train1", "train2"),
+          r"train.txt:3: id train2 .*train.txt:1",
+      ),
+      (
+          "camvid_two_files",
+          "camvid",
+          lambda s: shutil.copy(s / "val/val0.png", s / "val/val0.jpg"),
+          r"val/val0.png: id val0 .*val0.jpg",
+      ),
+      (
+          "camvid_two_splits",
+          "camvid", _in_two_splits,
+          r"train0.png: id train0 is in val and in train",
+      ),
+      (
+          "camvid_names_disagree",
+          "camvid", _list("", "train/train1.png trainannot/train2.png"),
+          r"train.txt:2: found 'train/train1.png",
+      ),
+      (
+          "camvid_outside_path",
+          "camvid", _list("../../etc/passwd"),
+          r"train.txt:1: image passwd is missing",
+      ),
+      (
+          "camvid_binary_list",
+          "camvid",
+          lambda s: (s / "train.txt").write_bytes(b"\xff\xfe\x00\x01"),
+          r"train.txt: not UTF-8 text",
+      ),
+      ("camvid_empty_list", "camvid", _list("", ""), r"train: no images"),
+      (
+          "camvid_no_label_folder",
+          "camvid", lambda s: shutil.rmtree(s / "valannot"),
+          r"valannot: no such folder",
+      ),
+      (
+          "camvid_no_layout",
+          "camvid",
+          lambda s: (shutil.rmtree(s), (s / "photos").mkdir(parents=True)),
+          r"source: no known layout .it holds photos.; expected \{train",
       ),
       (
           "city_missing_label",
