@@ -462,7 +462,7 @@ class CheckTest(parameterized.TestCase):
           {"dataset": "camvid", "source": "a", "data_dir": "b"},
           "expected --source",
       ),
-      ({"dataset": "camvid", "source": "/no"}, "/no: no such folder; expected"),
+      ({"dataset": "camvid", "source": "/no"}, "/no: cannot be read (No such"),
       (
           {"dataset": "camvid", "data_dir": "/no"},
           "camvid is not prepared; run: ",

@@ -422,7 +422,7 @@ class MalformedTest(parameterized.TestCase):
           prepare, f"--dataset={dataset}", f"--source={path}", "--data_dir=/no"
       )
       self.assertEqual(code, 2)
-      self.assertRegex(err, r"^error: .*: (not a|no such) folder")
+      self.assertRegex(err, r"^error: .*: (.*Not a directory|no such folder)")
       self.assertEqual(err.count("\n"), 1)
 
   def test_bombs_take_no_memory(self):
