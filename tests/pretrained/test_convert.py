@@ -146,10 +146,21 @@ def build(model, num_classes=21):
   return _network(json.dumps(model, sort_keys=True), num_classes)
 
 
+assert_equal = functools.partial(jax.tree.map, np.testing.assert_array_equal)
+
+
+def zeros(name):
+  """Returns the tensors of a published network, without their memory."""
+  return {
+      k: np.broadcast_to(np.float32(0), shape)
+      for k, shape in state_shapes(name).items()
+  }
+
+
 class NamesTest(parameterized.TestCase):
 
   def check(self, name):
-    shapes = state_shapes(name)
+    shapes = zeros(name)
     model, ours = build(section(name))
     source = SOURCES[name.partition("/")[0]]
     whole = model.aux_head is not None
@@ -157,10 +168,9 @@ class NamesTest(parameterized.TestCase):
     self.assertEmpty(plan.absent)
     self.assertEmpty(plan.unknown)
     for path, (theirs, layout) in plan.names.items():
-      # An array of the shape, without its memory.
-      x = np.broadcast_to(np.float32(0), shapes[theirs])
       shape = tuple(ours[path].shape)
-      self.assertEqual(naming.LAYOUTS[layout](x, shape).shape, shape, path)
+      x = naming.LAYOUTS[layout](shapes[theirs], shape)
+      self.assertEqual(x.shape, shape, path)
     filled = [path for path in ours if path not in plan.names]
     expected = {
         True: r"(?!)",
@@ -281,10 +291,7 @@ class FeaturesTest(parity.ParityTestCase):
         place="file",
     )
     variables = flax.traverse_util.unflatten_dict(
-        {
-            tuple(k.replace("/backbone", "").split("/")): x
-            for k, x in arrays.items()
-        }
+        {k.replace("/backbone", ""): x for k, x in arrays.items()}, sep="/"
     )
 
     features = jax.jit(module.apply, static_argnames="train")(
@@ -370,9 +377,7 @@ class ConvertTest(FolderCase):
     self.assertGreater(np.std(expected), 0.1)
     # The same weights are where training would go on from.
     last = experiment.load(self.output, "last")
-    jax.tree.map(
-        np.testing.assert_array_equal, last.variables, trained.variables
-    )
+    assert_equal(last.variables, trained.variables)
     self.assertSameElements(
         [p.name for p in self.folder.iterdir()],
         ["converted", "weights.safetensors"],
@@ -523,17 +528,10 @@ class TransferTest(FolderCase):
       ("mmseg", "torchvision/fcn_resnet50"),
   )
   def test_the_wrong_source_is_told_the_right_one(self, source, name):
-    tensors = {
-        k: np.broadcast_to(np.float32(0), shape)
-        for k, shape in state_shapes(name).items()
-    }
+    model = dict(head=FCN) | section(name)
     self.assert_refused(
         lambda: self.transfer(
-            tensors,
-            source,
-            dict(head=FCN) | section(name),
-            whole=False,
-            num_classes=21,
+            zeros(name), source, model, whole=False, num_classes=21
         ),
         "weights.pth: ",
         "its names are those of",
@@ -541,15 +539,11 @@ class TransferTest(FolderCase):
     )
 
   def test_a_source_is_told_even_if_the_config_is_wrong_too(self):
-    shapes = state_shapes("huggingface/resnet50")
-    tensors = {k: np.broadcast_to(np.float32(0), v) for k, v in shapes.items()}
+    tensors = zeros("huggingface/resnet50")
+    model = dict(head=FCN) | section("mmseg/v1c50")
     self.assert_refused(
         lambda: self.transfer(
-            tensors,
-            "timm",
-            dict(head=FCN) | section("mmseg/v1c50"),
-            whole=False,
-            num_classes=21,
+            tensors, "timm", model, whole=False, num_classes=21
         ),
         "names are those of huggingface:",
     )
@@ -663,9 +657,8 @@ class ConventionsTest(parameterized.TestCase):
   def test_the_epsilon_of_efficientnets(self, source, variant, epsilon):
     fields = dict(name="efficientnet", variant=variant)
     for value in (1e-3, 1e-5):
-      found = self.differences(
-          source, False, backbone=fields | dict(epsilon=value)
-      )
+      backbone = fields | dict(epsilon=value)
+      found = self.differences(source, False, backbone=backbone)
       self.assertEqual("epsilon" in found, value != epsilon)
 
 
@@ -683,10 +676,7 @@ class InitFromTest(FolderCase):
     )
 
   @parameterized.parameters(
-      (
-          dict(source="tim", path="f"),
-          "init_from.source.*did you mean 'timm'",
-      ),
+      (dict(source="tim", path="f"), "init_from.source.*did you mean 'timm'"),
       (dict(path="f"), "init_from.source.*known"),
       (dict(source="timm"), "init_from.path: missing"),
       (dict(source="timm", file="f"), "unknown key 'init_from.file'"),
@@ -717,7 +707,7 @@ class InitFromTest(FolderCase):
           state,
           loading.Normalisation((127.0,) * 3, naming.IMAGENET_STD),
       )
-    jax.tree.map(np.testing.assert_array_equal, started.average, started.params)
+    assert_equal(started.average, started.params)
     before, after = loading.flatten(state), loading.flatten(started)
     for name in before:
       same = np.array_equal(before[name], after[name])
@@ -742,15 +732,10 @@ class InitFromTest(FolderCase):
           path, SOURCES["torchvision"].backbone_parts(model.backbone, "")
       )
       if found is not None:
-        shape = (
-            x.shape[::-1]
-            if x.ndim == 1
-            else (x.shape[3], x.shape[2], *x.shape[:2])
-        )
+        shape = (*x.shape[:1:-1], *x.shape[:2]) if x.ndim > 1 else x.shape
         tensors[found[0]] = np.ones(shape, np.float32)
-    tensors["classifier.0.weight"] = tensors["classifier.0.weight"].reshape(
-        6, -1
-    )
+    dense = tensors["classifier.0.weight"].reshape(6, -1)
+    tensors["classifier.0.weight"] = dense
     tensors["classifier.3.weight"] = np.ones((9, 6), np.float32)
     tensors["classifier.3.bias"] = np.ones(9, np.float32)
     arrays, summary = transfer.transfer(
@@ -760,17 +745,10 @@ class InitFromTest(FolderCase):
     # Of another width: left out, and listed.
     self.assertIn("classifier.3.weight", summary.skipped)
     self.assertIn("of another shape", summary.skipped["classifier.3.bias"])
+    missing = ("backbone/conv_dilated", "head/fc7", "head/classifier/conv")
     self.assertSameElements(
         summary.missing,
-        [
-            f"params/{name}/{leaf}"
-            for name in (
-                "backbone/conv_dilated",
-                "head/fc7",
-                "head/classifier/conv",
-            )
-            for leaf in ("kernel", "bias")
-        ],
+        [f"params/{name}/{x}" for name in missing for x in ("kernel", "bias")],
     )
 
 
@@ -803,6 +781,15 @@ class OwnFilesTest(FolderCase):
     export.export(run, path)
     return run, path
 
+  def run_convert(self, source, path):
+    return tiny.run(
+        "-m",
+        "ctxseg_jax.pretrained.convert",
+        f"--source={source}",
+        f"--checkpoint={path}",
+        f"--output={self.output}",
+    )
+
   def state(self, config=None):
     config = config or tiny_config().to_dict()
     model = experiment.parse(config).model
@@ -814,28 +801,20 @@ class OwnFilesTest(FolderCase):
     self.assert_refused(lambda: export.export(run, path), "exists")
     self.assertEqual(weight_files.read_metadata(path)["step"], "0")
 
-    result = tiny.run(
-        "-m",
-        "ctxseg_jax.pretrained.convert",
-        "--source=ctxseg_jax",
-        f"--checkpoint={path}",
-        f"--output={self.output}",
-    )
+    result = self.run_convert("ctxseg_jax", path)
 
     self.assertEqual(result.code, 0, result.stderr)
     self.assertRegex(result.stdout, r"missing +0 tensors")
     converted, trained = experiment.load(self.output), experiment.load(run)
     self.assertEqual(converted.config, trained.config)
-    jax.tree.map(
-        np.testing.assert_array_equal, converted.variables, trained.variables
-    )
+    assert_equal(converted.variables, trained.variables)
     # Training finds a whole state at step 0.
     state = self.state()
     folder = self.output / "checkpoints"
     with checkpoint.Checkpoints(folder) as checkpoints:
       restored, step = checkpoints.restore(state)
     self.assertEqual(step, 0)
-    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert_equal(restored, state)
 
   @parameterized.parameters(
       (fcn, "smoke"), (deeplabv2, "vgg16,smoke"), (sca, "smoke")
@@ -848,9 +827,7 @@ class OwnFilesTest(FolderCase):
     convert.convert(convert.stored_config(weights), weights, self.output)
     converted, trained = experiment.load(self.output), experiment.load(run)
     self.assertEqual(list(trained.variables), ["params"])
-    jax.tree.map(
-        np.testing.assert_array_equal, converted.variables, trained.variables
-    )
+    assert_equal(converted.variables, trained.variables)
 
   def test_an_average_starts_at_the_converted_parameters(self):
     run, path = self.export()
@@ -858,9 +835,7 @@ class OwnFilesTest(FolderCase):
     config.optim.ema_decay = 0.5
     convert.convert(config, own_weights(path), self.output)
     converted, trained = experiment.load(self.output), experiment.load(run)
-    jax.tree.map(
-        np.testing.assert_array_equal, converted.variables, trained.variables
-    )
+    assert_equal(converted.variables, trained.variables)
 
   def test_of_own_data_the_config_is_the_one_that_training_has(self):
     root = self.folder / "photographs"
@@ -868,12 +843,8 @@ class OwnFilesTest(FolderCase):
     given = custom.get_config("smoke").to_dict()
     given["data"]["root"] = str(root)
     resolved = experiment.parse(given).config
-    path = self.write(
-        {
-            name: np.asarray(x)
-            for name, x in loading.flatten(self.state(resolved)).items()
-        }
-    )
+    flat = loading.flatten(self.state(resolved))
+    path = self.write({name: np.asarray(x) for name, x in flat.items()})
     convert.convert(given, own_weights(path), self.output)
     with workdir_lib.Workdir(self.output) as folder:
       folder.check_config(resolved, ignore=run_lib.FREE_KEYS)
@@ -925,11 +896,9 @@ class OwnFilesTest(FolderCase):
     with self.assertLogs(level="INFO") as logs:
       experiment.train_and_evaluate(config, workdir)
     self.assertNotIn("Backbone from", "\n".join(logs.output))
+    other = str(self.folder / "other")
     self.assert_refused(
-        lambda: experiment.train_and_evaluate(
-            config, str(self.folder / "other")
-        ),
-        str(path),
+        lambda: experiment.train_and_evaluate(config, other), str(path)
     )
 
   @pytest.mark.slow
@@ -948,13 +917,7 @@ class OwnFilesTest(FolderCase):
 
   def test_the_command_needs_a_config_for_foreign_files(self):
     path = self.write({"conv1.weight": np.zeros(1, np.float32)})
-    result = tiny.run(
-        "-m",
-        "ctxseg_jax.pretrained.convert",
-        "--source=timm",
-        f"--checkpoint={path}",
-        f"--output={self.output}",
-    )
+    result = self.run_convert("timm", path)
     self.assertEqual(result.code, 2)
     self.assertIn("--config: missing", result.errors[0])
 

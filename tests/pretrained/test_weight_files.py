@@ -237,7 +237,12 @@ def entry(begin=0, end=8, shape=(2,), dtype="F32"):
   return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
-SAFE = header({"weight": entry()}, bytes(8))
+def safe(*args, **kwargs):
+  """Returns a .safetensors file of 8 bytes with one entry; see `entry`."""
+  return header({"a": entry(*args, **kwargs)}, bytes(8))
+
+
+SAFE = safe()
 
 # By what is wrong: the file, and what the message says.
 DAMAGED = {
@@ -612,21 +617,13 @@ DAMAGED = {
     "offsets beyond the end": bad(
         header({"a": entry(0, 80, (20,))}), "damaged"
     ),
-    "offsets the wrong way": bad(
-        header({"a": entry(8, 0)}, bytes(8)), "damaged"
-    ),
-    "negative offsets": bad(header({"a": entry(-8, 0)}, bytes(8)), "damaged"),
-    "another size than the shape's": bad(
-        header({"a": entry(shape=(3,))}, bytes(8)), "damaged"
-    ),
-    "a shape that overflows": bad(
-        header({"a": entry(shape=(2**33, 2**33))}, bytes(8)), "damaged"
-    ),
-    "an unknown type": bad(
-        header({"a": entry(dtype="Q9")}, bytes(8)), "damaged"
-    ),
+    "offsets the wrong way": bad(safe(8, 0), "damaged"),
+    "negative offsets": bad(safe(-8, 0), "damaged"),
+    "another size than the shape's": bad(safe(shape=(3,)), "damaged"),
+    "a shape that overflows": bad(safe(shape=(2**33, 2**33)), "damaged"),
+    "an unknown type": bad(safe(dtype="Q9"), "damaged"),
     "a type without a place": bad(
-        header({"a": entry(dtype="F8_E4M3", shape=(8,))}, bytes(8)),
+        safe(dtype="F8_E4M3", shape=(8,)),
         "'a' is of type F8_E4M3; expected one of F64",
     ),
     "a name twice": bad(
@@ -684,10 +681,11 @@ class FileTest(parameterized.TestCase):
     self.path.write_bytes(data)
     return weight_files.read_tensors(self.path)
 
-  def assert_refused(self, pattern, function, path):
+  def assert_refused(self, pattern, path=None, function=None):
     """Asserts one line that names the file, what was expected, the remedy."""
+    path = path or self.path
     with self.assertRaises(errors.UserError) as context:
-      function()
+      (function or weight_files.read_tensors)(path)
     message = str(context.exception)
     self.assertTrue(message.startswith(f"{path}: "), message)
     self.assertRegex(message, pattern)
@@ -717,10 +715,8 @@ class GoldenTest(FileTest):
     got = weight_files.read_tensors(GOLDEN / file)
     self.assertEqual(list(got), list(expected))
     for key, x in expected.items():
-      if key == "bfloat16":
-        self.assertEqual(got[key].dtype, ml_dtypes.bfloat16)
-      else:
-        self.assertEqual(got[key].dtype, x.dtype)
+      dtype = ml_dtypes.bfloat16 if key == "bfloat16" else x.dtype
+      self.assertEqual(got[key].dtype, dtype)
       np.testing.assert_array_equal(got[key].astype(x.dtype), x, key)
       self.assertEqual(got[key].shape, x.shape)
 
@@ -776,8 +772,7 @@ class GoldenTest(FileTest):
       ("expanded.pth", "'x' is made of fewer values"),
   )
   def test_what_is_no_weights_here_is_named(self, file, pattern):
-    path = GOLDEN / file
-    self.assert_refused(pattern, lambda: weight_files.read_tensors(path), path)
+    self.assert_refused(pattern, GOLDEN / file)
 
   @parameterized.parameters("plain.pth", "mmengine.pth")
   def test_every_bit_of_a_storage_counts(self, file):
@@ -807,11 +802,7 @@ class GoldenTest(FileTest):
     data = (GOLDEN / file).read_bytes()
     for length in range(0, len(data), 61):
       self.path.write_bytes(data[:length])
-      self.assert_refused(
-          "expected weights",
-          lambda: weight_files.read_tensors(self.path),
-          self.path,
-      )
+      self.assert_refused("expected weights")
 
   @hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
   @hypothesis.given(
@@ -877,9 +868,7 @@ class HostileTest(FileTest):
     warnings.simplefilter("error")
     tracemalloc.start()
     self.addCleanup(tracemalloc.stop)
-    self.assert_refused(
-        pattern, lambda: weight_files.read_tensors(self.path), self.path
-    )
+    self.assert_refused(pattern)
     _, peak = tracemalloc.get_traced_memory()
     self.assertLess(peak, times * len(data) + 2**17)
     self.assertLess(time.monotonic() - start, 10)
@@ -937,23 +926,15 @@ class HostileTest(FileTest):
         (pathlib.Path("/dev/zero"), "a pipe or device"),
         (folder / ("x" * 300), "too long"),
     ):
-      self.assert_refused(
-          pattern, lambda p=path: weight_files.read_tensors(p), path
-      )
-      self.assert_refused(
-          pattern, lambda p=path: weight_files.read_metadata(p), path
-      )
+      self.assert_refused(pattern, path)
+      self.assert_refused(pattern, path, weight_files.read_metadata)
 
   def test_the_number_of_records_is_bounded(self):
     more = {f"data_{i}": b"" for i in range(1, 2000)}
     data = archive(dictionary(x=tensor()), **more)
     self.assertLen(self.read(data), 1)
     with absltest.mock.patch.object(pth_zip, "MOST_RECORDS", 2000):
-      self.assert_refused(
-          "2000 records or more",
-          lambda: weight_files.read_tensors(self.path),
-          self.path,
-      )
+      self.assert_refused("2000 records or more")
 
 
 class NamesTest(FileTest):
@@ -1056,8 +1037,7 @@ class SafetensorsTest(FileTest):
       with absltest.mock.patch.object(os, function, side_effect=full):
         self.assert_refused(
             "cannot be written.*No space left",
-            lambda: safetensors_file.write(self.path, {"a": VALUES + 1}, {}),
-            self.path,
+            function=lambda p: safetensors_file.write(p, {"a": VALUES + 1}, {}),
         )
       self.assertEqual(
           [p.name for p in self.path.parent.iterdir()], ["weights.bin"]
@@ -1067,18 +1047,14 @@ class SafetensorsTest(FileTest):
       )
 
   def test_where_nothing_can_be_written(self):
-    path = self.path.parent / "none" / "x.safetensors"
-    self.assert_refused(
-        "no such file",
-        lambda: safetensors_file.write(path, {"a": VALUES}, {}),
-        path,
-    )
-    path = self.path.parent
-    self.assert_refused(
-        "cannot be written",
-        lambda: safetensors_file.write(path, {"a": VALUES}, {}),
-        path,
-    )
+    folder = self.path.parent
+    for pattern, path in (
+        ("no such file", folder / "none" / "x.safetensors"),
+        ("cannot be written", folder),
+    ):
+      self.assert_refused(
+          pattern, path, lambda p: safetensors_file.write(p, {"a": VALUES}, {})
+      )
 
   def test_others_may_read_what_is_written(self):
     safetensors_file.write(self.path, {"a": VALUES}, {})
@@ -1093,9 +1069,7 @@ class SafetensorsTest(FileTest):
         (header(b"{}", length=2**63), "a header of"),
     ):
       self.path.write_bytes(data)
-      self.assert_refused(
-          pattern, lambda: weight_files.read_metadata(self.path), self.path
-      )
+      self.assert_refused(pattern, function=weight_files.read_metadata)
 
 
 if __name__ == "__main__":
