@@ -4,6 +4,10 @@ With ignored pixels every device sees another number of labelled ones: a mean
 of the devices' means is a noisier loss than the papers'. The caller sums both
 parts over the devices and divides once. Nothing in a loss depends on which
 images share a device: what is no sum over pixels is one over images.
+
+A loss maps `logits`, unnormalised class scores [B, ..., num_classes], and
+`labels`, integer classes [B, ...], to a sum and a count, both float scalars.
+Pixels whose label is `ignore_label` are in neither.
 """
 
 from ctxseg_jax.losses.context import class_presence

@@ -8,15 +8,9 @@ import optax
 def class_presence(
     labels: jax.Array, num_classes: int, *, ignore_label: int = 255
 ) -> jax.Array:
-  """Returns which classes occur in each label map.
+  """Returns which classes occur in labels [B, H, W] or [B].
 
-  Args:
-    labels: Integer classes, [B, H, W] or [B].
-    num_classes: Number of classes.
-    ignore_label: A label that is not a class.
-
-  Returns:
-    float32 [B, num_classes], 1 where at least one pixel has the class.
+  float32 [B, num_classes], 1 where at least one pixel has the class.
   """
   classes = jnp.arange(num_classes)
   labels = labels.astype(jnp.int32)[..., None]
@@ -34,15 +28,8 @@ def presence_bce(
   Binary cross-entropy of "class c occurs in this label map", after
   augmentation, so small and large objects weigh the same. Paper: section 3.1
   of Zhang et al., CVPR 2018; averaged over images and classes as the authors'
-  code does.
-
-  Args:
-    logits: One score per image and class, [B, num_classes].
-    labels: Integer classes, [B, H, W] or [B].
-    ignore_label: A label that is not a class.
-
-  Returns:
-    The summed loss and B * num_classes, both scalars.
+  code does. The logits are one score per image and class, [B, num_classes];
+  the count is B * num_classes.
   """
   targets = class_presence(labels, logits.shape[-1], ignore_label=ignore_label)
   loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
@@ -56,15 +43,8 @@ def mean_squared_residual(
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the mean square of the residual of a reconstruction (MFNet).
 
-  Args:
-    residual: Differences between features and their reconstruction, of any
-      shape. Every element counts: features of ignored pixels are reconstructed
-      as well.
-    labels: Not used.
-    ignore_label: Not used.
-
-  Returns:
-    The sum of the squares and the number of elements, both scalars.
+  The residual, features less their reconstruction, has any shape, and every
+  element counts: features of ignored pixels are reconstructed as well.
   """
   del labels, ignore_label
   squares = jnp.square(residual.astype(jnp.float32))

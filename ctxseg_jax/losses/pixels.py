@@ -22,15 +22,11 @@ def softmax_cross_entropy(
   """Computes cross-entropy over the pixels that carry a label.
 
   Args:
-    logits: Unnormalised class scores, [..., num_classes].
-    labels: Integer classes, [...]; `ignore_label` marks unlabelled pixels.
+    logits: [..., num_classes].
+    labels: [...].
     ignore_label: The label to leave out of both the sum and the count.
     class_weights: Weight of each class's pixels, in the count as well, so that
       the mean is the weighted mean of PyTorch; None is 1 for all.
-
-  Returns:
-    The summed loss and the number of pixels that contributed (the sum of
-    their weights), both scalars.
 
   Raises:
     ValueError: Not one weight per class.
@@ -77,16 +73,15 @@ def ohem_cross_entropy(
   depend on the number of devices.
 
   Args:
-    logits: Unnormalised class scores, [B, ..., num_classes].
-    labels: Integer classes, [B, ...].
+    logits: [B, ..., num_classes].
+    labels: [B, ...].
     ignore_label: The label to leave out.
     threshold: Probability from which a pixel is easy.
     min_kept: Least number of pixels that count in an image that has as many.
 
   Returns:
-    The summed loss of the hard pixels and their number, both scalars. OHEM
-    takes the mean over them; mmsegmentation's sampler, over all pixels
-    (denominator "pixels").
+    The summed loss of the hard pixels and their number: OHEM takes the mean
+    over them, mmsegmentation's sampler over all (denominator "pixels").
   """
   loss, valid, _ = _cross_entropy(logits, labels, ignore_label)
   num_images = labels.shape[0]
@@ -117,13 +112,10 @@ def focal(
 
   Args:
     logits: Scores of each class against the rest, [..., num_classes].
-    labels: Integer classes, [...].
+    labels: [...].
     ignore_label: The label to leave out of both the sum and the count.
     alpha: Weight of a pixel's own class; the others have 1 - alpha.
     gamma: Exponent of 1 - p_t, by which easy decisions count less.
-
-  Returns:
-    The summed loss and the number of labelled pixels, both scalars.
   """
   labels = labels.astype(jnp.int32)
   valid = labels != ignore_label
@@ -140,12 +132,7 @@ def focal(
 def resize_labels(labels: jax.Array, size: Sequence[int]) -> jax.Array:
   """Picks the label nearest to the middle of each cell of a coarser map.
 
-  Args:
-    labels: Integer classes, [B, H, W].
-    size: (h, w), the size of the logits to be supervised (DeepLabV2).
-
-  Returns:
-    [B, h, w].
+  Maps [B, H, W] to [B, h, w] = `size`, that of the logits (DeepLabV2).
   """
   for axis, (target, source) in enumerate(
       zip(size, labels.shape[1:], strict=True), start=1

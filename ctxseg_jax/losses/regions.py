@@ -1,4 +1,8 @@
-"""Losses of the overlap of regions: means over the images and their classes."""
+"""Losses of the overlap of regions: means over the images and their classes.
+
+Each returns the sum over images of the mean over the classes in their labels,
+and the number of images with a labelled pixel.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +18,6 @@ def lovasz_softmax(
   Reference: Berman et al., "The Lovasz-Softmax loss", CVPR 2018,
   https://arxiv.org/abs/1705.08790. Computed per image, so that it does not
   depend on the number of devices, over the classes in the image's labels.
-
-  Args:
-    logits: Unnormalised class scores, [B, ..., num_classes].
-    labels: Integer classes, [B, ...].
-    ignore_label: The label to leave out.
-
-  Returns:
-    The sum over images of the mean over their classes, and the number of
-    images with a labelled pixel, both scalars.
   """
   probabilities, own, valid = _class_maps(logits, labels, ignore_label)
   # Ignored pixels have no error, and are sorted behind all others.
@@ -39,14 +34,8 @@ def lovasz_softmax(
 def _jaccard_steps(errors, own):
   """Returns by how much the Jaccard loss grows with each pixel's error.
 
-  Paper: Algorithm 1.
-
-  Args:
-    errors: [C, N]; negative for ignored pixels.
-    own: Whether the class is the pixel's own, 0 or 1, [C, N].
-
-  Returns:
-    [C, N], in the order of the pixels.
+  Paper: Algorithm 1. Errors are [C, N], negative for ignored pixels; so is
+  `own`, whether the class is the pixel's, and the result, by pixel.
   """
   order = jnp.argsort(-errors, axis=-1)
   own = jnp.take_along_axis(own, order, axis=-1)
@@ -80,14 +69,10 @@ def dice(
   errors.
 
   Args:
-    logits: Unnormalised class scores, [B, ..., num_classes].
-    labels: Integer classes, [B, ...].
+    logits: [B, ..., num_classes].
+    labels: [B, ...].
     ignore_label: The label to leave out.
     epsilon: Added to both sums of the denominator.
-
-  Returns:
-    The sum over images of the mean over their classes, and the number of
-    images with a labelled pixel, both scalars.
   """
   probabilities, own, valid = _class_maps(logits, labels, ignore_label)
   both = jnp.sum(probabilities * own, axis=-1)

@@ -8,10 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import dropout
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import SeparableConvBNAct
+from ctxseg_jax.models import layers
 
 
 class ASPP(nn.Module):
@@ -29,7 +26,7 @@ class ASPP(nn.Module):
   separable: bool
   dropout_rate: float
   channel_dropout: bool
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
@@ -37,26 +34,22 @@ class ASPP(nn.Module):
     """Maps [B, H, W, C] to [B, H, W, channels]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-    mean = ConvBNAct(self.channels, 1, norm=self.norm, name="image_pool")(
-        mean, train=train
-    )
+    pool = dict(dtype=jnp.float32, name="image_pool", train=train)
+    mean = layers.convolve(self, mean, self.channels, 1, **pool)
     # The bilinear upsampling of the papers, from a single pixel.
     mean = jnp.broadcast_to(mean, (*x.shape[:3], self.channels))
     # In mmsegmentation's order; the other codes have the mean last.
-    maps = [mean.astype(self.dtype)]
-    maps.append(ConvBNAct(self.channels, 1, name="conv", **kw)(x, train=train))
-    conv = SeparableConvBNAct if self.separable else ConvBNAct
+    local = layers.convolve(self, x, self.channels, 1, name="conv", train=train)
+    maps = [mean.astype(self.dtype), local]
+    conv = layers.SeparableConvBNAct if self.separable else layers.ConvBNAct
     # Named by position: a model may be evaluated at other rates.
     for i, rate in enumerate(self.rates, start=1):
       branch = conv(self.channels, dilation=rate, name=f"atrous{i}", **kw)
       maps.append(branch(x, train=train))
-    project = ConvBNAct(
-        self.channels, self.project_kernel_size, name="project", **kw
+    x = jnp.concatenate(maps, axis=-1)
+    size = self.project_kernel_size
+    x = layers.convolve(
+        self, x, self.channels, size, name="project", train=train
     )
-    return dropout(
-        project(jnp.concatenate(maps, axis=-1), train=train),
-        self.dropout_rate,
-        channel_dropout=self.channel_dropout,
-        train=train,
-        name="dropout",
-    )
+    drop = dict(channel_dropout=self.channel_dropout, name="dropout")
+    return layers.dropout(x, self.dropout_rate, train=train, **drop)

@@ -8,11 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import dropout
-from ctxseg_jax.models.layers import SeparableConvBNAct
-from ctxseg_jax.models.resizing import resize_bilinear
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 
 def decode(
@@ -32,25 +29,20 @@ def decode(
       `decoder_dropout_rate`, `align_corners`, `norm`, `dtype` and those of
       `classify` are used.
     x: What the head made of the deepest features, [B, h, w, C].
-    low: Features of stage 1, [B, H1, W1, C1].
+    low: Features of stage 1, [B, H1, W1, C1]; so are the logits.
     separable: Make the 3x3 convolutions depthwise separable.
-    train: Whether batch norm uses batch statistics, and dropout drops.
-
-  Returns:
-    [B, H1, W1, num_classes].
+    train: As for heads.
   """
   kw = dict(norm=head.norm, dtype=head.dtype)
-  low = ConvBNAct(head.low_channels, 1, name="low", **kw)(low, train=train)
-  x = resize_bilinear(x, low.shape[1:3], align_corners=head.align_corners)
-  x = jnp.concatenate([x.astype(head.dtype), low], axis=-1)
-  conv = SeparableConvBNAct if separable else ConvBNAct
-  x = conv(head.channels, name="decoder1", **kw)(x, train=train)
-  x = dropout(
-      x,
-      head.decoder_dropout_rate,
-      channel_dropout=head.channel_dropout,
-      train=train,
-      name="decoder_dropout",
+  low = layers.convolve(
+      head, low, head.low_channels, 1, name="low", train=train
   )
+  size = low.shape[1:3]
+  x = resizing.resize_bilinear(x, size, align_corners=head.align_corners)
+  x = jnp.concatenate([x.astype(head.dtype), low], axis=-1)
+  conv = layers.SeparableConvBNAct if separable else layers.ConvBNAct
+  x = conv(head.channels, name="decoder1", **kw)(x, train=train)
+  drop = dict(channel_dropout=head.channel_dropout, name="decoder_dropout")
+  x = layers.dropout(x, head.decoder_dropout_rate, train=train, **drop)
   x = conv(head.channels, name="decoder2", **kw)(x, train=train)
-  return classify(head, x, train=train)
+  return layers.classify(head, x, train=train)

@@ -11,9 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import batch_norm
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
+from ctxseg_jax.models import layers
 
 # How a vector is made of the codewords' residuals.
 Pooling = Literal["mean", "sum"]
@@ -85,7 +83,7 @@ class ContextEncoding(nn.Module):
   project: bool = True
   pooling: Pooling = "mean"
   scale_features: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -93,8 +91,7 @@ class ContextEncoding(nn.Module):
     """Maps [B, H, W, C] to the encoded semantics e, float32 [B, C]."""
     b, h, w, c = x.shape
     if self.project:
-      kw = dict(norm=self.norm, dtype=self.dtype)
-      x = ConvBNAct(c, 1, name="project", **kw)(x, train=train)
+      x = layers.convolve(self, x, c, 1, name="project", train=train)
     if self.scale_features:
       x = x / jnp.asarray((c / 2) ** 0.5, x.dtype)
     bound = (self.num_codewords * c) ** -0.5
@@ -107,7 +104,7 @@ class ContextEncoding(nn.Module):
         "diagnostics", "effective_codewords", effective_codewords(assignments)
     )
     # Batch norm with the codewords as channels: statistics over B and C.
-    encoding = batch_norm(
+    encoding = layers.batch_norm(
         train=train, norm=self.norm, dtype=jnp.float32, name="bn", axis=1
     )(encoding)
     encoding = nn.relu(encoding)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ctxseg_jax import bounds
 
 # What backbones and heads return, by name.
-Outputs = dict[str, jax.Array]
+Arrays = dict[str, jax.Array]
 
 # The outputs of a backbone that a head may read.
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
@@ -61,39 +61,20 @@ class Norm:
     bounds.check_fields(self)
 
 
-def batch_norm(
-    *,
-    train: bool,
-    norm: Norm,
-    dtype: jnp.dtype,
-    name: str,
-    axis: int = -1,
-    scale_init: nn.initializers.Initializer = nn.initializers.ones,
-) -> nn.BatchNorm:
+def batch_norm(*, train: bool, norm: Norm, **kwargs: Any) -> nn.BatchNorm:
   """Returns the batch norm of the package.
 
   Mean and mean of squares travel together, so that each layer synchronises
   once per forward pass (EncNet's "sync once"). The running variance is the
-  biased one; PyTorch stores n / (n - 1) times it.
-
-  Args:
-    train: Whether to use (and update) batch statistics.
-    norm: What all batch norms of the network share.
-    dtype: Dtype of the output; statistics and parameters stay float32.
-    name: Name of the submodule.
-    axis: The feature axis.
-    scale_init: Initialiser of the scale; zeros make a residual block start as
-      the identity.
+  biased one; PyTorch stores n / (n - 1) times it. Statistics and parameters
+  are float32, whatever the `dtype` of the output.
   """
   return nn.BatchNorm(
       use_running_average=norm.frozen or not train,
-      axis=axis,
       momentum=norm.momentum,
       epsilon=norm.epsilon,
-      dtype=dtype,
       axis_name=norm.axis_name,
-      scale_init=scale_init,
-      name=name,
+      **kwargs,
   )
 
 
@@ -105,8 +86,6 @@ def conv(
     dilation: int = 1,
     padding: int | None = None,
     kernel_init: nn.initializers.Initializer = conv_init,
-    dtype: jnp.dtype,
-    name: str,
     **kwargs: Any,
 ) -> nn.Conv:
   """Returns a convolution with a square, odd kernel.
@@ -124,8 +103,6 @@ def conv(
       kernel_dilation=(dilation, dilation),
       padding=((padding, padding), (padding, padding)),
       kernel_init=kernel_init,
-      dtype=dtype,
-      name=name,
       **kwargs,
   )
 
@@ -158,16 +135,8 @@ def conv_by_groups(
 class ConvBNAct(CheckedModule):
   """Convolution without bias, batch norm, activation.
 
-  Attributes:
-    channels: Output channels.
-    kernel_size: Side of the square, odd kernel.
-    stride: Stride in both directions.
-    dilation: Dilation in both directions.
-    groups: Groups of channels convolved apart; as many as there are input
-      channels is a depthwise convolution.
-    act: Activation, or None.
-    norm: Settings of the batch norm.
-    dtype: Compute dtype.
+  The kernel is square and odd. `groups` of channels are convolved apart; as
+  many as there are input channels is a depthwise convolution.
   """
 
   channels: bounds.PositiveInt
@@ -181,6 +150,11 @@ class ConvBNAct(CheckedModule):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    # An output feeds as many units as its group has: without the factor a
+    # depthwise kernel starts so small that a batch norm's epsilon shows.
+    init = nn.initializers.variance_scaling(
+        2 * self.groups, "fan_out", "normal"
+    )
     x = conv(
         self.channels,
         self.kernel_size,
@@ -189,11 +163,7 @@ class ConvBNAct(CheckedModule):
         feature_group_count=self.groups,
         conv_general_dilated=conv_by_groups,
         use_bias=False,
-        # An output feeds as many units as its group has: without the factor a
-        # depthwise kernel starts so small that a batch norm's epsilon shows.
-        kernel_init=nn.initializers.variance_scaling(
-            2.0 * self.groups, "fan_out", "normal"
-        ),
+        kernel_init=init,
         dtype=self.dtype,
         name="conv",
     )(x)
@@ -201,16 +171,28 @@ class ConvBNAct(CheckedModule):
     return x if self.act is None else self.act(x)
 
 
+def convolve(
+    module: nn.Module,
+    x: jax.Array,
+    channels: int,
+    kernel_size: int = 3,
+    *,
+    train: bool,
+    **options: Any,
+) -> jax.Array:
+  """Applies a `ConvBNAct` that belongs to a module and has its norm and dtype.
+
+  `options` are the layer's name and its other fields, see there.
+  """
+  options = dict(norm=module.norm, dtype=module.dtype) | options
+  return ConvBNAct(channels, kernel_size, **options)(x, train=train)
+
+
 class SeparableConvBNAct(nn.Module):
   """A 3x3 convolution of each channel, then a 1x1 convolution over channels.
 
-  Batch norm and ReLU follow both, as in mmsegmentation.
-
-  Attributes:
-    channels: Output channels.
-    dilation: Dilation of the 3x3 convolution.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
+  Batch norm and ReLU follow both, as in mmsegmentation. Only the first is
+  dilated.
   """
 
   channels: int
@@ -221,12 +203,10 @@ class SeparableConvBNAct(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H, W, channels]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     c = x.shape[-1]
-    x = ConvBNAct(c, dilation=self.dilation, groups=c, name="depthwise", **kw)(
-        x, train=train
-    )
-    return ConvBNAct(self.channels, 1, name="pointwise", **kw)(x, train=train)
+    kw = dict(dilation=self.dilation, groups=c, name="depthwise")
+    x = convolve(self, x, c, train=train, **kw)
+    return convolve(self, x, self.channels, 1, name="pointwise", train=train)
 
 
 def squeeze_excite(
@@ -236,17 +216,11 @@ def squeeze_excite(
 ) -> jax.Array:
   """Returns factors for channels, computed from the means of an image.
 
-  Two dense layers, `squeeze` and `excite`, that belong to the calling module.
+  Two dense layers, `squeeze` and `excite`, that belong to the calling module,
+  map [B, H, W, C] to [B, 1, 1, C], from 0 to 1, in the dtype of x; in between
+  `act` is applied to `squeeze_channels`. Computed in float32.
 
   Reference: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
-
-  Args:
-    x: [B, H, W, C].
-    squeeze_channels: Width between the two layers.
-    act: Activation between the two layers.
-
-  Returns:
-    [B, 1, 1, C], from 0 to 1, in the dtype of x; computed in float32.
   """
   gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
   gate = act(nn.Dense(squeeze_channels, name="squeeze")(gate))
@@ -270,7 +244,6 @@ class Classifier(CheckedModule):
   """Dropout and a 1x1 convolution to float32 logits.
 
   Attributes:
-    num_classes: Number of classes.
     dropout_rate: Share of channels (or elements) dropped when training.
     channel_dropout: Drop whole channels (PyTorch's Dropout2d, as mmsegmentation
       and the first PyTorch-Encoding), or single elements (PyTorch-Encoding
@@ -288,21 +261,11 @@ class Classifier(CheckedModule):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H, W, num_classes]."""
-    x = dropout(
-        x,
-        self.dropout_rate,
-        channel_dropout=self.channel_dropout,
-        train=train,
-        name="dropout",
-    )
+    drop = dict(channel_dropout=self.channel_dropout, name="dropout")
+    x = dropout(x, self.dropout_rate, train=train, **drop)
     # float32 whatever the compute dtype: bfloat16 logits cost accuracy.
-    return conv(
-        self.num_classes,
-        1,
-        kernel_init=self.kernel_init,
-        dtype=jnp.float32,
-        name="conv",
-    )(x)
+    kw = dict(kernel_init=self.kernel_init, dtype=jnp.float32, name="conv")
+    return conv(self.num_classes, 1, **kw)(x)
 
 
 def classify(
@@ -317,12 +280,9 @@ def classify(
 def normalize_images(
     images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-  """Maps uint8 RGB images to float32 (images - mean) / std.
+  """Maps RGB images [B, H, W, 3], 0 to 255, to float32 (images - mean) / std.
 
-  Args:
-    images: [B, H, W, 3], 0 to 255.
-    mean: Mean of each channel, in the same unit.
-    std: Standard deviation of each channel.
+  Mean and standard deviation are by channel, in the unit of the images.
   """
   mean = jnp.asarray(mean, jnp.float32)
   std = jnp.asarray(std, jnp.float32)

@@ -10,19 +10,14 @@ import jax.numpy as jnp
 
 from ctxseg_jax import errors
 from ctxseg_jax.bounds import PositiveFloat
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 from ctxseg_jax.models.backbones import BACKBONES
 from ctxseg_jax.models.heads import HEADS
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.resizing import resize_bilinear
 
 # What each field of a network, or of a part of it, that holds a part of it can
 # be, by name.
-PARTS = {
-    "backbone": BACKBONES,
-    "head": HEADS,
-    "aux_head": HEADS,
-    "host": HEADS,
-}
+PARTS = {"backbone": BACKBONES, "head": HEADS, "aux_head": HEADS, "host": HEADS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Common:
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   align_corners: bool = False
 
 
@@ -92,7 +87,7 @@ class SegmentationModel(nn.Module):
     """Runs the network.
 
     Args:
-      images: Normalised images, [B, H, W, 3].
+      images: Normalised, [B, H, W, 3].
       train: Whether to use batch statistics and dropout, and to run the
         auxiliary head.
 
@@ -146,7 +141,7 @@ class SegmentationModel(nn.Module):
     return {"logits": functools.reduce(jnp.maximum, fused)} | out
 
   def _resize(self, x, size):
-    return resize_bilinear(x, size, align_corners=self.align_corners)
+    return resizing.resize_bilinear(x, size, align_corners=self.align_corners)
 
 
 def scale_name(scale: float, name: str) -> str:

@@ -62,13 +62,7 @@ def resize_matrix(
 def resize_bilinear(
     x: jax.Array, size: Sequence[int], *, align_corners: bool
 ) -> jax.Array:
-  """Resizes [B, h, w, C] to [B, H, W, C] in float32.
-
-  Args:
-    x: Maps, [B, h, w, C].
-    size: (H, W).
-    align_corners: See `resize_matrix`.
-  """
+  """Resizes [B, h, w, C] to (H, W) = `size` in float32; see `resize_matrix`."""
   x = x.astype(jnp.float32)
   if tuple(x.shape[1:3]) == tuple(size):
     return x
@@ -82,14 +76,7 @@ def transposed_matrix(source: int, stride: int) -> np.ndarray:
 
   The kernel has 2 * stride taps and no padding, as in the layers that FCN
   initialises to bilinear upsampling. Unlike `resize_matrix` it fades out
-  beyond the first and the last sample.
-
-  Args:
-    source: Input length.
-    stride: Stride of the transposed convolution: the factor of upsampling.
-
-  Returns:
-    float32 [(source + 1) * stride, source].
+  beyond the first and the last sample. float32 [(source + 1) * stride, source].
   """
   taps = np.arange(2 * stride)
   kernel = 1 - np.abs(taps - (stride - 0.5)) / stride
@@ -104,14 +91,8 @@ def upsample_transposed(
 ) -> jax.Array:
   """Upsamples by a transposed convolution with fixed bilinear weights.
 
-  Args:
-    x: Scores, float32 [B, h, w, C].
-    stride: Factor.
-    offset: First row and column to keep.
-    size: (H, W) to keep from there; all if empty.
-
-  Returns:
-    float32 [B, H, W, C].
+  Maps float32 scores [B, h, w, C] to [B, H, W, C]: of what comes out, (H, W) =
+  `size` from row and column `offset` on, or all if `size` is empty.
   """
   rows = transposed_matrix(x.shape[1], stride)
   cols = transposed_matrix(x.shape[2], stride)
@@ -127,14 +108,7 @@ def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
   Equal to `torch.nn.functional.adaptive_avg_pool2d`: bin i is the mean over
   the samples from floor(i * source / target) up to, and without,
   ceil((i + 1) * source / target). Bins overlap where `target` does not divide
-  `source`.
-
-  Args:
-    target: Output length, the number of bins.
-    source: Input length.
-
-  Returns:
-    float32 [target, source]; rows sum to 1.
+  `source`. float32 [target, source]; rows sum to 1.
   """
   matrix = np.zeros((target, source), np.float32)
   for i in range(target):
@@ -155,18 +129,10 @@ def adaptive_average_pool(x: jax.Array, size: Sequence[int]) -> jax.Array:
 def pool_cells(
     x: jax.Array, size: int, kind: Literal["average", "max"]
 ) -> jax.Array:
-  """Pools [B, h, w, C] over cells without overlap, in float32.
+  """Pools [B, h, w, C] over square cells without overlap, in float32.
 
   Cells at the edges count the pixels they have: 60 pixels make 8 cells of 8,
-  the last one of 4.
-
-  Args:
-    x: Maps, [B, h, w, C].
-    size: Side of a cell.
-    kind: Whether to take the mean or the maximum of a cell.
-
-  Returns:
-    [B, ceil(h / size), ceil(w / size), C].
+  the last one of 4. Returns [B, ceil(h / size), ceil(w / size), C].
   """
   b, h, w, c = x.shape
   rows, cols = -(-h // size), -(-w // size)
@@ -193,10 +159,10 @@ def max_pool(
     padding: int = 1,
     ceil_mode: bool = False,
 ) -> jax.Array:
-  """Pools by the maximum, padded with minus infinity.
+  """Pools [B, H, W, C] by the maximum, padded with minus infinity.
 
   Args:
-    x: Maps, [B, H, W, C].
+    x: [B, H, W, C].
     window: Side of the square window.
     stride: Stride in both directions.
     padding: Padding on all sides, at most half of the window.

@@ -18,21 +18,15 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.encoding import encode
 from ctxseg_jax.models.encoding import uniform
-from ctxseg_jax.models.layers import batch_norm
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import conv
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.layers import squeeze_excite
 
 BLOCKS_PER_GROUP = 2
 STRIDES = (1, 2, 2)
 
 
-class CifarResNet(CheckedModule):
+class CifarResNet(layers.CheckedModule):
   """A 3x3 convolution and three groups of two residual blocks.
 
   Attributes:
@@ -40,8 +34,6 @@ class CifarResNet(CheckedModule):
       "encoding_drop" (see `EncodingGate.random_scale`).
     widen: Width of the first group over 16 (paper: 4 is its "64d", 8 "128d").
     num_codewords: Codewords K of each encoding layer (paper: 16 "16k", 32).
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
   """
 
   block: Literal[
@@ -49,11 +41,11 @@ class CifarResNet(CheckedModule):
   ] = "preactivation"
   widen: bounds.PositiveInt = 4
   num_codewords: bounds.PositiveInt = 16
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+  def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
     """Maps images [B, H, W, 3] to feature maps.
 
     Returns:
@@ -65,8 +57,8 @@ class CifarResNet(CheckedModule):
     width = 16 * self.widen
     make_block = self._block()
     x = images.astype(self.dtype)
-    x = conv(width, dtype=self.dtype, name="stem_conv")(x)
-    x = nn.relu(batch_norm(train=train, name="stem_bn", **kw)(x))
+    x = layers.conv(width, dtype=self.dtype, name="stem_conv")(x)
+    x = nn.relu(layers.batch_norm(train=train, name="stem_bn", **kw)(x))
     features = {"stem": x}
     for group, stride in enumerate(STRIDES, start=1):
       for i in range(1, BLOCKS_PER_GROUP + 1):
@@ -78,7 +70,7 @@ class CifarResNet(CheckedModule):
         )(x, train=train)
       features[f"stage{group}"] = x
     # The tail of the pre-activation network; the code keeps it for the others.
-    x = batch_norm(train=train, name="final_bn", **kw)(x)
+    x = layers.batch_norm(train=train, name="final_bn", **kw)(x)
     features["stage3"] = nn.relu(x)
     return features
 
@@ -100,17 +92,17 @@ class PreactivationBlock(nn.Module):
 
   channels: int
   stride: int
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     norm = dict(train=train, norm=self.norm, dtype=self.dtype)
-    kw = dict(use_bias=False, dtype=self.dtype)
-    out = nn.relu(batch_norm(name="bn1", **norm)(x))
-    out = conv(self.channels, stride=self.stride, name="conv1", **kw)(out)
-    out = nn.relu(batch_norm(name="bn2", **norm)(out))
-    out = conv(self.channels, name="conv2", **kw)(out)
+    conv = functools.partial(layers.conv, use_bias=False, dtype=self.dtype)
+    out = nn.relu(layers.batch_norm(name="bn1", **norm)(x))
+    out = conv(self.channels, stride=self.stride, name="conv1")(out)
+    out = nn.relu(layers.batch_norm(name="bn2", **norm)(out))
+    out = conv(self.channels, name="conv2")(out)
     return out + _shortcut(x, self.channels, self.stride, self.dtype)
 
 
@@ -124,17 +116,15 @@ class GatedBlock(nn.Module):
   channels: int
   stride: int
   gate: Callable[..., nn.Module]
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     kw = dict(norm=self.norm, dtype=self.dtype)
-    out = ConvBNAct(self.channels, stride=self.stride, name="conv1", **kw)(
-        x, train=train
-    )
-    conv2 = ConvBNAct(self.channels, act=None, name="conv2", **kw)
-    out = conv2(out, train=train)
+    conv = functools.partial(layers.convolve, self, train=train)
+    out = conv(x, self.channels, stride=self.stride, name="conv1")
+    out = conv(out, self.channels, act=None, name="conv2")
     out = self.gate(name="gate", **kw)(out, train=train)
     return nn.relu(out + _shortcut(x, self.channels, self.stride, self.dtype))
 
@@ -142,13 +132,13 @@ class GatedBlock(nn.Module):
 class SqueezeExcitation(nn.Module):
   """Scales channels by factors from their means; reduction 16 as published."""
 
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     del train
-    return x * squeeze_excite(x, x.shape[-1] // 16)
+    return x * layers.squeeze_excite(x, x.shape[-1] // 16)
 
 
 class EncodingGate(nn.Module):
@@ -162,22 +152,20 @@ class EncodingGate(nn.Module):
     random_scale: Draw the smoothing factors anew in every training pass and
       take their mean, -0.5, otherwise, instead of learning them: the
       `encnetdrop` of the code, which its 32k128d model is.
-    norm: Settings of the batch norm.
-    dtype: Compute dtype; the encoding and the gate are float32.
   """
 
   num_codewords: int
   random_scale: bool
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     b, h, w, channels = x.shape
     reduced = channels // 4
-    y = conv(reduced, 1, dtype=self.dtype, name="reduce_conv")(x)
+    y = layers.conv(reduced, 1, dtype=self.dtype, name="reduce_conv")(x)
     kw = dict(norm=self.norm, dtype=self.dtype)
-    y = batch_norm(train=train, name="reduce_bn", **kw)(y)
+    y = layers.batch_norm(train=train, name="reduce_bn", **kw)(y)
     y = nn.relu(y).reshape(b, h * w, reduced)
     bound = (self.num_codewords * reduced) ** -0.5
     codewords = self.param(
@@ -199,12 +187,7 @@ class EncodingGate(nn.Module):
 
 
 def l2_normalize(x: jax.Array, eps: float = 1e-8) -> jax.Array:
-  """Divides vectors by their length, or by `eps` if they are shorter.
-
-  Args:
-    x: [..., C], float32.
-    eps: The least divisor.
-  """
+  """Divides vectors [..., C] by their length, or by `eps` if it is less."""
   squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   # The root of the larger one: a root of 0 has no gradient.
   return x * jax.lax.rsqrt(jnp.maximum(squares, eps**2))
@@ -214,4 +197,5 @@ def _shortcut(x, channels, stride, dtype):
   """Returns x, projected (without batch norm) where its shape changes."""
   if stride == 1 and x.shape[-1] == channels:
     return x
-  return conv(channels, 1, stride=stride, dtype=dtype, name="shortcut")(x)
+  kw = dict(stride=stride, dtype=dtype, name="shortcut")
+  return layers.conv(channels, 1, **kw)(x)

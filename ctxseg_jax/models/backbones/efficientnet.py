@@ -17,11 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.layers import squeeze_excite
+from ctxseg_jax.models import layers
 
 Variant = Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"]
 
@@ -76,12 +72,7 @@ def group_plan(
 ) -> list[list[tuple[Group, int, int]]]:
   """Returns the scaled groups, each with stride and dilation by block.
 
-  Args:
-    variant: See `EfficientNet`.
-    output_stride: See `EfficientNet`.
-
-  Returns:
-    One list per group: of every block the group, the stride and the dilation.
+  One list per group: of every block the group, the stride and the dilation.
   """
   width, depth = VARIANTS[variant]
   plan = []
@@ -109,21 +100,17 @@ class SqueezeExcitation(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [B, H, W, C] to [B, H, W, C]; means and gate are float32."""
-    return x * squeeze_excite(x, self.channels, nn.silu)
+    return x * layers.squeeze_excite(x, self.channels, nn.silu)
 
 
 class MBConv(nn.Module):
   """Expands, convolves depthwise, gates and projects; adds the input.
 
+  Kernel size, stride and dilation are of the depthwise convolution, which is
+  `expansion` times as wide as the input.
+
   Attributes:
-    channels: Output channels.
-    kernel_size: Side of the depthwise kernel.
-    expansion: Width of the depthwise convolution over that of the input.
-    stride: Stride of the depthwise convolution.
-    dilation: Dilation of the depthwise convolution.
     drop_rate: Share of the images for which training skips the block.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
   """
 
   channels: int
@@ -132,44 +119,32 @@ class MBConv(nn.Module):
   stride: int = 1
   dilation: int = 1
   drop_rate: float = 0.0
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps [B, H, W, C] to [B, H / stride, W / stride, channels]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = x
     width = self.expansion * x.shape[-1]
     if self.expansion > 1:
-      x = ConvBNAct(width, 1, act=nn.silu, name="expand", **kw)(x, train=train)
-    x = ConvBNAct(
-        width,
-        self.kernel_size,
-        stride=self.stride,
-        dilation=self.dilation,
-        groups=width,
-        act=nn.silu,
-        name="depthwise",
-        **kw,
-    )(x, train=train)
+      kw = dict(act=nn.silu, train=train)
+      x = layers.convolve(self, x, width, 1, name="expand", **kw)
+    kw = dict(stride=self.stride, dilation=self.dilation, groups=width)
+    kw |= dict(act=nn.silu, name="depthwise", train=train)
+    x = layers.convolve(self, x, width, self.kernel_size, **kw)
     # A quarter of the input of the block, not of the expanded width.
     x = SqueezeExcitation(max(1, inputs.shape[-1] // 4), name="se")(x)
-    x = ConvBNAct(self.channels, 1, act=None, name="project", **kw)(
-        x, train=train
+    x = layers.convolve(
+        self, x, self.channels, 1, act=None, name="project", train=train
     )
     if x.shape != inputs.shape:
       return x
-    x = nn.Dropout(
-        self.drop_rate,
-        broadcast_dims=(1, 2, 3),
-        deterministic=not train,
-        name="drop",
-    )(x)
-    return x + inputs
+    kw = dict(broadcast_dims=(1, 2, 3), deterministic=not train, name="drop")
+    return nn.Dropout(self.drop_rate, **kw)(x) + inputs
 
 
-class EfficientNet(CheckedModule):
+class EfficientNet(layers.CheckedModule):
   """EfficientNet without its last 1x1 convolution and its classifier.
 
   Attributes:
@@ -182,18 +157,17 @@ class EfficientNet(CheckedModule):
       torchvision's B5 to B7), 1e-5 (timm's own, torchvision's B0 to B4).
     norm: Settings of the batch norms, except epsilon and the momentum, which
       is 0.99 as published.
-    dtype: Compute dtype; the gates are float32.
   """
 
   variant: Variant = "b0"
   output_stride: Literal[8, 16, 32] = 8
   drop_rate: bounds.DropoutRate = 0.2
   epsilon: bounds.PositiveFloat = 1e-3
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+  def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
     """Maps images [B, H, W, 3] to feature maps.
 
     Returns:
@@ -205,7 +179,7 @@ class EfficientNet(CheckedModule):
     own = dict(momentum=0.99, epsilon=self.epsilon)
     kw = dict(norm=dataclasses.replace(self.norm, **own), dtype=self.dtype)
     width, _ = VARIANTS[self.variant]
-    x = ConvBNAct(
+    x = layers.ConvBNAct(
         round_channels(STEM_CHANNELS, width),
         stride=2,
         act=nn.silu,

@@ -13,11 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.resizing import max_pool
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 Depth = Literal[18, 34, 50, 101, 152]
 Dilation = Literal[
@@ -68,11 +65,6 @@ def stage_plan(
 ) -> list[tuple[int, tuple[int, ...]]]:
   """Returns the stride and the blocks' dilations of each of the four stages.
 
-  Args:
-    depth: A key of `STAGE_SIZES`.
-    output_stride: Input size over the size of stage 4.
-    dilation: A key of `DILATIONS`.
-
   Raises:
     ValueError: A dilation that the depth has too few or too many blocks for.
   """
@@ -111,18 +103,16 @@ class BasicBlock(nn.Module):
   stride: int
   dilation: int
   avg_down: bool
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    kw = dict(norm=self.norm, dtype=self.dtype)
+    conv = functools.partial(layers.convolve, self, train=train)
     where = dict(stride=self.stride, dilation=self.dilation)
-    out = ConvBNAct(self.channels, name="conv1", **where, **kw)(x, train=train)
-    conv2 = ConvBNAct(self.channels, act=None, name="conv2", **kw)
-    out = conv2(out, train=train)
-    shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
-    return nn.relu(out + shortcut)
+    out = conv(x, self.channels, name="conv1", **where)
+    out = conv(out, self.channels, act=None, name="conv2")
+    return nn.relu(out + _shortcut(x, out, self, train))
 
 
 class Bottleneck(nn.Module):
@@ -136,47 +126,36 @@ class Bottleneck(nn.Module):
   dilation: int
   avg_down: bool
   stride_in_1x1: bool
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    kw = dict(norm=self.norm, dtype=self.dtype)
+    conv = functools.partial(layers.convolve, self, train=train)
     strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
-    out = ConvBNAct(self.channels, 1, stride=strides[0], name="conv1", **kw)(
-        x, train=train
-    )
+    out = conv(x, self.channels, 1, stride=strides[0], name="conv1")
     where = dict(stride=strides[1], dilation=self.dilation)
-    out = ConvBNAct(self.channels, name="conv2", **where, **kw)(
-        out, train=train
-    )
-    conv3 = ConvBNAct(4 * self.channels, 1, act=None, name="conv3", **kw)
-    out = conv3(out, train=train)
-    shortcut = _shortcut(x, out, self.stride, self.avg_down, kw, train)
-    return nn.relu(out + shortcut)
+    out = conv(out, self.channels, name="conv2", **where)
+    out = conv(out, 4 * self.channels, 1, act=None, name="conv3")
+    return nn.relu(out + _shortcut(x, out, self, train))
 
 
-def _shortcut(x, out, stride, avg_down, kw, train):
+def _shortcut(x, out, block, train):
   """Returns x, projected where a block changes its shape."""
   if x.shape == out.shape:
     return x
-  if avg_down and stride > 1:
-    x = _average_pool(x, stride)
+  stride = block.stride
+  if block.avg_down and stride > 1:
+    # Means of squares, which are cut off at the edges.
+    pads = [(0, -size % stride) for size in x.shape[1:3]]
+    window = (stride, stride)
+    x = nn.avg_pool(x, window, window, pads, count_include_pad=False)
     stride = 1
-  return ConvBNAct(
-      out.shape[-1], 1, stride=stride, act=None, name="shortcut", **kw
-  )(x, train=train)
+  kw = dict(stride=stride, act=None, name="shortcut", train=train)
+  return layers.convolve(block, x, out.shape[-1], 1, **kw)
 
 
-def _average_pool(x, stride):
-  """Returns the means of squares, which are cut off at the edges."""
-  pads = [(0, -size % stride) for size in x.shape[1:3]]
-  return nn.avg_pool(
-      x, (stride,) * 2, (stride,) * 2, pads, count_include_pad=False
-  )
-
-
-class ResNet(CheckedModule):
+class ResNet(layers.CheckedModule):
   """ResNet without its classifier.
 
   Attributes:
@@ -196,8 +175,6 @@ class ResNet(CheckedModule):
       with Convolutional Neural Networks", CVPR 2019: ResNet-D; ResNetV1d).
     ceil_pool: Round the size of the stem up; see `resizing.max_pool` (the first
       release, DeepLabV2).
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
   """
 
   depth: Depth = 50
@@ -207,7 +184,7 @@ class ResNet(CheckedModule):
   stride_in_1x1: bool = False
   avg_down: bool = False
   ceil_pool: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
@@ -220,7 +197,7 @@ class ResNet(CheckedModule):
       )
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+  def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
     """Maps images [B, H, W, 3] to feature maps.
 
     Returns:
@@ -233,14 +210,9 @@ class ResNet(CheckedModule):
     widths = STEMS[self.stem]
     x = images.astype(self.dtype)
     for i, width in enumerate(widths, start=1):
-      x = ConvBNAct(
-          width,
-          7 if len(widths) == 1 else 3,
-          stride=2 if i == 1 else 1,
-          name=f"stem_conv{i}",
-          **kw,
-      )(x, train=train)
-    x = max_pool(x, ceil_mode=self.ceil_pool)
+      stem = dict(stride=2 if i == 1 else 1, name=f"stem_conv{i}", train=train)
+      x = layers.convolve(self, x, width, 7 if len(widths) == 1 else 3, **stem)
+    x = resizing.max_pool(x, ceil_mode=self.ceil_pool)
     features = {"stem": x}
     block_type = BasicBlock
     if self.depth >= 50:

@@ -12,30 +12,25 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models import layers
 
 
-class ShallowNet(CheckedModule):
+class ShallowNet(layers.CheckedModule):
   """Five 3x3 convolutions with batch norm and ReLU, output stride 4.
 
   Attributes:
     channels: Width of all layers but the first, which has half of it.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
   """
 
   channels: bounds.PositiveInt = 64
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+  def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
     """Maps images [B, H, W, 3] to `stem`, `stage1` ... `stage4`."""
     kw = dict(norm=self.norm, dtype=self.dtype)
-    layers = {
+    table = {
         "stem": dict(channels=self.channels // 2, stride=2),
         "stage1": dict(channels=self.channels, stride=2),
         "stage2": dict(channels=self.channels),
@@ -44,7 +39,7 @@ class ShallowNet(CheckedModule):
     }
     x = images.astype(self.dtype)
     features = {}
-    for name, layer in layers.items():
-      x = ConvBNAct(**layer, **kw, name=name)(x, train=train)
+    for name, layer in table.items():
+      x = layers.ConvBNAct(**layer, **kw, name=name)(x, train=train)
       features[name] = x
     return features

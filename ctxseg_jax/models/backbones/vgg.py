@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import conv
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.resizing import max_pool
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 # Width, as a multiple of the first block's, and convolutions of each block.
 BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
@@ -67,7 +65,7 @@ FORMS = {
 }
 
 
-class VGG16(CheckedModule):
+class VGG16(layers.CheckedModule):
   """Thirteen 3x3 convolutions with bias and ReLU, in five blocks.
 
   Without batch norm nothing keeps the scale of activations: learning rates
@@ -78,7 +76,6 @@ class VGG16(CheckedModule):
       `FORMS`.
     channels: Width of the first block; the others have 2, 4, 8 and 8 times it
       (paper: 64).
-    dtype: Compute dtype.
   """
 
   form: Literal["fcn", "dilated", "deeplab"] = "dilated"
@@ -86,7 +83,7 @@ class VGG16(CheckedModule):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+  def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
     """Maps images [B, H, W, 3] to feature maps.
 
     Args:
@@ -109,7 +106,7 @@ class VGG16(CheckedModule):
       width = multiple * self.channels
       for i in range(1, num_convs + 1):
         name = f"conv{block}_{i}"
-        x = conv(
+        x = layers.conv(
             width,
             dilation=form.last_dilation if last else 1,
             padding=form.image_padding if name == "conv1_1" else None,
@@ -119,9 +116,9 @@ class VGG16(CheckedModule):
         x = nn.relu(x)
       if last and form.replaces_last_pool:
         kw = dict(dilation=2, dtype=self.dtype)
-        x = conv(width, name="conv_dilated", **kw)(x)
+        x = layers.conv(width, name="conv_dilated", **kw)(x)
       else:
-        x = max_pool(
+        x = resizing.max_pool(
             x,
             window=form.pool_window,
             stride=form.pool_strides[block - 1],

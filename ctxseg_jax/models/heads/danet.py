@@ -11,12 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.attention import attention
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
 
 # PyTorch's default: unscaled products need small queries and keys.
 _projection_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -92,23 +88,19 @@ class ChannelAttention(nn.Module):
     return x + gamma.astype(x.dtype) * y.reshape(b, h, w, c)
 
 
-class DANetHead(CheckedModule):
+class DANetHead(layers.CheckedModule):
   """Sums a branch with position attention and one with channel attention.
 
   The branches have classifiers of their own, which the code supervises with
   the same loss and weight as the sum's; only the sum's is the prediction.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width C of both branches (a quarter of stage 4).
     query_channels: Width of queries and keys; None is an eighth of C.
-    chunk_size: Largest number of queries at a time; bounds the memory, and
-      changes no result. See `attention.attention`.
+    chunk_size: Largest number of queries at a time; bounds the memory only.
     supervise_branches: Whether the branches have classifiers.
     dropout_rate: Dropout before the classifiers.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; softmax and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -118,37 +110,35 @@ class DANetHead(CheckedModule):
   supervise_branches: bool = True
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
-    """Maps `"stage4"` to class scores, [B, h, w, num_classes] each.
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
+    """Maps `"stage4"` to `"logits"`, `"position_logits"`, `"channel_logits"`.
 
-    Returns:
-      `"logits"` and, if `supervise_branches`, `"position_logits"` and
-      `"channel_logits"`.
+    The last two, of `"logits"`'s shape, with `supervise_branches` only.
     """
-    kw = dict(norm=self.norm, dtype=self.dtype)
-
-    def branch(name, attend):
-      x = features["stage4"]
-      x = ConvBNAct(self.channels, name=f"{name}_reduce", **kw)(x, train=train)
-      x = attend(x)
-      return ConvBNAct(self.channels, name=f"{name}_conv", **kw)(x, train=train)
-
-    attend = PositionAttention(
-        self.query_channels,
-        self.chunk_size,
-        self.dtype,
-        name="position_attention",
-    )
-    position = branch("position", attend)
-    channel = branch("channel", ChannelAttention(name="channel_attention"))
-    out = {"logits": classify(self, position + channel, train=train)}
+    attention = {
+        "position": PositionAttention(
+            self.query_channels,
+            self.chunk_size,
+            self.dtype,
+            name="position_attention",
+        ),
+        "channel": ChannelAttention(name="channel_attention"),
+    }
+    width = self.channels
+    maps = {}
+    for name, attend in attention.items():
+      kw = dict(train=train, name=f"{name}_reduce")
+      x = layers.convolve(self, features["stage4"], width, **kw)
+      kw = dict(train=train, name=f"{name}_conv")
+      maps[name] = layers.convolve(self, attend(x), width, **kw)
+    x = maps["position"] + maps["channel"]
+    out = {"logits": layers.classify(self, x, train=train)}
     if self.supervise_branches:
-      for name, x in (("position", position), ("channel", channel)):
-        out[f"{name}_logits"] = classify(
-            self, x, train=train, name=f"{name}_classifier"
-        )
+      for name, x in maps.items():
+        kw = dict(train=train, name=f"{name}_classifier")
+        out[f"{name}_logits"] = layers.classify(self, x, **kw)
     return out

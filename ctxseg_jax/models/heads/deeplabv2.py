@@ -9,30 +9,23 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import Classifier
-from ctxseg_jax.models.layers import conv
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models import layers
 
 # Of the layers that give scores.
 score_init = nn.initializers.normal(0.01)
 
 
-class DeepLabV2Head(CheckedModule):
+class DeepLabV2Head(layers.CheckedModule):
   """Branches that differ in their dilation, each with scores; their sum.
 
   ResNet-101: the defaults, each branch a single convolution. VGG16:
   `channels=1024`; with `rates=(12,)` that is LargeFOV.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width of the two hidden layers, fc6 and fc7, of every branch
       (VGG16: 1024); None is no hidden layer (ResNet-101).
     rates: Dilations of the branches (ASPP-L: 6, 12, 18, 24).
     dropout_rate: Dropout of elements after the hidden layers.
-    dtype: Compute dtype; logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -42,7 +35,7 @@ class DeepLabV2Head(CheckedModule):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     # Named by position: a model may be evaluated at other rates.
     logits = [
@@ -54,23 +47,19 @@ class DeepLabV2Head(CheckedModule):
   def _branch(self, x, i, rate, train):
     if self.channels is None:
       kw = dict(dilation=rate, kernel_init=score_init, dtype=jnp.float32)
-      return conv(self.num_classes, name=f"score{i}", **kw)(x)
+      return layers.conv(self.num_classes, name=f"score{i}", **kw)(x)
     kw = dict(dtype=self.dtype)
-    x = conv(self.channels, dilation=rate, name=f"fc6_{i}", **kw)(x)
-    x = nn.Dropout(
-        self.dropout_rate, deterministic=not train, name=f"dropout6_{i}"
-    )(nn.relu(x))
-    x = conv(self.channels, 1, name=f"fc7_{i}", **kw)(x)
-    return Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        False,
-        score_init,
-        name=f"classifier{i}",
-    )(nn.relu(x), train=train)
+    x = layers.conv(self.channels, dilation=rate, name=f"fc6_{i}", **kw)(x)
+    drop = dict(channel_dropout=False, name=f"dropout6_{i}")
+    x = layers.dropout(nn.relu(x), self.dropout_rate, train=train, **drop)
+    x = nn.relu(layers.conv(self.channels, 1, name=f"fc7_{i}", **kw)(x))
+    kw = dict(channel_dropout=False, kernel_init=score_init)
+    return layers.Classifier(
+        self.num_classes, self.dropout_rate, name=f"classifier{i}", **kw
+    )(x, train=train)
 
 
-class DeepLabV2ConcatHead(CheckedModule):
+class DeepLabV2ConcatHead(layers.CheckedModule):
   """What a summary of SCA calls DeepLabV2: branches concatenated, not summed.
 
   A 1x1 convolution, three 3x3 ones and the mean of the image, as in
@@ -80,41 +69,32 @@ class DeepLabV2ConcatHead(CheckedModule):
   https://arxiv.org/abs/1711.08278 for SCA.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width of the branches; None is the number of classes.
     rates: Dilations of the 3x3 branches.
     dropout_rate: Dropout of elements of the logits.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; the branch of the mean and the logits are float32.
   """
 
   num_classes: bounds.PositiveInt
   channels: bounds.PositiveInt | None = None
   rates: tuple[bounds.PositiveInt, ...] = (6, 12, 18)
   dropout_rate: bounds.DropoutRate = 0.5
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     channels = self.channels or self.num_classes
     x = features["stage4"]
-    maps = [ConvBNAct(channels, 1, name="conv", **kw)(x, train=train)]
+    maps = [layers.convolve(self, x, channels, 1, name="conv", train=train)]
     for i, rate in enumerate(self.rates, start=1):
-      branch = ConvBNAct(channels, dilation=rate, name=f"atrous{i}", **kw)
-      maps.append(branch(x, train=train))
+      kw = dict(dilation=rate, name=f"atrous{i}", train=train)
+      maps.append(layers.convolve(self, x, channels, **kw))
     mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-    mean = ConvBNAct(channels, 1, norm=self.norm, name="image_pool")(
-        mean, train=train
-    )
+    kw = dict(dtype=jnp.float32, train=train)
+    mean = layers.convolve(self, mean, channels, 1, name="image_pool", **kw)
     maps.append(jnp.broadcast_to(mean, maps[0].shape))
     x = jnp.concatenate([m.astype(jnp.float32) for m in maps], axis=-1)
-    x = ConvBNAct(self.num_classes, 1, norm=self.norm, name="project")(
-        x, train=train
-    )
-    logits = nn.Dropout(
-        self.dropout_rate, deterministic=not train, name="dropout"
-    )(x)
-    return {"logits": logits}
+    x = layers.convolve(self, x, self.num_classes, 1, name="project", **kw)
+    drop = dict(channel_dropout=False, name="dropout")
+    return {"logits": layers.dropout(x, self.dropout_rate, train=train, **drop)}

@@ -11,15 +11,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.aspp import ASPP
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
 
 
-class DeepLabV3Head(CheckedModule):
+class DeepLabV3Head(layers.CheckedModule):
   """Atrous spatial pyramid pooling and a classifier.
 
   PyTorch-Encoding: `refine=True, dropout_rate=0.1`. mmsegmentation:
@@ -27,7 +23,6 @@ class DeepLabV3Head(CheckedModule):
   dropout_rate=0.1, channel_dropout=True`.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width C (paper: 256).
     rates: Dilations of the 3x3 branches: 12, 24, 36 at output stride 8, the
       backbones' default; 6, 12, 18 at 16. The parameters are the same.
@@ -38,7 +33,6 @@ class DeepLabV3Head(CheckedModule):
     channel_dropout: Drop channels instead of elements, in both.
     norm: Settings of the batch norms. The mean of the image has B samples per
       channel: over small batches per device its statistics need the axis.
-    dtype: Compute dtype; the branch of the mean and the logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -49,11 +43,11 @@ class DeepLabV3Head(CheckedModule):
   aspp_dropout_rate: bounds.DropoutRate = 0.5
   dropout_rate: bounds.DropoutRate = 0.0
   channel_dropout: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = ASPP(
@@ -67,5 +61,5 @@ class DeepLabV3Head(CheckedModule):
         **kw,
     )(features["stage4"], train=train)
     if self.refine:
-      x = ConvBNAct(self.channels, name="refine", **kw)(x, train=train)
-    return {"logits": classify(self, x, train=train)}
+      x = layers.convolve(self, x, self.channels, name="refine", train=train)
+    return {"logits": layers.classify(self, x, train=train)}

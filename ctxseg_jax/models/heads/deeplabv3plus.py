@@ -12,21 +12,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.aspp import ASPP
 from ctxseg_jax.models.decoder import decode
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
 
 
-class DeepLabV3PlusHead(CheckedModule):
+class DeepLabV3PlusHead(layers.CheckedModule):
   """Atrous spatial pyramid pooling, decoded with the features of stage 1.
 
   mmsegmentation: `channels=512, separable=True, project_kernel_size=3,
   aspp_dropout_rate=0.0, decoder_dropout_rate=0.0, channel_dropout=True`.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width of ASPP and decoder (paper: 256).
     low_channels: Width to which stage 1 is reduced (paper: 48).
     rates: Dilations of the 3x3 branches: 12, 24, 36 at output stride 8, the
@@ -38,12 +35,10 @@ class DeepLabV3PlusHead(CheckedModule):
     decoder_dropout_rate: Dropout between the two convolutions of the decoder.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in all three.
-    align_corners: Convention of all resizing of the network; see
-      `resizing.resize_matrix`. True in pytorch-deeplab-xception, False in
-      mmsegmentation.
+    align_corners: Convention of all resizing of the network: True in
+      pytorch-deeplab-xception, False in mmsegmentation.
     norm: Settings of the batch norms. The mean of the image has B samples per
       channel: over small batches per device its statistics need the axis.
-    dtype: Compute dtype; the branch of the mean and the logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -57,16 +52,12 @@ class DeepLabV3PlusHead(CheckedModule):
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = False
   align_corners: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
-    """Maps `"stage4"` and `"stage1"`, [B, H1, W1, C1], to class scores.
-
-    Returns:
-      `"logits"`, [B, H1, W1, num_classes]: at stride 4.
-    """
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
+    """Maps `"stage4"` and `"stage1"` to `"logits"` at the size of stage 1."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = ASPP(
         self.channels,

@@ -13,11 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models import layers
 
 # What the softmax that distributes runs over.
 Distribution = Literal["descriptors", "positions"]
@@ -37,8 +33,7 @@ def double_attention(
     features: A, [B, N, C].
     gather_logits: B, [B, N, K].
     distribute_logits: V, [B, N, K].
-    softmax: What the softmax of V runs over: the K "descriptors" of each
-      position (the paper), or "positions" (widespread PyTorch ports).
+    softmax: What the softmax of V runs over; see `DoubleAttentionHead`.
 
   Returns:
     Z, [B, N, C] in the dtype of the features; softmax and sums are float32.
@@ -86,17 +81,15 @@ class DoubleAttentionBlock(nn.Module):
         project(num_descriptors, "distribute"),
         self.softmax,
     )
-    z = nn.Dense(
-        c, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out"
-    )(z)
+    kw = dict(kernel_init=nn.initializers.zeros, dtype=self.dtype)
+    z = nn.Dense(c, name="out", **kw)(z)
     return x + z.reshape(b, h, w, c)
 
 
-class DoubleAttentionHead(CheckedModule):
+class DoubleAttentionHead(layers.CheckedModule):
   """A double attention block between two 3x3 convolutions, beside its input.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width C of the features the block works on.
     reduction: C over the width m of the descriptors (paper: 4).
     num_descriptors: Number n of descriptors; None is as many as m (paper).
@@ -104,8 +97,6 @@ class DoubleAttentionHead(CheckedModule):
       position (the paper), or "positions" (widespread PyTorch ports).
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; softmax and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -115,15 +106,14 @@ class DoubleAttentionHead(CheckedModule):
   softmax: Distribution = "descriptors"
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
-    x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
+    x = layers.convolve(self, inputs, self.channels, name="conv1", train=train)
     x = DoubleAttentionBlock(
         self.reduction,
         self.num_descriptors,
@@ -131,7 +121,7 @@ class DoubleAttentionHead(CheckedModule):
         self.dtype,
         name="double_attention",
     )(x)
-    x = ConvBNAct(self.channels, name="conv2", **kw)(x, train=train)
+    x = layers.convolve(self, x, self.channels, name="conv2", train=train)
     x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
-    x = ConvBNAct(self.channels, name="conv_concat", **kw)(x, train=train)
-    return {"logits": classify(self, x, train=train)}
+    x = layers.convolve(self, x, self.channels, name="conv_concat", train=train)
+    return {"logits": layers.classify(self, x, train=train)}

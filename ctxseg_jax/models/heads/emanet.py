@@ -11,12 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import conv_init
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models import layers
 
 
 def l2_normalize(x: jax.Array, axis: int = -1, eps: float = 1e-6) -> jax.Array:
@@ -62,7 +57,7 @@ class FrozenConv(nn.Module):
     width = x.shape[-1]
 
     def init_kernel():
-      return conv_init(self.make_rng("params"), (width, self.channels))
+      return layers.conv_init(self.make_rng("params"), (width, self.channels))
 
     def init_bias():
       bound = width**-0.5
@@ -92,7 +87,7 @@ class EMAttention(nn.Module):
   num_iters: int = 3
   momentum: float = 0.9
   normalize_mean: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -111,8 +106,7 @@ class EMAttention(nn.Module):
     # Paper: A_R, with the responsibilities of the last E step.
     y = jnp.einsum("bnk,bkc->bnc", responsibilities, bases)
     y = nn.relu(y).reshape(b, h, w, c).astype(self.dtype)
-    kw = dict(norm=self.norm, dtype=self.dtype)
-    y = ConvBNAct(c, 1, act=None, name="post", **kw)(y, train=train)
+    y = layers.convolve(self, y, c, 1, act=None, name="post", train=train)
     return nn.relu(x + y)
 
   def _init_bases(self, channels):
@@ -129,11 +123,10 @@ class EMAttention(nn.Module):
     return self.momentum * old + (1.0 - self.momentum) * mean
 
 
-class EMAHead(CheckedModule):
+class EMAHead(layers.CheckedModule):
   """EM attention between two 3x3 convolutions.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width C of the features the attention works on; the convolution
       behind it has half of it (paper: 512 and 256).
     num_bases: Number of bases K (paper: 64).
@@ -147,7 +140,6 @@ class EMAHead(CheckedModule):
     channel_dropout: Drop channels instead of elements.
     norm: Settings of the batch norms; the bases are averaged over its axis,
       whose devices hold equal shares of the batch.
-    dtype: Compute dtype; bases, EM steps and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -159,15 +151,15 @@ class EMAHead(CheckedModule):
   concat_input: bool = False
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
-    x = ConvBNAct(self.channels, name="reduce", **kw)(inputs, train=train)
+    x = layers.convolve(self, inputs, self.channels, name="reduce", train=train)
     x = EMAttention(
         num_bases=self.num_bases,
         num_iters=self.num_iters,
@@ -177,8 +169,8 @@ class EMAHead(CheckedModule):
         **kw,
     )(x, train=train)
     channels = self.channels // 2
-    x = ConvBNAct(channels, name="conv", **kw)(x, train=train)
+    x = layers.convolve(self, x, channels, name="conv", train=train)
     if self.concat_input:
       x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
-      x = ConvBNAct(channels, name="conv_concat", **kw)(x, train=train)
-    return {"logits": classify(self, x, train=train)}
+      x = layers.convolve(self, x, channels, name="conv_concat", train=train)
+    return {"logits": layers.classify(self, x, train=train)}

@@ -13,13 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.encoding import ContextEncoding
 from ctxseg_jax.models.encoding import Pooling
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
 
 Gate = Literal["multiply", "relu", "residual"]
 
@@ -33,11 +29,10 @@ def apply_gate(x: jax.Array, gate: jax.Array, form: Gate) -> jax.Array:
   return x * gate
 
 
-class EncNetHead(CheckedModule):
+class EncNetHead(layers.CheckedModule):
   """Scales channels by the encoded context and predicts which classes occur.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width C (paper: 512).
     num_codewords: Number of codewords K (paper: 32).
     gate: How the scaling factors g act on the features F: "relu" for
@@ -53,8 +48,6 @@ class EncNetHead(CheckedModule):
     se_loss: Whether to output `"se_logits"`, for the SE-loss.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; distances, encoding, gate and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -68,28 +61,22 @@ class EncNetHead(CheckedModule):
   se_loss: bool = True
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
-    """Maps `"stage4"` to class scores.
-
-    With `lateral`, `"stage2"` and `"stage3"` are read as well; they need the
-    resolution of `"stage4"` (output stride 8).
-
-    Returns:
-      `"logits"` [B, h, w, num_classes] and, with `se_loss`, `"se_logits"`
-      [B, num_classes].
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
+    """Maps `"stage4"` to `"logits"` and `"se_logits"`, [B, num_classes].
 
     Raises:
-      ValueError: Stages of unequal sizes with `lateral`.
+      ValueError: `lateral`, and stages 2, 3 and 4 do not have the same size
+        (output stride 8).
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
-    x = ConvBNAct(self.channels, name="reduce", **kw)(x, train=train)
+    x = layers.convolve(self, x, self.channels, name="reduce", train=train)
     if self.lateral:
-      x = self._fuse(x, features, kw, train)
+      x = self._fuse(x, features, train)
     encoded = ContextEncoding(
         num_codewords=self.num_codewords,
         project=self.project,
@@ -100,12 +87,12 @@ class EncNetHead(CheckedModule):
     )(x, train=train)
     gate = nn.sigmoid(nn.Dense(self.channels, name="gate")(encoded))
     x = apply_gate(x, gate.astype(self.dtype)[:, None, None], self.gate)
-    out = {"logits": classify(self, x, train=train)}
+    out = {"logits": layers.classify(self, x, train=train)}
     if self.se_loss:
       out["se_logits"] = nn.Dense(self.num_classes, name="se")(encoded)
     return out
 
-  def _fuse(self, x, features, kw, train):
+  def _fuse(self, x, features, train):
     maps = [x]
     for stage in ("stage2", "stage3"):
       if features[stage].shape[:3] != x.shape[:3]:
@@ -114,7 +101,9 @@ class EncNetHead(CheckedModule):
             f" {x.shape[1:3]}, got {features[stage].shape[1:3]}; set the"
             " backbone's output_stride to 8, or lateral to False"
         )
-      conv = ConvBNAct(self.channels, 1, name=f"lateral_{stage}", **kw)
-      maps.append(conv(features[stage], train=train))
+      kw = dict(name=f"lateral_{stage}", train=train)
+      maps.append(
+          layers.convolve(self, features[stage], self.channels, 1, **kw)
+      )
     x = jnp.concatenate(maps, axis=-1)
-    return ConvBNAct(self.channels, name="fusion", **kw)(x, train=train)
+    return layers.convolve(self, x, self.channels, name="fusion", train=train)

@@ -9,44 +9,37 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.encoding import ContextEncoding
 from ctxseg_jax.models.encoding import Pooling
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.layers import Stage
 
 
-class EncodingAuxHead(CheckedModule):
+class EncodingAuxHead(layers.CheckedModule):
   """Predicts which classes occur from an encoding of one feature map.
 
   Attributes:
-    num_classes: Number of classes.
     stage: The feature map to read.
     channels: Width of the reduced features.
     num_codewords: Number of codewords K.
     pooling: "mean" over codewords (the code) or "sum" (the paper).
     project: Convolve 1x1 before encoding.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype.
   """
 
   num_classes: bounds.PositiveInt
-  stage: Stage = "stage3"
+  stage: layers.Stage = "stage3"
   channels: bounds.PositiveInt = 256
   num_codewords: bounds.PositiveInt = 32
   pooling: Pooling = "mean"
   project: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps backbone features to `"se_logits"`, [B, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = features[self.stage]
-    x = ConvBNAct(self.channels, name="reduce", **kw)(x, train=train)
+    x = layers.convolve(self, x, self.channels, name="reduce", train=train)
     encoded = ContextEncoding(
         num_codewords=self.num_codewords,
         project=self.project,

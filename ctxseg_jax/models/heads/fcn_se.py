@@ -11,26 +11,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.layers import squeeze_excite
+from ctxseg_jax.models import layers
 
 
-class FCNSEHead(CheckedModule):
+class FCNSEHead(layers.CheckedModule):
   """An FCN head whose features are gated by their mean over the image.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width C; None is a quarter of stage 4's.
     squeeze_channels: Width of the layer between the two that make the gate
       (paper: 4).
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; mean, gate and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -38,18 +30,17 @@ class FCNSEHead(CheckedModule):
   squeeze_channels: bounds.PositiveInt = 4
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
     channels = self.channels or x.shape[-1] // 4
-    x = ConvBNAct(channels, name="reduce", **kw)(x, train=train)
+    x = layers.convolve(self, x, channels, name="reduce", train=train)
     # Paper: Eq. (3).
-    gate = squeeze_excite(x, self.squeeze_channels)
-    residual = ConvBNAct(channels, name="conv", **kw)(x, train=train)
+    gate = layers.squeeze_excite(x, self.squeeze_channels)
+    residual = layers.convolve(self, x, channels, name="conv", train=train)
     # Paper: Eq. (2).
-    return {"logits": classify(self, gate * x + residual, train=train)}
+    return {"logits": layers.classify(self, gate * x + residual, train=train)}

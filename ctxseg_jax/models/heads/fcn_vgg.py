@@ -15,12 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import Classifier
-from ctxseg_jax.models.layers import conv
-from ctxseg_jax.models.layers import dropout
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.resizing import upsample_transposed
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 # Offsets of the crops that undo the padding of 100, each in pixels of the map
 # that is cropped (the authors' networks).
@@ -35,7 +31,7 @@ def crop(x: jax.Array, offset: int, size: Sequence[int]) -> jax.Array:
   return x[:, offset : offset + size[0], offset : offset + size[1]]
 
 
-class FCNVGGHead(CheckedModule):
+class FCNVGGHead(layers.CheckedModule):
   """The fully connected layers of VGG16 as convolutions, and a classifier.
 
   The forms "32s" and "8s" read the backbone `vgg16` with `form="fcn"` and
@@ -44,7 +40,6 @@ class FCNVGGHead(CheckedModule):
   the last one and trains the two smaller ones of FCN-8s from there.
 
   Attributes:
-    num_classes: Number of classes.
     form: "32s"; "8s", which adds the scores of pool4 and pool3; or "dilated",
       whose 7x7 convolution is padded to keep the size of the map.
     channels: Width of the two layers before the classifier (paper: 4096).
@@ -53,7 +48,6 @@ class FCNVGGHead(CheckedModule):
       starting from the one before.
     dropout_rate: Dropout after both layers.
     channel_dropout: Drop channels instead of elements.
-    dtype: Compute dtype; scores and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -65,14 +59,8 @@ class FCNVGGHead(CheckedModule):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
-    """Maps `"stage4"` to class scores.
-
-    The forms "32s" and "8s" also read `"image"`, "8s" also `"stage3"` and
-    `"stage2"`.
-
-    Returns:
-      `"logits"`: [B, h, w, num_classes], or at the image size.
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
+    """Maps `"stage4"` to `"logits"`, at the image size but for "dilated".
 
     Raises:
       ValueError: A form that needs the backbone `vgg16` with `form="fcn"`.
@@ -85,20 +73,15 @@ class FCNVGGHead(CheckedModule):
     kw = dict(kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)
     x = features["stage4"].astype(self.dtype)
     padding = 3 if self.form == "dilated" else 0
-    x = conv(self.channels, 7, padding=padding, name="fc6", **kw)(x)
-    x = dropout(
-        nn.relu(x),
-        self.dropout_rate,
-        channel_dropout=self.channel_dropout,
-        train=train,
-        name="dropout6",
-    )
-    x = nn.relu(conv(self.channels, 1, name="fc7", **kw)(x))
+    x = layers.conv(self.channels, 7, padding=padding, name="fc6", **kw)(x)
+    drop = dict(channel_dropout=self.channel_dropout, name="dropout6")
+    x = layers.dropout(nn.relu(x), self.dropout_rate, train=train, **drop)
+    x = nn.relu(layers.conv(self.channels, 1, name="fc7", **kw)(x))
     # FCN's scores start at zero.
     kernel_init = nn.initializers.zeros
     if self.form == "dilated":
       kernel_init = nn.initializers.normal(0.01)
-    scores = Classifier(
+    scores = layers.Classifier(
         self.num_classes,
         self.dropout_rate,
         self.channel_dropout,
@@ -110,20 +93,16 @@ class FCNVGGHead(CheckedModule):
     size = features["image"].shape[1:3]
     if self.form == "32s":
       kw = dict(offset=OFFSET_32S, size=size)
-      return {"logits": upsample_transposed(scores, 32, **kw)}
+      return {"logits": resizing.upsample_transposed(scores, 32, **kw)}
     for stage, pool, scale, offset in (
         ("stage3", "pool4", 0.01, OFFSET_POOL4),
         ("stage2", "pool3", 0.0001, OFFSET_POOL3),
     ):
-      scores = upsample_transposed(scores, 2)
+      scores = resizing.upsample_transposed(scores, 2)
       x = features[stage].astype(jnp.float32)
-      x = conv(
-          self.num_classes,
-          1,
-          kernel_init=nn.initializers.zeros,
-          dtype=jnp.float32,
-          name=f"score_{pool}",
-      )(scale * x if self.at_once else x)
+      x = scale * x if self.at_once else x
+      kw = dict(kernel_init=nn.initializers.zeros, dtype=jnp.float32)
+      x = layers.conv(self.num_classes, 1, name=f"score_{pool}", **kw)(x)
       scores += crop(x, offset, scores.shape[1:3])
     kw = dict(offset=OFFSET_8S, size=size)
-    return {"logits": upsample_transposed(scores, 8, **kw)}
+    return {"logits": resizing.upsample_transposed(scores, 8, **kw)}

@@ -14,14 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.decoder import decode
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
 
 
-class MFHead(CheckedModule):
+class MFHead(layers.CheckedModule):
   """Adds a learned low-rank map to the features, and decodes with stage 1.
 
   The switch `low_rank` (collection `"switches"`) turns the low-rank path on
@@ -29,7 +26,6 @@ class MFHead(CheckedModule):
   Z and conv1 only have the gradient of the reconstruction loss.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width of the decoder (code: 256).
     low_channels: Width to which stage 1 is reduced (code: 48).
     rank: Columns of Y, rows of Z (code: 64).
@@ -39,11 +35,7 @@ class MFHead(CheckedModule):
     decoder_dropout_rate: Dropout between the two convolutions of the decoder.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in both.
-    align_corners: Convention of all resizing of the network (code: True); see
-      `resizing.resize_matrix`.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; Y, Z and their product, the residual and the logits
-      are float32.
+    align_corners: Convention of all resizing of the network (code: True).
   """
 
   num_classes: bounds.PositiveInt
@@ -56,17 +48,15 @@ class MFHead(CheckedModule):
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = False
   align_corners: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
-    """Maps `"stage4"`, X, and `"stage1"`, [B, H1, W1, C1], to class scores.
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
+    """Maps `"stage4"`, X, and `"stage1"` to `"logits"` at the size of stage 1.
 
-    Returns:
-      `"logits"`, [B, H1, W1, num_classes], and, in training, with
-      `reconstruction_loss`, `"reconstruction_residual"`, conv1(X) - YZ,
-      [B, h * w, C].
+    Training, with `reconstruction_loss`, has `"reconstruction_residual"`, too:
+    conv1(X) - YZ, [B, h * w, C].
 
     Raises:
       ValueError: Stage 4 is not of `map_size`.
@@ -81,8 +71,7 @@ class MFHead(CheckedModule):
     projected = nn.Dense(c, dtype=self.dtype, name="conv1")(x)
     combined = projected + nn.relu(low_rank).reshape(h, w, c).astype(self.dtype)
     x = jnp.where(is_on, combined, x.astype(self.dtype))
-    kw = dict(norm=self.norm, dtype=self.dtype)
-    x = ConvBNAct(self.channels, 1, name="conv2", **kw)(x, train=train)
+    x = layers.convolve(self, x, self.channels, 1, name="conv2", train=train)
     out = {"logits": decode(self, x, features["stage1"], train=train)}
     if self.reconstruction_loss and (train or self.is_initializing()):
       projected = projected.reshape(-1, h * w, c).astype(jnp.float32)

@@ -10,14 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import layers
 from ctxseg_jax.models.attention import attention
-from ctxseg_jax.models.layers import batch_norm
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import conv_init
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
 
 
 class NonLocalBlock(nn.Module):
@@ -31,7 +25,7 @@ class NonLocalBlock(nn.Module):
 
   reduction: int = 2
   chunk_size: int = 512
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -45,17 +39,16 @@ class NonLocalBlock(nn.Module):
       kw = dict(kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)
       return nn.Dense(width, name=name, **kw)(pixels)
 
-    y = attention(
-        project("query"),
-        project("key"),
-        project("value"),
-        scale=width**-0.5,
-        chunk_size=self.chunk_size,
-    )
+    kw = dict(scale=width**-0.5, chunk_size=self.chunk_size)
+    y = attention(project("query"), project("key"), project("value"), **kw)
     y = nn.Dense(
-        c, use_bias=False, kernel_init=conv_init, dtype=self.dtype, name="out"
+        c,
+        use_bias=False,
+        kernel_init=layers.conv_init,
+        dtype=self.dtype,
+        name="out",
     )(y)
-    y = batch_norm(
+    y = layers.batch_norm(
         train=train,
         norm=self.norm,
         dtype=self.dtype,
@@ -65,19 +58,15 @@ class NonLocalBlock(nn.Module):
     return x + y.reshape(b, h, w, c)
 
 
-class NonLocalHead(CheckedModule):
+class NonLocalHead(layers.CheckedModule):
   """A non-local block between two 3x3 convolutions, beside its input.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width C of the features the block works on.
     reduction: C over the channels of queries, keys and values.
-    chunk_size: Largest number of queries at a time; bounds the memory, and
-      changes no result. See `attention.attention`.
+    chunk_size: Largest number of queries at a time; bounds the memory only.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; softmax and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -86,19 +75,18 @@ class NonLocalHead(CheckedModule):
   chunk_size: bounds.PositiveInt = 512
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
-    x = ConvBNAct(self.channels, name="conv1", **kw)(inputs, train=train)
-    x = NonLocalBlock(self.reduction, self.chunk_size, name="non_local", **kw)(
-        x, train=train
-    )
-    x = ConvBNAct(self.channels, name="conv2", **kw)(x, train=train)
+    x = layers.convolve(self, inputs, self.channels, name="conv1", train=train)
+    x = NonLocalBlock(
+        self.reduction, self.chunk_size, self.norm, self.dtype, name="non_local"
+    )(x, train=train)
+    x = layers.convolve(self, x, self.channels, name="conv2", train=train)
     x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
-    x = ConvBNAct(self.channels, name="conv_concat", **kw)(x, train=train)
-    return {"logits": classify(self, x, train=train)}
+    x = layers.convolve(self, x, self.channels, name="conv_concat", train=train)
+    return {"logits": layers.classify(self, x, train=train)}

@@ -8,24 +8,21 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.layers import Stage
+from ctxseg_jax.models import layers
 
 
-class PooledHead(CheckedModule):
+class PooledHead(layers.CheckedModule):
   """Classifies images, not pixels.
 
   Attributes:
-    num_classes: Number of classes.
     stage: The feature map to read.
   """
 
   num_classes: bounds.PositiveInt
-  stage: Stage = "stage3"
+  stage: layers.Stage = "stage3"
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps backbone features to `"logits"`, float32 [B, num_classes]."""
     del train  # Nothing here behaves differently.
     # float32 whatever the compute dtype: a mean over all positions, logits.

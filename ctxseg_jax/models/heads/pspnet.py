@@ -11,13 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.resizing import adaptive_average_pool
-from ctxseg_jax.models.resizing import resize_bilinear
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 
 class PyramidPooling(nn.Module):
@@ -31,7 +26,7 @@ class PyramidPooling(nn.Module):
   bins: tuple[int, ...]
   branch_channels: int
   align_corners: bool
-  norm: Norm
+  norm: layers.Norm
   dtype: jnp.dtype
 
   @nn.compact
@@ -39,34 +34,30 @@ class PyramidPooling(nn.Module):
     """Maps [B, H, W, C] to [B, H, W, C + len(bins) * branch_channels]."""
     maps = [x.astype(self.dtype)]
     for n in self.bins:
-      pooled = ConvBNAct(
-          self.branch_channels, 1, norm=self.norm, name=f"bin{n}"
-      )(adaptive_average_pool(x, (n, n)), train=train)
-      pooled = resize_bilinear(
-          pooled, x.shape[1:3], align_corners=self.align_corners
-      )
-      maps.append(pooled.astype(self.dtype))
+      kw = dict(dtype=jnp.float32, name=f"bin{n}", train=train)
+      y = resizing.adaptive_average_pool(x, (n, n))
+      y = layers.convolve(self, y, self.branch_channels, 1, **kw)
+      kw = dict(align_corners=self.align_corners)
+      y = resizing.resize_bilinear(y, x.shape[1:3], **kw)
+      maps.append(y.astype(self.dtype))
     return jnp.concatenate(maps, axis=-1)
 
 
-class PSPHead(CheckedModule):
+class PSPHead(layers.CheckedModule):
   """Pools the scene over a pyramid of grids and classifies with its context.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width of the 3x3 convolution behind the pyramid (paper: 512).
     bins: Sides of the pyramid's grids (paper: 1, 2, 3, 6).
     branch_channels: Width of each branch of the pyramid. None divides the
       input's by the number of branches (the paper and its code: 512 of 2048
       for four); mmsegmentation takes `channels` however wide the input.
-    align_corners: Convention of all resizing of the network; see
-      `resizing.resize_matrix`. True in semseg and PyTorch-Encoding, False in
-      mmsegmentation.
+    align_corners: Convention of all resizing of the network: True in semseg
+      and PyTorch-Encoding, False in mmsegmentation.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
     norm: Settings of the batch norms. The branch of a single bin has B samples
       per channel: over small batches per device its statistics need the axis.
-    dtype: Compute dtype; pooling, branches and logits are float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -76,11 +67,11 @@ class PSPHead(CheckedModule):
   align_corners: bool = False
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
@@ -91,5 +82,5 @@ class PSPHead(CheckedModule):
         name="pyramid",
         **kw,
     )(x, train=train)
-    x = ConvBNAct(self.channels, name="fusion", **kw)(x, train=train)
-    return {"logits": classify(self, x, train=train)}
+    x = layers.convolve(self, x, self.channels, name="fusion", train=train)
+    return {"logits": layers.classify(self, x, train=train)}

@@ -16,14 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import Classifier
-from ctxseg_jax.models.layers import classify
-from ctxseg_jax.models.layers import ConvBNAct
-from ctxseg_jax.models.layers import Norm
-from ctxseg_jax.models.layers import Outputs
-from ctxseg_jax.models.resizing import pool_cells
-from ctxseg_jax.models.resizing import resize_bilinear
+from ctxseg_jax.models import layers
+from ctxseg_jax.models import resizing
 
 Pooling = Literal["average", "max"]
 
@@ -42,7 +36,7 @@ class SqueezeAttention(nn.Module):
   pool_size: int = 8
   pooling: Pooling = "average"
   align_corners: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -60,21 +54,21 @@ class SqueezeAttention(nn.Module):
         )
 
     def path(x, name):
-      kw = dict(groups=self.groups, norm=self.norm, dtype=self.dtype)
-      x = ConvBNAct(self.channels, 1, name=f"{name}1", **kw)(x, train=train)
-      return ConvBNAct(self.channels, 3, name=f"{name}2", **kw)(x, train=train)
+      kw = dict(groups=self.groups, train=train)
+      x = layers.convolve(self, x, self.channels, 1, name=f"{name}1", **kw)
+      return layers.convolve(self, x, self.channels, 3, name=f"{name}2", **kw)
 
     main = path(x, "main")
     # Paper: Eq. (5); the ReLU of its second convolution is the paper's sigma.
-    attention = path(pool_cells(x, self.pool_size, self.pooling), "attention")
-    attention = resize_bilinear(
-        attention, x.shape[1:3], align_corners=self.align_corners
+    cells = resizing.pool_cells(x, self.pool_size, self.pooling)
+    attention = resizing.resize_bilinear(
+        path(cells, "attention"), x.shape[1:3], align_corners=self.align_corners
     ).astype(self.dtype)
     # Paper: Eq. (4).
     return attention * main + attention
 
 
-class SANetHead(CheckedModule):
+class SANetHead(layers.CheckedModule):
   """Squeeze-and-attention modules on all stages, and a dense branch.
 
   The paper supervises three outputs: the loss is the cross-entropy of the
@@ -88,7 +82,6 @@ class SANetHead(CheckedModule):
   one module, or the modules and their fusion.
 
   Attributes:
-    num_classes: Number of classes.
     channels: Width of the paths of each module, and of the dense branch; None
       is a quarter of its stage's (paper).
     groups: Groups of both convolutions of each path (paper: 2, for the first
@@ -101,10 +94,7 @@ class SANetHead(CheckedModule):
       prediction.
     dropout_rate: Dropout before the classifier of the dense branch.
     channel_dropout: Drop channels instead of elements.
-    align_corners: Convention of all resizing of the network; see
-      `resizing.resize_matrix`.
-    norm: Settings of the batch norms.
-    dtype: Compute dtype; pooling, upsampling and logits are float32.
+    align_corners: Convention of all resizing of the network.
   """
 
   num_classes: bounds.PositiveInt
@@ -118,19 +108,18 @@ class SANetHead(CheckedModule):
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
   align_corners: bool = False
-  norm: Norm = Norm()
+  norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
-    """Maps all four stages, [B, h1, w1, C1] to [B, h4, w4, C4], to scores.
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
+    """Maps all four stages to scores.
 
     Returns:
-      The masks, [B, h1, w1, num_classes]: as `"logits"` where they are the
-      prediction, else as `"mask_logits"` beside `"logits"`, [B, h4, w4,
-      num_classes], which are not to be supervised. With `dense_loss`
-      `"dense_logits"`, [B, h4, w4, num_classes], with `category_loss`
-      `"category_logits"`, [B, num_classes].
+      The masks, at the size of stage 1: as `"logits"` where they are the
+      prediction, else as `"mask_logits"` beside `"logits"` at that of stage 4,
+      which are not to be supervised. With `dense_loss` `"dense_logits"`, of
+      stage 4, with `category_loss` `"category_logits"`, [B, num_classes].
 
     Raises:
       ValueError: A width of a path that the groups do not divide.
@@ -150,27 +139,26 @@ class SANetHead(CheckedModule):
           name=f"{stage}_attention",
           **kw,
       )(features[stage], train=train)
-      return Classifier(
-          self.num_classes, dropout_rate=0.0, name=f"{stage}_classifier"
-      )(x, train=train)
+      return classify(x, f"{stage}_classifier")
+
+    def classify(x, name):
+      kw = dict(dropout_rate=0.0, name=name)
+      return layers.Classifier(self.num_classes, **kw)(x, train=train)
 
     size = features["stage1"].shape[1:3]
     outputs = {stage: attend(stage) for stage in STAGES}
     maps = [
-        resize_bilinear(x, size, align_corners=self.align_corners)
+        resizing.resize_bilinear(x, size, align_corners=self.align_corners)
         for x in outputs.values()
     ]
-    masks = Classifier(self.num_classes, dropout_rate=0.0, name="fusion")(
-        jnp.concatenate(maps, axis=-1), train=train
-    )
+    masks = classify(jnp.concatenate(maps, axis=-1), "fusion")
     out = {"logits": masks}
     if self.category_loss:
       out["category_logits"] = jnp.mean(masks, axis=(1, 2))
     if self.dense_loss:
-      x = ConvBNAct(width("stage4"), name="dense", **kw)(
-          features["stage4"], train=train
-      )
-      dense = classify(self, x, train=train, name="dense_classifier")
+      x = features["stage4"]
+      x = layers.convolve(self, x, width("stage4"), name="dense", train=train)
+      dense = layers.classify(self, x, train=train, name="dense_classifier")
       out["dense_logits"] = dense
       if self.prediction == "dense":
         out |= {"logits": dense + outputs["stage4"], "mask_logits": masks}

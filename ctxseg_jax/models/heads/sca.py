@@ -15,9 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models.layers import CheckedModule
-from ctxseg_jax.models.layers import conv
-from ctxseg_jax.models.layers import Outputs
+from ctxseg_jax.models import layers
 
 # What context is predicted from, and added to; see `SCAHead`.
 Reading = Literal["features", "logits", "scores"]
@@ -54,20 +52,19 @@ class DependencyPredictor(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [B, H, W, C] to dependencies [B, H, W, num_outputs]."""
     kw = dict(kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)
-    x = nn.relu(conv(self.channels, name="reduce", **kw)(x))
+    x = nn.relu(layers.conv(self.channels, name="reduce", **kw)(x))
     return sum(
-        conv(self.num_outputs, dilation=rate, name=f"branch{i}", **kw)(x)
+        layers.conv(self.num_outputs, dilation=rate, name=f"branch{i}", **kw)(x)
         for i, rate in enumerate(self.rates, start=1)
     )
 
 
-class SCAHead(CheckedModule):
+class SCAHead(layers.CheckedModule):
   """Selective context aggregation before, or behind, a host head.
 
   Its small initial weights make it start near the identity.
 
   Attributes:
-    num_classes: Number of classes.
     host: The head that classifies.
     reading: What context is predicted from, and added to. "features": both are
       stage 4, before the host (the default: neurons are features). "logits":
@@ -75,7 +72,6 @@ class SCAHead(CheckedModule):
       the host's logits.
     channels: Width of the predictor's hidden layer (256).
     rates: Dilations of the predictor's branches (1, 2, 4, 8).
-    dtype: Compute dtype; on logits, float32.
   """
 
   num_classes: bounds.PositiveInt
@@ -86,7 +82,7 @@ class SCAHead(CheckedModule):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, features: Outputs, *, train: bool) -> Outputs:
+  def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Returns the host's outputs; context is added to `"stage4"` or logits.
 
     Raises:
