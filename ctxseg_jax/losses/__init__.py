@@ -47,6 +47,4 @@ LOSSES = {
 }
 
 # Losses that are a sum over pixels, which a term's `denominator` divides.
-PIXEL_LOSSES = frozenset(
-    {"focal", "ohem_cross_entropy", "softmax_cross_entropy"}
-)
+PIXEL_LOSSES = {"focal", "ohem_cross_entropy", "softmax_cross_entropy"}

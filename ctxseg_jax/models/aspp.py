@@ -16,8 +16,9 @@ class ASPP(nn.Module):
 
   A 1x1 convolution, a 3x3 convolution for each rate and the mean of the image
   are concatenated and projected. The branch of the mean is float32: it has
-  only B samples per channel for its batch norm, and hardly any work. The
-  fields are `DeepLabV3PlusHead`'s; `dropout_rate` is of the projection.
+  only B samples per channel for its batch norm (which needs the axis of `norm`
+  over small batches per device), and hardly any work. The fields are
+  `DeepLabV3PlusHead`'s; `dropout_rate` is of the projection.
   """
 
   channels: int

@@ -95,9 +95,8 @@ class ContextEncoding(nn.Module):
     if self.scale_features:
       x = x / jnp.asarray((c / 2) ** 0.5, x.dtype)
     bound = (self.num_codewords * c) ** -0.5
-    codewords = self.param(
-        "codewords", uniform(-bound, bound), (self.num_codewords, c)
-    )
+    shape = (self.num_codewords, c)
+    codewords = self.param("codewords", uniform(-bound, bound), shape)
     scale = self.param("scale", uniform(-1.0, 0.0), (self.num_codewords,))
     encoding, assignments = encode(x.reshape(b, h * w, c), codewords, scale)
     self.sow(

@@ -102,9 +102,13 @@ def _count(
       inner = [max(inner, key=lambda x: x.total())]
     if eqn.primitive.name == "while":
       notes.append(f"{where}: of a loop of unknown length, one iteration")
+    repeats = 1
+    if eqn.primitive.name == "scan":
+      repeats = eqn.params["length"]
+    if eqn.primitive.name == "shard_map":
+      repeats = eqn.params["mesh"].size  # Inside are the shapes of a device.
     for work in inner:
-      for key, macs in work.items():
-        counts[key] += _repeats(eqn) * macs
+      counts.update({key: repeats * macs for key, macs in work.items()})
   return counts
 
 
@@ -116,15 +120,6 @@ def _inner_jaxprs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
         yield x.jaxpr
       elif isinstance(x, core.Jaxpr):
         yield x
-
-
-def _repeats(eqn: core.JaxprEqn) -> int:
-  """Returns how many times an equation executes the jaxprs it calls."""
-  if eqn.primitive.name == "scan":
-    return eqn.params["length"]
-  if eqn.primitive.name == "shard_map":
-    return eqn.params["mesh"].size  # The shapes inside are those of a device.
-  return 1
 
 
 def _own_work(eqn: core.JaxprEqn) -> tuple[str | None, int]:

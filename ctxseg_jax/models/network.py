@@ -92,12 +92,10 @@ class SegmentationModel(nn.Module):
         auxiliary head.
 
     Returns:
-      A dict with float32 `"logits"` [B, H, W, num_classes] and whatever else
-      the head returned under its own names (e.g. `"se_logits"`), maps
-      upsampled, all else untouched; the auxiliary head's outputs follow with
-      `aux_` before their names, if `train`. With `scales` the outputs at each
-      have the factor before their names, `"scale75_logits"`, and `"logits"` is
-      the fusion.
+      float32 `"logits"` [B, H, W, num_classes] and the head's other outputs by
+      their names, maps upsampled; then, if `train`, the auxiliary head's with
+      `aux_` before their names. With `scales` the outputs at each have the
+      factor before their names, `"scale75_logits"`; `"logits"` is the fusion.
     """
     if self.scales:
       out = self._fuse_scales(images, train)

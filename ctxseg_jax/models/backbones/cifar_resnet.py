@@ -46,12 +46,10 @@ class CifarResNet(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
-    """Maps images [B, H, W, 3] to feature maps.
+    """Maps images [B, H, W, 3] to `stem` and `stage1` ... `stage3`.
 
-    Returns:
-      `stem` and `stage1` at the images' own size, `stage2` at half and
-      `stage3` at a quarter of it; 16, 32 and 64 times `widen` channels.
-      `stage3` has gone through the final batch norm and ReLU.
+    They have strides 1, 1, 2 and 4; the stages 16, 32 and 64 times `widen`
+    channels. `stage3` has gone through the final batch norm and ReLU.
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
     width = 16 * self.widen
@@ -168,9 +166,8 @@ class EncodingGate(nn.Module):
     y = layers.batch_norm(train=train, name="reduce_bn", **kw)(y)
     y = nn.relu(y).reshape(b, h * w, reduced)
     bound = (self.num_codewords * reduced) ** -0.5
-    codewords = self.param(
-        "codewords", uniform(-bound, bound), (self.num_codewords, reduced)
-    )
+    shape = (self.num_codewords, reduced)
+    codewords = self.param("codewords", uniform(-bound, bound), shape)
     encoding, _ = encode(y, codewords, self._scale(train))
     encoding = encoding.reshape(b, self.num_codewords * reduced)
     gate = nn.Dense(channels, name="excite")(l2_normalize(encoding))

@@ -168,24 +168,19 @@ class EfficientNet(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
-    """Maps images [B, H, W, 3] to feature maps.
+    """Maps images [B, H, W, 3] to `stem` and `stage1` ... `stage4`.
 
-    Returns:
-      `stem` [B, H/2, W/2, C0] and `stage1` ... `stage4`, at strides 4, 8 and
-      then 8, 16 or 32 by `output_stride`; 24, 40, 112, 320 channels in "b0",
-      48, 80, 224, 640 in "b7".
+    They have strides 2, 4, 8 and then 8, 16 or 32 by `output_stride`; stages
+    have 24, 40, 112, 320 channels in "b0", 48, 80, 224, 640 in "b7".
     """
     plan = group_plan(self.variant, self.output_stride)
     own = dict(momentum=0.99, epsilon=self.epsilon)
     kw = dict(norm=dataclasses.replace(self.norm, **own), dtype=self.dtype)
     width, _ = VARIANTS[self.variant]
-    x = layers.ConvBNAct(
-        round_channels(STEM_CHANNELS, width),
-        stride=2,
-        act=nn.silu,
-        name="stem",
-        **kw,
-    )(images.astype(self.dtype), train=train)
+    stem = round_channels(STEM_CHANNELS, width)
+    x = layers.ConvBNAct(stem, stride=2, act=nn.silu, name="stem", **kw)(
+        images.astype(self.dtype), train=train
+    )
     features = {"stem": x}
     total = sum(len(blocks) for blocks in plan)
     done = 0

@@ -198,12 +198,11 @@ class ResNet(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
-    """Maps images [B, H, W, 3] to feature maps.
+    """Maps images [B, H, W, 3] to `stem` and `stage1` ... `stage4`.
 
-    Returns:
-      `stem` [B, H/4, W/4, C0] (after max pooling) and `stage1` ... `stage4`,
-      at strides 4, 8 and then 8, 16 or 32 by `output_stride`; 64, 128, 256,
-      512 channels, four times as many from depth 50 on.
+    They have strides 4 (the stem after max pooling), 4, 8 and then 8, 16 or 32
+    by `output_stride`; stages have 64, 128, 256, 512 channels, four times as
+    many from depth 50 on.
     """
     plan = stage_plan(self.depth, self.output_stride, self.dilation)
     kw = dict(norm=self.norm, dtype=self.dtype)

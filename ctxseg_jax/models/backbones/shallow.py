@@ -29,17 +29,17 @@ class ShallowNet(layers.CheckedModule):
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
     """Maps images [B, H, W, 3] to `stem`, `stage1` ... `stage4`."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     table = {
-        "stem": dict(channels=self.channels // 2, stride=2),
-        "stage1": dict(channels=self.channels, stride=2),
-        "stage2": dict(channels=self.channels),
-        "stage3": dict(channels=self.channels, dilation=2),
-        "stage4": dict(channels=self.channels),
+        "stem": dict(stride=2),
+        "stage1": dict(stride=2),
+        "stage2": {},
+        "stage3": dict(dilation=2),
+        "stage4": {},
     }
-    x = images.astype(self.dtype)
     features = {}
-    for name, layer in table.items():
-      x = layers.ConvBNAct(**layer, **kw, name=name)(x, train=train)
+    x = images.astype(self.dtype)
+    for name, options in table.items():
+      width = self.channels // 2 if name == "stem" else self.channels
+      x = layers.convolve(self, x, width, name=name, train=train, **options)
       features[name] = x
     return features

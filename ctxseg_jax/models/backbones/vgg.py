@@ -25,25 +25,16 @@ NAMES = ("stem", "stage1", "stage2", "stage3", "stage4")
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """The changes of a segmentation network to VGG16.
+  """The changes of a segmentation network to VGG16."""
 
-  Attributes:
-    image_padding: Padding of the first convolution.
-    pool_window: Side of the windows of max pooling.
-    pool_padding: Padding of max pooling.
-    ceil_mode: Whether sizes round up; see `resizing.max_pool`.
-    pool_strides: Strides of max pooling.
-    last_dilation: Dilation of the last block's convolutions.
-    replaces_last_pool: Whether a convolution of dilation 2, without ReLU,
-      stands in the place of the last pooling.
-  """
-
-  image_padding: int = 1
+  image_padding: int = 1  # Of the first convolution.
+  # Of max pooling; see `resizing.max_pool`.
   pool_window: int = 2
   pool_padding: int = 0
   ceil_mode: bool = True
   pool_strides: tuple[int, ...] = (2, 2, 2, 2, 2)
-  last_dilation: int = 1
+  last_dilation: int = 1  # Of the last block's convolutions.
+  # By a convolution of dilation 2, without ReLU.
   replaces_last_pool: bool = False
 
 
@@ -84,20 +75,14 @@ class VGG16(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> layers.Arrays:
-    """Maps images [B, H, W, 3] to feature maps.
+    """Maps images [B, H, W, 3] to the five blocks after pooling.
 
-    Args:
-      images: Normalised images.
-      train: Not used: the network has neither statistics nor dropout.
-
-    Returns:
-      The five blocks after pooling: `stem` (pool1), `stage1` (pool2), `stage2`
-      (pool3), `stage3` (pool4) and `stage4` (pool5, or the convolution in its
-      place), with 64, 128, 256, 512 and 512 channels, at strides 2, 4, 8, then
-      16 and 32 ("fcn"), 16 and 16 ("dilated") or 8 and 8 ("deeplab"). The form
-      "fcn" adds the `image`, to whose size the head crops its padded maps.
+    `stem` is pool1, `stage1` ... `stage4` pool2 to pool5 (or the convolution in
+    its place), at strides 2, 4, 8, then 16 and 32 ("fcn"), 16 and 16
+    ("dilated") or 8 and 8 ("deeplab"). The form "fcn" adds the `image`, to
+    whose size the head crops its padded maps.
     """
-    del train
+    del train  # The network has neither statistics nor dropout.
     form = FORMS[self.form]
     x = images.astype(self.dtype)
     features = {"image": images} if form.image_padding > 1 else {}
@@ -106,14 +91,9 @@ class VGG16(layers.CheckedModule):
       width = multiple * self.channels
       for i in range(1, num_convs + 1):
         name = f"conv{block}_{i}"
-        x = layers.conv(
-            width,
-            dilation=form.last_dilation if last else 1,
-            padding=form.image_padding if name == "conv1_1" else None,
-            dtype=self.dtype,
-            name=name,
-        )(x)
-        x = nn.relu(x)
+        kw = dict(dilation=form.last_dilation if last else 1, dtype=self.dtype)
+        padding = form.image_padding if name == "conv1_1" else None
+        x = nn.relu(layers.conv(width, padding=padding, name=name, **kw)(x))
       if last and form.replaces_last_pool:
         kw = dict(dilation=2, dtype=self.dtype)
         x = layers.conv(width, name="conv_dilated", **kw)(x)

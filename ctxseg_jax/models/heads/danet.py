@@ -63,12 +63,9 @@ class PositionAttention(nn.Module):
           channels, kernel_init=_projection_init, dtype=self.dtype, name=name
       )(pixels)
 
-    y = attention(
-        project(width, "query"),
-        project(width, "key"),
-        project(c, "value"),
-        chunk_size=self.chunk_size,
-    )
+    queries, keys = project(width, "query"), project(width, "key")
+    values = project(c, "value")
+    y = attention(queries, keys, values, chunk_size=self.chunk_size)
     gamma = self.param("gamma", nn.initializers.zeros, ())
     return x + gamma.astype(x.dtype) * y.reshape(b, h, w, c)
 
@@ -119,13 +116,9 @@ class DANetHead(layers.CheckedModule):
 
     The last two, of `"logits"`'s shape, with `supervise_branches` only.
     """
+    fields = (self.query_channels, self.chunk_size, self.dtype)
     attention = {
-        "position": PositionAttention(
-            self.query_channels,
-            self.chunk_size,
-            self.dtype,
-            name="position_attention",
-        ),
+        "position": PositionAttention(*fields, name="position_attention"),
         "channel": ChannelAttention(name="channel_attention"),
     }
     width = self.channels

@@ -31,8 +31,6 @@ class DeepLabV3Head(layers.CheckedModule):
     aspp_dropout_rate: Dropout after the projection.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements, in both.
-    norm: Settings of the batch norms. The mean of the image has B samples per
-      channel: over small batches per device its statistics need the axis.
   """
 
   num_classes: bounds.PositiveInt

@@ -37,8 +37,6 @@ class DeepLabV3PlusHead(layers.CheckedModule):
     channel_dropout: Drop channels instead of elements, in all three.
     align_corners: Convention of all resizing of the network: True in
       pytorch-deeplab-xception, False in mmsegmentation.
-    norm: Settings of the batch norms. The mean of the image has B samples per
-      channel: over small batches per device its statistics need the axis.
   """
 
   num_classes: bounds.PositiveInt

@@ -114,13 +114,8 @@ class DoubleAttentionHead(layers.CheckedModule):
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     inputs = features["stage4"]
     x = layers.convolve(self, inputs, self.channels, name="conv1", train=train)
-    x = DoubleAttentionBlock(
-        self.reduction,
-        self.num_descriptors,
-        self.softmax,
-        self.dtype,
-        name="double_attention",
-    )(x)
+    fields = (self.reduction, self.num_descriptors, self.softmax, self.dtype)
+    x = DoubleAttentionBlock(*fields, name="double_attention")(x)
     x = layers.convolve(self, x, self.channels, name="conv2", train=train)
     x = jnp.concatenate([inputs.astype(x.dtype), x], axis=-1)
     x = layers.convolve(self, x, self.channels, name="conv_concat", train=train)

@@ -138,8 +138,7 @@ class EMAHead(layers.CheckedModule):
       convolve again (mmsegmentation).
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms; the bases are averaged over its axis,
-      whose devices hold equal shares of the batch.
+    norm: The bases are averaged over its axis; its devices have equal shares.
   """
 
   num_classes: bounds.PositiveInt
@@ -157,17 +156,10 @@ class EMAHead(layers.CheckedModule):
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     inputs = features["stage4"]
     x = layers.convolve(self, inputs, self.channels, name="reduce", train=train)
-    x = EMAttention(
-        num_bases=self.num_bases,
-        num_iters=self.num_iters,
-        momentum=self.momentum,
-        normalize_mean=self.normalize_mean,
-        name="em",
-        **kw,
-    )(x, train=train)
+    em = (self.num_bases, self.num_iters, self.momentum, self.normalize_mean)
+    x = EMAttention(*em, self.norm, self.dtype, name="em")(x, train=train)
     channels = self.channels // 2
     x = layers.convolve(self, x, channels, name="conv", train=train)
     if self.concat_input:

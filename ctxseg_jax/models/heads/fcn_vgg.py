@@ -77,16 +77,13 @@ class FCNVGGHead(layers.CheckedModule):
     drop = dict(channel_dropout=self.channel_dropout, name="dropout6")
     x = layers.dropout(nn.relu(x), self.dropout_rate, train=train, **drop)
     x = nn.relu(layers.conv(self.channels, 1, name="fc7", **kw)(x))
+    drop = (self.dropout_rate, self.channel_dropout)
     # FCN's scores start at zero.
-    kernel_init = nn.initializers.zeros
-    if self.form == "dilated":
-      kernel_init = nn.initializers.normal(0.01)
+    init = (
+        nn.initializers.zeros if self.form != "dilated" else kw["kernel_init"]
+    )
     scores = layers.Classifier(
-        self.num_classes,
-        self.dropout_rate,
-        self.channel_dropout,
-        kernel_init,
-        name="classifier",
+        self.num_classes, *drop, kernel_init=init, name="classifier"
     )(x, train=train)
     if self.form == "dilated":
       return {"logits": scores}

@@ -19,8 +19,9 @@ class PyramidPooling(nn.Module):
   """Concatenates the input and its averages over grids of several sizes.
 
   The averages and their convolutions are float32: a branch has only
-  B * bins * bins samples per channel for its batch norm, and hardly any work.
-  The fields are `PSPHead`'s.
+  B * bins * bins samples per channel for its batch norm (which needs the axis
+  of `norm` over small batches per device), and hardly any work. The fields are
+  `PSPHead`'s.
   """
 
   bins: tuple[int, ...]
@@ -56,8 +57,6 @@ class PSPHead(layers.CheckedModule):
       and PyTorch-Encoding, False in mmsegmentation.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
-    norm: Settings of the batch norms. The branch of a single bin has B samples
-      per channel: over small batches per device its statistics need the axis.
   """
 
   num_classes: bounds.PositiveInt
@@ -75,12 +74,9 @@ class PSPHead(layers.CheckedModule):
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
+    width = self.branch_channels or x.shape[-1] // len(self.bins)
     x = PyramidPooling(
-        self.bins,
-        self.branch_channels or x.shape[-1] // len(self.bins),
-        self.align_corners,
-        name="pyramid",
-        **kw,
+        self.bins, width, self.align_corners, name="pyramid", **kw
     )(x, train=train)
     x = layers.convolve(self, x, self.channels, name="fusion", train=train)
     return {"logits": layers.classify(self, x, train=train)}

@@ -41,11 +41,7 @@ class SqueezeAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Maps [B, h, w, C] to [B, h, w, channels].
-
-    Raises:
-      ValueError: A width that the groups do not divide.
-    """
+    """Maps [B, h, w, C] to [B, h, w, channels]."""
     for width in (x.shape[-1], self.channels):
       if width % self.groups:
         raise ValueError(
@@ -130,14 +126,9 @@ class SANetHead(layers.CheckedModule):
       return self.channels or features[stage].shape[-1] // 4
 
     def attend(stage):
+      grid = (self.groups, self.pool_size, self.pooling, self.align_corners)
       x = SqueezeAttention(
-          width(stage),
-          self.groups,
-          self.pool_size,
-          self.pooling,
-          self.align_corners,
-          name=f"{stage}_attention",
-          **kw,
+          width(stage), *grid, name=f"{stage}_attention", **kw
       )(features[stage], train=train)
       return classify(x, f"{stage}_classifier")
 
