@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+from networks import abstract
 from networks import normal
 from networks import perturb
 import numpy as np
@@ -151,10 +152,7 @@ class EquationsTest(parameterized.TestCase):
         y = (y - stats["bn"]["mean"]) / np.sqrt(stats["bn"]["var"] + 1e-5)
         y = y * params["bn"]["scale"] + params["bn"]["bias"]
         np.testing.assert_allclose(
-            out.reshape(2, 12, 6)[b, i],
-            pixels[b, i] + y,
-            rtol=1e-4,
-            atol=1e-4,
+            out.reshape(2, 12, 6)[b, i], pixels[b, i] + y, rtol=1e-4, atol=1e-4
         )
 
   def test_position_attention_matches_loops(self):
@@ -171,10 +169,7 @@ class EquationsTest(parameterized.TestCase):
       for i in range(12):
         y = softmax(keys[b] @ queries[b, i]) @ values[b]
         np.testing.assert_allclose(
-            out[b, i],
-            params["gamma"] * y + pixels[b, i],
-            rtol=1e-4,
-            atol=1e-4,
+            out[b, i], params["gamma"] * y + pixels[b, i], rtol=1e-4, atol=1e-4
         )
 
   def test_channel_attention_matches_loops(self):
@@ -365,9 +360,7 @@ class EMAHeadTest(parameterized.TestCase):
   def test_published_count_includes_the_frozen_convolution(self):
     head = emanet.EMAHead(num_classes=21)
     features = {"stage4": jnp.zeros((1, 2, 2, 2048))}
-    variables = jax.eval_shape(
-        lambda: head.init(jax.random.key(0), features, train=False)
-    )
+    _, variables = abstract(head, features)
     trained = {k: variables[k] for k in ("params", "frozen")}
     sizes = [x.size for x in jax.tree.leaves(trained)]
     # ResNet-50 with the 7x7 stem has the rest.

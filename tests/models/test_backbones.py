@@ -130,10 +130,7 @@ class ResNetTest(parameterized.TestCase):
     _, new = backbone.apply(variables, x, train=True, mutable=["batch_stats"])
     old = jax.tree.leaves(variables["batch_stats"])
     for a, b, c in zip(
-        old,
-        jax.tree.leaves(same),
-        jax.tree.leaves(new),
-        strict=True,
+        old, jax.tree.leaves(same), jax.tree.leaves(new), strict=True
     ):
       np.testing.assert_array_equal(a, b)
       self.assertFalse(np.array_equal(a, c))

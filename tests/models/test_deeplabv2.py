@@ -119,8 +119,7 @@ class ScalesTest(parity.ParityTestCase):
       self.assert_relatively_near(ours - new, grad, rtol=1e-3, name=name)
 
   @parameterized.parameters(
-      ((65, 81), (48, 60), (32, 40)),
-      ((321, 321), (240, 240), (160, 160)),
+      ((65, 81), (48, 60), (32, 40)), ((321, 321), (240, 240), (160, 160))
   )
   def test_images_shrink_to_sizes_rounded_down(self, size, *smaller):
     sizes = []
@@ -144,8 +143,7 @@ class ScalesTest(parity.ParityTestCase):
 
   def test_an_auxiliary_head_is_supervised_at_every_scale(self):
     model = build(
-        scales=(0.5, 1),
-        aux_head=dict(name="fcn", stage="stage3", channels=4),
+        scales=(0.5, 1), aux_head=dict(name="fcn", stage="stage3", channels=4)
     )
     out, _ = networks.abstract(model)
     self.assertSameElements(

@@ -12,6 +12,7 @@ import foreign
 import jax
 import jax.numpy as jnp
 import mmseg_names
+import networks
 import numpy as np
 import pytest
 
@@ -33,15 +34,8 @@ PUBLISHED = {
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "timm_efficientnet.npz"
 
 
-def _shapes(size=(64, 64), train=False, **fields):
-  backbone = efficientnet.EfficientNet(**fields)
-  return jax.eval_shape(
-      lambda: backbone.init_with_output(
-          {"params": jax.random.key(0), "dropout": jax.random.key(1)},
-          jnp.zeros((1, *size, 3)),
-          train=train,
-      )
-  )
+def _shapes(size=(64, 64), **fields):
+  return networks.abstract(efficientnet.EfficientNet(**fields), size)
 
 
 class CountsTest(parameterized.TestCase):
@@ -157,11 +151,7 @@ def _modules(backbone, kind):
     return next_function(*args, **kwargs)
 
   with nn.intercept_methods(record):
-    jax.eval_shape(
-        lambda: backbone.init(
-            jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False
-        )
-    )
+    networks.abstract(backbone)
   return found
 
 
@@ -189,11 +179,8 @@ class MBConvTest(absltest.TestCase):
 
   def test_training_drops_the_branch_of_whole_images(self):
     x = jax.random.normal(jax.random.key(0), (16, 4, 4, 8))
-    variables = jax.jit(
-        lambda: efficientnet.MBConv(8, 3).init(
-            jax.random.key(1), x, train=False
-        )
-    )()
+    init = jax.jit(efficientnet.MBConv(8, 3).init, static_argnames="train")
+    variables = init(jax.random.key(1), x, train=False)
 
     def run(drop_rate, train):
       block = efficientnet.MBConv(8, 3, drop_rate=drop_rate)
@@ -220,12 +207,8 @@ class MBConvTest(absltest.TestCase):
     np.testing.assert_array_equal(run(0.75, False), run(0.0, False))
 
   def test_the_gate_squeezes_to_a_quarter_of_the_blocks_input(self):
-    x = jnp.zeros((1, 4, 4, 24))
-    variables = jax.eval_shape(
-        lambda: efficientnet.MBConv(8, 5).init(
-            jax.random.key(0), x, train=False
-        )
-    )
+    block = efficientnet.MBConv(8, 5)
+    _, variables = networks.abstract(block, jnp.zeros((1, 4, 4, 24)))
     kernel = variables["params"]["se"]["squeeze"]["kernel"]
     self.assertEqual(kernel.shape, (144, 6))
 
@@ -241,9 +224,8 @@ class TinyTest(absltest.TestCase):
   def test_gradients_and_dtypes(self):
     backbone = efficientnet.EfficientNet(variant="b0", drop_rate=0.0)
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
-    variables = jax.jit(
-        lambda: backbone.init(jax.random.key(1), x, train=False)
-    )()
+    init = jax.jit(backbone.init, static_argnames="train")
+    variables = init(jax.random.key(1), x, train=False)
 
     def loss(params, dtype):
       features, _ = backbone.clone(dtype=dtype).apply(

@@ -66,11 +66,7 @@ PUBLISHED = (
         34_657_621 - 23_508_032 - (512 * 512 + 512),
     ),
     # mmsegmentation, both times; with auxiliary, and without.
-    (
-        "nonlocal",
-        dict(num_classes=21),
-        50_030_000 - 23_527_264 - 2_365_205,
-    ),
+    ("nonlocal", dict(num_classes=21), 50_030_000 - 23_527_264 - 2_365_205),
     ("danet", dict(num_classes=21), 47_590_000 - 23_631_808),
     # deeplab-pytorch on ResNet-101.
     ("deeplabv2", dict(num_classes=21), 44_049_000 - 42_500_160),
@@ -305,16 +301,14 @@ class EncNetHeadTest(parameterized.TestCase):
 
   def test_sum_over_codewords_is_k_times_the_mean(self):
     _, variables, head, features = self._apply(num_codewords=8)
+    # Batch norm normalises each codeword.
+    bn = variables["params"]["encoding"]["bn"]
+    self.assertEqual(bn["scale"].shape, (8,))
     zero = jax.tree.map(jnp.zeros_like, variables["params"]["se"]["bias"])
     variables["params"]["se"]["bias"] = zero
     mean = head.apply(variables, features, train=False)["se_logits"]
     total = head.clone(pooling="sum").apply(variables, features, train=False)
     np.testing.assert_allclose(total["se_logits"], 8 * mean, rtol=1e-4)
-
-  def test_batch_norm_normalises_each_codeword(self):
-    _, variables, *_ = self._apply(num_codewords=8)
-    bn = variables["params"]["encoding"]["bn"]
-    self.assertEqual(bn["scale"].shape, (8,))
 
   def test_without_se_loss_there_is_no_se_output(self):
     out, variables, *_ = self._apply(se_loss=False)

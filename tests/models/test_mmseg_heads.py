@@ -152,10 +152,7 @@ class HeadParityTest(parity.ParityTestCase):
 
     def loss_fn(params, features):
       out, updates = HEADS[file, name].apply(
-          {"params": params, **state},
-          features,
-          train=True,
-          mutable=list(state),
+          {"params": params, **state}, features, train=True, mutable=list(state)
       )
       loss = 0.0
       for x in out.values():

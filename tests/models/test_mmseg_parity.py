@@ -25,6 +25,7 @@ from ctxseg_jax.pretrained.sources import naming
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 NUM_CLASSES = 5
 
+MULTI_GRID = dict(stem="deep32", dilation="multi_grid_stage4")
 BACKBONES = {
     "r18_d8": dict(depth=18, stem="deep32"),
     "r18_d8_uniform": dict(depth=18, stem="deep32", dilation="uniform"),
@@ -32,12 +33,8 @@ BACKBONES = {
     "r18_d16_deep64": dict(depth=18, stem="deep64", output_stride=16),
     "r50_d8": dict(depth=50, stem="deep32"),
     "r50_d16": dict(depth=50, stem="deep32", output_stride=16),
-    "r50_d8_multi_grid": dict(
-        depth=50, stem="deep32", dilation="multi_grid_stage4"
-    ),
-    "r50_d16_multi_grid": dict(
-        depth=50, stem="deep32", dilation="multi_grid_stage4", output_stride=16
-    ),
+    "r50_d8_multi_grid": dict(depth=50, **MULTI_GRID),
+    "r50_d16_multi_grid": dict(depth=50, output_stride=16, **MULTI_GRID),
     "r101_d8": dict(depth=101, stem="deep32"),
 }
 

@@ -27,13 +27,7 @@ class AdaptivePoolTest(parameterized.TestCase):
     np.testing.assert_allclose(
         resizing.adaptive_pool_matrix(3, 7),
         # [0, 3), [2, 5) and [4, 7): neighbours share a sample.
-        np.array(
-            [
-                [1, 1, 1, 0, 0, 0, 0],
-                [0, 0, 1, 1, 1, 0, 0],
-                [0, 0, 0, 0, 1, 1, 1],
-            ]
-        )
+        np.array([[1] * 3 + [0] * 4, [0, 0, 1, 1, 1, 0, 0], [0] * 4 + [1] * 3])
         / 3,
         rtol=1e-6,
     )

@@ -7,13 +7,11 @@ import jax
 import jax.numpy as jnp
 import networks
 import numpy as np
+import test_step
 
-from ctxseg_jax import experiment
-from ctxseg_jax.models import network
 from ctxseg_jax.models import resizing
 from ctxseg_jax.models.heads import fcn_se
 from ctxseg_jax.models.heads import sanet
-from ctxseg_jax.training import step as step_lib
 
 SIZES = {"stage1": 12, "stage2": 6, "stage3": 6, "stage4": 6}
 WIDTHS = {"stage1": 8, "stage2": 16, "stage3": 16, "stage4": 24}
@@ -32,12 +30,7 @@ def randomized(variables, seed=0):
   rng = np.random.default_rng(seed)
 
   # Such that few ReLUs are closed, which would hide what is behind them.
-  ranges = {
-      "var": (0.5, 2.0),
-      "mean": (-0.5, 0.5),
-      "scale": (0.5, 2.0),
-      "bias": (0.0, 1.0),
-  }
+  ranges = dict(var=(0.5, 2), mean=(-0.5, 0.5), scale=(0.5, 2), bias=(0, 1))
 
   def draw(path, x):
     kind = path[-1].key
@@ -51,10 +44,7 @@ def randomized(variables, seed=0):
 
 
 def make(module, *args):
-  shapes = jax.eval_shape(
-      lambda: module.init(jax.random.key(0), *args, train=False)
-  )
-  return randomized(shapes)
+  return randomized(networks.abstract(module, *args)[1])
 
 
 # The equations, one pixel at a time.
@@ -296,11 +286,7 @@ class SANetHeadTest(parameterized.TestCase):
       (dict(category_loss=False), ("logits", "mask_logits", "dense_logits")),
   )
   def test_outputs_that_are_left_out(self, fields, expected):
-    out = jax.eval_shape(
-        lambda: self.head.clone(**fields).init_with_output(
-            jax.random.key(0), self.features, train=False
-        )
-    )[0]
+    out, _ = networks.abstract(self.head.clone(**fields), self.features)
     self.assertSameElements(out, expected)
 
 
@@ -326,9 +312,16 @@ class FCNSETest(absltest.TestCase):
       np.testing.assert_allclose(out[i], x, rtol=1e-4, atol=1e-4)
 
 
-def count_params(backbone, head, num_classes):
-  model = networks.build(backbone, dict(name=head), num_classes)
-  return networks.num_params(model)
+def count_params(backbone, head, n):
+  return networks.num_params(networks.build(backbone, dict(name=head), n))
+
+
+def path_params(c, n):
+  """Of a squeeze-and-attention module on a stage, and its classifier."""
+  # Two paths of a 1x1 and a 3x3 convolution in 2 groups, each with a batch
+  # norm.
+  path = (c * c // 4 + 9 * (c // 4) ** 2) // 2 + 2 * 2 * (c // 4)
+  return 2 * path + (c // 4) * n + n
 
 
 class CountsTest(parameterized.TestCase):
@@ -340,11 +333,7 @@ class CountsTest(parameterized.TestCase):
   )
   def test_num_params_with_resnets(self, backbone, n, base, expected):
     count = base
-    for c in (256, 512, 1024, 2048):
-      # Two paths of a 1x1 and a 3x3 convolution in 2 groups, each with a
-      # batch norm; then a classifier.
-      path = (c * c // 4 + 9 * (c // 4) ** 2) // 2 + 2 * 2 * (c // 4)
-      count += 2 * path + (c // 4) * n + n
+    count += sum(path_params(c, n) for c in (256, 512, 1024, 2048))
     count += 4 * n * n + n  # Fusion.
     count += 9 * 2048 * 512 + 2 * 512 + 512 * n + n  # Dense branch.
     self.assertEqual(count, expected)
@@ -353,9 +342,7 @@ class CountsTest(parameterized.TestCase):
   def test_num_params_with_efficientnet_b7(self):
     count = 62_143_440
     n = 59
-    for c in (48, 80, 224, 640):
-      path = (c * c // 4 + 9 * (c // 4) ** 2) // 2 + 2 * 2 * (c // 4)
-      count += 2 * path + (c // 4) * n + n
+    count += sum(path_params(c, n) for c in (48, 80, 224, 640))
     count += 4 * n * n + n + 9 * 640 * 160 + 2 * 160 + 160 * n + n
     backbone = dict(name="efficientnet", variant="b7")
     self.assertEqual(count_params(backbone, "sanet", n), count)
@@ -373,50 +360,30 @@ class CountsTest(parameterized.TestCase):
 class StepTest(absltest.TestCase):
 
   def test_the_loss_has_the_papers_three_parts(self):
-    model = experiment.build_model(
-        dict(
-            backbone=dict(name="shallow", channels=8),
-            head=dict(name="sanet", channels=8, dropout_rate=0.0),
-        ),
-        3,
-        bn_axis_name=step_lib.AXIS,
+    model = dict(
+        backbone=dict(name="shallow", channels=8),
+        head=dict(name="sanet", channels=8, dropout_rate=0.0),
     )
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (step_lib.AXIS,))
-    tx, _ = experiment.build_optimizer(dict(learning_rate=0.1)).make(10)
-    state = step_lib.init_state(model, tx, jax.random.key(0), (32, 32))
-    step = step_lib.make_train_step(
-        model,
-        tx,
-        mesh,
-        experiment.build_terms(
-            dict(
-                mask_logits=dict(loss="softmax_cross_entropy"),
-                category_logits=dict(loss="presence_bce", weight=0.2),
-                dense_logits=dict(loss="softmax_cross_entropy", weight=0.8),
-            )
-        ),
-        mean=(127,) * 3,
-        std=(60,) * 3,
+    loss = dict(
+        mask_logits=dict(loss="softmax_cross_entropy"),
+        category_logits=dict(loss="presence_bce", weight=0.2),
+        dense_logits=dict(loss="softmax_cross_entropy", weight=0.8),
     )
+    step, state, put = test_step.make_step(1, model, loss)
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, (2, 32, 32)).astype(np.uint8)
     label[0, :9] = 255
     label[1][label[1] == 2] = 1  # A class that is not there.
     images = rng.integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
-    out, _ = model.clone(
-        # Outside the mesh there is no axis to reduce over.
-        backbone=model.backbone.clone(norm=network.Norm()),
-        head=model.head.clone(norm=network.Norm()),
-    ).apply(
+    out, _ = networks.build(**model, num_classes=3).apply(
         {"params": state.params, **state.model_state},
         (images - np.float32(127)) / np.float32(60),
         train=True,
         mutable=["batch_stats"],
     )
     before = jax.device_get(state.params)
-    state, scalars = step(
-        state, {"image": images, "label": label}, jax.random.key(1)
-    )
+    batch = put({"image": images, "label": label})
+    state, scalars = step(state, batch, jax.random.key(1))
 
     def cross_entropy(logits):
       logits = np.asarray(logits, np.float64)

@@ -30,10 +30,7 @@ DEEPLAB = dict(name="vgg16", form="deeplab")
 NARROW = dict(channels=3)
 NETWORKS = {
     "fcn_32s": (FCN, dict(name="fcn_vgg", form="32s", channels=8)),
-    "fcn_8s": (
-        FCN,
-        dict(name="fcn_vgg", form="8s", at_once=False, channels=8),
-    ),
+    "fcn_8s": (FCN, dict(name="fcn_vgg", form="8s", at_once=False, channels=8)),
     "fcn_8s_at_once": (FCN, dict(name="fcn_vgg", form="8s", channels=8)),
     "fcn_dilated": (DILATED, dict(name="fcn_vgg", channels=8)),
     "deeplab_vgg": (
@@ -123,12 +120,7 @@ class NetworksTest(parity.ParityTestCase):
       shape = tuple(golden[f"shape{i}"])
       images = parity.nhwc(mmseg_names.make_tensor(f"{i}.images", shape))
 
-      features = jax.eval_shape(
-          lambda x: model.backbone.apply(
-              {"params": variables["params"]["backbone"]}, x, train=False
-          ),
-          images,
-      )
+      features, _ = networks.abstract(model.backbone, images)
       out = apply(images)["logits"]
 
       for stage in vgg.NAMES:
