@@ -41,86 +41,43 @@ def main(argv):
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   run = trained.run
-  settings = _change(trained)
-  protocol = _PROTOCOL.value or run.protocol
-  split = _SPLIT.value or run.data.eval_split
+  changes = (_MODE, _FLIP, _SCALES, _CROP_SIZE, _STRIDE, _PROTOCOL)
+  settings = evaluate.change(
+      run.settings,
+      run.spec,
+      {flag.name: flag.value for flag in changes},
+      run.augmentation.crop_size,
+  )
+  options = dict(
+      split=_SPLIT.value or run.data.eval_split,
+      protocol=_PROTOCOL.value or run.protocol,
+  )
   data_dir = _DATA_DIR.value or run.data.data_dir
-  with progress.shown("evaluating") as report_progress:
+  source = records.open_source(run.spec, options["split"], data_dir)
+  usual = dataclasses.asdict(run.settings) | dict(
+      split=run.data.eval_split,
+      protocol=run.protocol,
+      data_dir=os.path.abspath(run.data.data_dir),
+  )
+  used = dataclasses.asdict(settings) | options
+  used["data_dir"] = os.path.abspath(data_dir)
+  name = evaluate.report_name(trained.step, usual, used)
+  with (
+      workdir.Workdir(_WORKDIR.value).writing_evaluation(name) as written,
+      progress.shown("evaluating") as report_progress,
+  ):
     report, _ = evaluate.evaluate(
         trained.predictor(settings),
         trained.variables,
-        records.open_source(trained.spec, split, data_dir),
-        trained.spec,
-        split=split,
-        protocol=protocol,
+        source,
+        run.spec,
         report_progress=report_progress,
+        **options,
     )
-  report["step"] = trained.step
+    report["step"] = trained.step
+    path = written(report)
   print(evaluate.describe(report))
-  name = evaluate.report_name(
-      trained.step,
-      dataclasses.asdict(run.settings)
-      | dict(
-          split=run.data.eval_split,
-          protocol=run.protocol,
-          data_dir=os.path.abspath(run.data.data_dir),
-      ),
-      dataclasses.asdict(settings)
-      | dict(
-          split=split, protocol=protocol, data_dir=os.path.abspath(data_dir)
-      ),
-  )
-  path = workdir.Workdir(_WORKDIR.value).write_evaluation(name, report)
   print(f"written: {os.path.relpath(path)}")
-
-
-def _change(trained):
-  """Returns settings with what flags change; refuses flags of other tasks."""
-  from ctxseg_jax import errors
-
-  usual = trained.run.settings
-  changes = {
-      "mode": _MODE.value,
-      "flip": _FLIP.value,
-      "scales": _numbers(_SCALES, float),
-      "crop_size": _numbers(_CROP_SIZE, int),
-      "stride": _numbers(_STRIDE, int),
-  }
-  changes = {
-      name: value for name, value in changes.items() if value is not None
-  }
-  meaningless = [name for name in changes if not hasattr(usual, name)]
-  if _PROTOCOL.value and not trained.task.protocols:
-    meaningless.append("protocol")
-  if meaningless:
-    raise errors.UserError(
-        f"--{meaningless[0]}: has no meaning for the {trained.spec.task} of"
-        f" {trained.spec.name}; leave it out"
-    )
-  if _PROTOCOL.value and _PROTOCOL.value not in trained.task.protocols:
-    raise errors.UserError(
-        f"--protocol: unknown {_PROTOCOL.value!r}; known:"
-        f" {', '.join(sorted(trained.task.protocols))}"
-    )
-  if changes.get("mode") == "slide" and usual.crop_size is None:
-    changes.setdefault("crop_size", trained.run.augmentation.crop_size)
-  try:
-    return dataclasses.replace(usual, **changes)
-  except ValueError as e:
-    raise errors.UserError(f"--{e}") from e
-
-
-def _numbers(flag, kind):
-  """Returns the numbers of a list flag, or None if it is not given."""
-  from ctxseg_jax import errors
-
-  try:
-    return flag.value and tuple(map(kind, flag.value))
-  except ValueError as e:
-    raise errors.UserError(
-        f"--{flag.name}: expected numbers separated by commas, got"
-        f" {','.join(flag.value)!r}"
-    ) from e
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ def shown(
 ) -> Iterator[Report]:
   """Yields what to report progress to: a bar on a terminal, else log lines.
 
-  Args:
-    verb: What is done to images, such as "evaluating".
-    console: Where a bar is drawn; None is standard error.
+  The verb is what is done to images, such as "evaluating"; without a console
+  the bar is drawn on standard error.
   """
   console = console or rich.console.Console(stderr=True)
   if not console.is_terminal:

@@ -45,12 +45,7 @@ def samples(
 ) -> Iterator[Sample]:
   """Yields the examples of training batches, endlessly.
 
-  Args:
-    spec: The dataset.
-    source: Its training split.
-    augmentation: Of the training.
-    batch_size: Of the training, on which the order depends.
-    seed: Of the training.
+  Arguments are those of the training.
 
   Yields:
     Name, image uint8 [H, W, 3] and label uint8 [H, W].

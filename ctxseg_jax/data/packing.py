@@ -57,14 +57,7 @@ def prepare_command(spec: spec_lib.DatasetSpec, data_dir: str) -> str:
 def ensure_prepared(
     spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike
 ) -> pathlib.Path:
-  """Makes sure a dataset is there, generating it if that takes no source.
-
-  Args:
-    spec: The dataset.
-    data_dir: Folder of all prepared datasets.
-
-  Returns:
-    The folder of the prepared dataset.
+  """Returns the folder of a dataset, generated if that takes no source.
 
   Raises:
     UserError: It is not there and a folder of the user's is needed.
@@ -143,13 +136,7 @@ def find(
 ) -> Mapping[str, Sequence[Any]]:
   """Returns what `spec.read` needs of each example, by split.
 
-  Args:
-    spec: The dataset.
-    source: The user's folder, for a dataset that needs one.
-    any_size: Whether to accept a source of another size than the published.
-
-  Raises:
-    UserError: The source is missing or faulty.
+  Arguments and errors are those of `prepare`.
   """
   if not spec.needs_source and (source is not None or any_size):
     raise errors.UserError(

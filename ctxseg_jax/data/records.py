@@ -157,11 +157,8 @@ def open_source(
   Args:
     spec: The dataset; one that needs no source is generated when missing.
     split: Name of the split, a slice such as `train[:10%]`, or several with
-      `+` between.
+      `+` between. There has to be an example in it.
     data_dir: Folder of all prepared datasets.
-
-  Returns:
-    The examples of the split, at least one.
 
   Raises:
     UserError: The dataset is not prepared or damaged, or has no such split.
@@ -194,10 +191,10 @@ def summary(spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike) -> str:
   for name, split in known.items():
     pixels = split.label_pixels
     present = sum(count > 0 for count in pixels[: spec.num_classes])
+    classes = f"{present}/{spec.num_classes}"
     ignored = pixels[spec.ignore_label] / sum(pixels)
     lines.append(
-        f"{name:8}  {split.num_examples:8}  "
-        f"{f'{present}/{spec.num_classes}':>7}  {ignored:7.2%}"
+        f"{name:8}  {split.num_examples:8}  {classes:>7}  {ignored:7.2%}"
     )
   absent = [split for split in spec.split_sizes if split not in known]
   if absent:

@@ -72,7 +72,6 @@ class Predictor(abc.ABC):
     model: The network.
     mesh: Mesh with one axis, over which images are spread.
     mean: Mean of the images' channels, 0 to 255; also the colour of padding.
-    std: Standard deviation of the images' channels.
     settings: How predictions are made; has `batch_size_per_device`.
     multiple: What the sides of padded shapes are multiples of, in the last
       plan; 1 is no padding.
@@ -90,12 +89,11 @@ class Predictor(abc.ABC):
   ):
     self.model = model
     self.mesh = mesh
-    self.mean = tuple(mean)
-    self.std = tuple(std)
+    self.mean = mean
     self.settings = settings
     self.multiple = 1
     self._sharded = NamedSharding(mesh, P(mesh.axis_names[0]))
-    self._network = forward.make(model, mesh, self.mean, self.std, window)
+    self._network = forward.make(model, mesh, mean, std, window)
     self._classes = jax.jit(_classes, out_shardings=self._sharded)
     self._programs = {}
 
@@ -144,8 +142,7 @@ class Predictor(abc.ABC):
           "the mesh has devices of other processes; use jax.local_devices()"
       )
     for i, image in enumerate(images):
-      found = getattr(image, "dtype", type(image).__name__)
-      shape = np.shape(image)
+      found, shape = getattr(image, "dtype", type(image)), np.shape(image)
       if found != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ValueError(
             f"image {i}: expected uint8 [H, W, 3], got {found} {list(shape)}"

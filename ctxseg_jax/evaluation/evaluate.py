@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
+import dataclasses
 import re
 import time
 from typing import Any
@@ -15,11 +16,13 @@ import numpy as np
 
 from ctxseg_jax import errors
 from ctxseg_jax import progress
+from ctxseg_jax import schema
 from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import metrics
 from ctxseg_jax.evaluation import tables
+from ctxseg_jax.evaluation import tasks
 from ctxseg_jax.evaluation.tasks import TASKS
 
 
@@ -175,6 +178,48 @@ def describe(report: Mapping[str, Any]) -> str:
   """Returns the table of classes with the summary below it."""
   table = TASKS[report["task"]].table(report)
   return f"{table}\nstep {report['step']}: {summary(report)}"
+
+
+def change(
+    usual: tasks.Settings,
+    spec: spec_lib.DatasetSpec,
+    flags: Mapping[str, Any],
+    crop_size: tuple[int, int],
+) -> tasks.Settings:
+  """Returns settings with what flags change.
+
+  Args:
+    usual: The settings.
+    spec: The data set.
+    flags: Values by name of a setting, and of `protocol`, which is only checked
+      here: text, a list of texts, a bool, or None for what is not given.
+    crop_size: (H, W) of windows where neither says it.
+
+  Raises:
+    UserError: A flag of another task, or a value that it does not take.
+  """
+  options, protocols = schema.options(type(usual)), TASKS[spec.task].protocols
+  changes = {}
+  for name, value in flags.items():
+    if value is None:
+      continue
+    if name not in options and not (name == "protocol" and protocols):
+      raise errors.UserError(
+          f"--{name}: has no meaning for the {spec.task} of {spec.name}; leave"
+          " it out"
+      )
+    if name == "protocol":
+      schema.lookup(dict.fromkeys(protocols), value, f"--{name}")
+      continue
+    text = "".join(f"{x}," for x in value) if type(value) is list else value
+    kind = options[name].annotation
+    changes[name] = schema.convert(schema.Text(text), kind, f"--{name}")
+  if changes.get("mode") == "slide" and usual.crop_size is None:
+    changes.setdefault("crop_size", crop_size)
+  try:
+    return dataclasses.replace(usual, **changes)
+  except ValueError as e:
+    raise errors.UserError(f"--{e}") from e
 
 
 def report_name(

@@ -105,12 +105,9 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
 def accuracy_scores(confusion: np.ndarray) -> dict[str, Any]:
   """Computes how many images were classified rightly.
 
-  Args:
-    confusion: Counts [C, C] of images, rows are labels.
-
-  Returns:
-    `accuracy` and `error_rate` (fractions), and `class_accuracy`, float64 [C],
-    nan where nothing has the label.
+  Returns, for counts [C, C] of images whose rows are labels, `accuracy` and
+  `error_rate` (fractions), and `class_accuracy`, float64 [C], nan where nothing
+  has the label.
   """
   counts = np.asarray(confusion, np.int64)
   hits = np.diag(counts).astype(np.float64)

@@ -80,14 +80,11 @@ def comparison(
   """Lays an image, its label and its prediction side by side, with a legend.
 
   Args:
-    image: RGB, uint8 [H, W, 3].
+    image: RGB, uint8 [H, W, 3]; so is what is returned.
     label: Classes, [H, W]; None leaves the panel out.
     prediction: Classes, [H, W].
     class_names: Names of the classes.
     palette: Colours of the classes.
-
-  Returns:
-    RGB, uint8.
   """
   longest = max(image.shape[:2])
   stride = math.ceil(longest / _LARGE)
@@ -113,13 +110,10 @@ def grid(
   """Lays images and their labels side by side in rows, with one legend.
 
   Args:
-    samples: Title, image (RGB, uint8 [H, W, 3]) and label ([H, W]) of each,
-      all of one size.
+    samples: Title, image (RGB, uint8 [H, W, 3], as is what is returned) and
+      label ([H, W]) of each, all of one size.
     class_names: Names of the classes.
     palette: Colours of the classes.
-
-  Returns:
-    RGB, uint8.
   """
   longest = max(samples[0][1].shape[:2])
   stride = math.ceil(longest / _SMALL)

@@ -105,13 +105,9 @@ def plan_canvases(
 ) -> tuple[np.ndarray, int]:
   """Rounds image sizes up until few distinct ones are left.
 
-  Args:
-    sizes: (H, W) of every image, [N, 2].
-    max_canvases: The most distinct canvases.
-
   Returns:
-    The canvas of every image, [N, 2], and the multiple they were rounded up
-    to: 1 (no padding at all) if there are few sizes already.
+    The canvas of every image of `sizes`, [N, 2], and the multiple they were
+    rounded up to: 1 (no padding at all) if there are few sizes already.
   """
   multiple = 1
   while True:
@@ -155,19 +151,13 @@ class Predictor(batching.Predictor):
     super().__init__(model, mesh, settings=settings, window=window, **kwargs)
     self._pad_color = np.rint(self.mean).astype(np.uint8)
     self._align_corners = align_corners
-    self._views = [
-        (scale, flip)
-        for scale in settings.scales
-        for flip in ((False, True) if settings.flip else (False,))
-    ]
+    flips = (False, True) if settings.flip else (False,)
+    self._views = list(itertools.product(settings.scales, flips))
     # A single whole view at the image's own size needs neither resizing nor
     # averaging: the class map is the largest logit.
-    self._direct = (
-        settings.mode == "whole"
-        and self._views == [(1.0, False)]
-        and settings.short_side is None
-        and settings.long_side is None
-    )
+    own_size = settings.short_side is None and settings.long_side is None
+    single = settings.mode == "whole" and self._views == [(1.0, False)]
+    self._direct = own_size and single
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Groups images [N, 2] by the canvases of themselves and every scale."""
@@ -240,9 +230,9 @@ class Predictor(batching.Predictor):
       )
       return list(itertools.product(rows, columns))
 
-    most = len(positions(canvas))
-    starts = np.zeros((len(images), most, 2), np.int32)
-    weights = np.zeros((len(images), most), np.float32)
+    shape = (len(images), len(positions(canvas)))
+    starts = np.zeros((*shape, 2), np.int32)
+    weights = np.zeros(shape, np.float32)
     for i, image in enumerate(images):
       found = positions(image.shape[:2])
       starts[i, : len(found)] = found

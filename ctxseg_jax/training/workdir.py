@@ -12,6 +12,8 @@ log.txt               what was logged, times in UTC
 .lock                 held while a run is alive
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
@@ -188,11 +190,28 @@ class Workdir:
       self, step: int | str, evaluation: Mapping[str, Any]
   ) -> pathlib.Path:
     """Writes `eval/<step>.json` and returns its path."""
+    with self.writing_evaluation(step) as write:
+      return write(evaluation)
+
+  @contextlib.contextmanager
+  def writing_evaluation(
+      self, step: int | str
+  ) -> Iterator[Callable[[Mapping[str, Any]], pathlib.Path]]:
+    """Yields what writes `eval/<step>.json` once, and returns its path.
+
+    Raises:
+      UserError: It cannot be written, which is known before the block.
+    """
     path = self.evaluations / f"{step}.json"
     with files.naming(path):
       self.evaluations.mkdir(exist_ok=True)
-    files.write_atomically(path, metrics.to_json(evaluation) + "\n")
-    return path
+    with files.writing(path) as file:
+
+      def write(evaluation):
+        file.write(f"{metrics.to_json(evaluation)}\n".encode())
+        return path
+
+      yield write
 
   def read_evaluations(self) -> list[dict[str, Any]]:
     """Returns the evaluations by step, each with its `"step"`.

@@ -57,8 +57,8 @@ class AugmentationTest(parameterized.TestCase):
     augmentation = transforms.Augmentation(crop_size=(37, 52), pad_color=PAD)
     for seed in range(5):
       warped = augmentation(example, np.random.default_rng(seed))
-      np.testing.assert_array_equal(warped["image"], example["image"])
-      np.testing.assert_array_equal(warped["label"], example["label"])
+      for name in ("image", "label"):
+        np.testing.assert_array_equal(warped[name], example[name])
 
   def test_crop_alone_is_a_slice_and_reaches_every_place(self):
     example = _example(height=6, width=9)
@@ -84,12 +84,8 @@ class AugmentationTest(parameterized.TestCase):
       warped = augmentation(example, np.random.default_rng(seed))
       is_flipped = np.array_equal(warped["image"], example["image"][:, ::-1])
       step = -1 if is_flipped else 1
-      np.testing.assert_array_equal(
-          warped["image"], example["image"][:, ::step]
-      )
-      np.testing.assert_array_equal(
-          warped["label"], example["label"][:, ::step]
-      )
+      for name in ("image", "label"):
+        np.testing.assert_array_equal(warped[name], example[name][:, ::step])
       flipped += is_flipped
     self.assertBetween(flipped, 35, 65)
 

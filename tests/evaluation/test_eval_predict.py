@@ -11,6 +11,7 @@ from absl.testing import parameterized
 import jax
 import numpy as np
 from PIL import Image
+import test_evaluate
 import tiny
 
 from ctxseg_jax import errors
@@ -54,17 +55,7 @@ class EvaluationTest(RunCase):
       for name in ("images_per_second", "compilations"):
         report.pop(name)
     self.assertEqual(again, in_training)
-    for name in (
-        "miou",
-        "pixel_accuracy",
-        "mean_accuracy",
-        "fwiou",
-        "iou",
-        "confusion_matrix",
-        "num_images",
-        "protocol",
-    ):
-      self.assertIn(name, again)
+    self.assertContainsSubset(test_evaluate.KEYS, again)
     confusion = np.array(again["confusion_matrix"])
     self.assertEqual(confusion.sum(), 14 * context_scenes.SIZE**2)
     self.assertAlmostEqual(
@@ -73,6 +64,17 @@ class EvaluationTest(RunCase):
     self.assertIn(f"mIoU {100 * again['miou']:.2f}", result.stdout)
     for name in SPEC.class_names:
       self.assertIn(name, result.stdout)
+
+  def test_a_report_that_cannot_be_written_is_known_before_the_work(self):
+    flags = ("--checkpoint=last", "--split=val[:3]")
+    path = self.workdir / "eval" / "12_split-val+3+.json"
+    path.mkdir()
+    self.addCleanup(path.rmdir)
+    result = tiny.run("eval.py", f"--workdir={self.workdir}", *flags)
+    self.assertEqual(result.code, 2, result.stderr)
+    self.assertLen(result.errors, 1)
+    self.assertIn(f"{path}: cannot be written", result.errors[0])
+    self.assertNotIn("Evaluated", result.stderr)
 
   def test_other_procedures_write_beside_the_plain_evaluation(self):
     before = set((self.workdir / "eval").iterdir())

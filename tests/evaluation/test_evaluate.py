@@ -22,6 +22,8 @@ from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import segmentation
 
 NUM_CLASSES = 17
+KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "fwiou", "iou")
+KEYS += ("confusion_matrix", "num_images", "protocol")
 
 
 class ListSource:
@@ -99,11 +101,8 @@ class EvaluateTest(parameterized.TestCase):
         self.assertEqual(report["num_images"], 37)
         matrices.append((fields, matrix))
     for fields, matrix in matrices:
-      same = [
-          m
-          for f, m in matrices
-          if f.get("max_canvases") == fields.get("max_canvases")
-      ]
+      most = fields.get("max_canvases")
+      same = [m for f, m in matrices if f.get("max_canvases") == most]
       np.testing.assert_array_equal(matrix, same[0])
 
   def test_equals_a_plain_loop_over_the_images(self):
@@ -123,17 +122,7 @@ class EvaluateTest(parameterized.TestCase):
 
   def test_the_report_has_what_stands_beside_an_miou(self):
     report, kept = self._run(8)
-    for key in (
-        "miou",
-        "pixel_accuracy",
-        "mean_accuracy",
-        "fwiou",
-        "iou",
-        "confusion_matrix",
-        "num_images",
-        "protocol",
-    ):
-      self.assertIn(key, report)
+    self.assertContainsSubset(KEYS, report)
     line = evaluate.summary(report | {"step": 1})
     for word in ("37 images", "protocol mmseg", "classes averaged", "39.50"):
       self.assertIn(word, line)
@@ -209,15 +198,9 @@ class EvaluateTest(parameterized.TestCase):
 
   def test_can_be_abandoned(self):
     predictor, variables = make_predictor(1)
+    source, kw = ListSource(SIZES), dict(should_stop=lambda: True)
     self.assertIsNone(
-        evaluate.evaluate(
-            predictor,
-            variables,
-            ListSource(SIZES),
-            SPEC,
-            split="val",
-            should_stop=lambda: True,
-        )
+        evaluate.evaluate(predictor, variables, source, SPEC, split="val", **kw)
     )
 
 

@@ -110,8 +110,8 @@ class WriteTest(FolderCase):
   @parameterized.parameters("folder", "link", "submission")
   def test_the_folder_of_the_images_is_refused(self, kind):
     self.add_photos("a.png")
-    output = self.photos
-    images = None
+    images = output = self.photos
+    spec = SPEC
     if kind == "link":
       output = self.folder / "link"
       output.symlink_to(self.photos)
@@ -119,14 +119,12 @@ class WriteTest(FolderCase):
       output = self.folder
       images = self.folder / "submission"
       self.photos.rename(images)
-    spec = SPEC
-    if kind == "submission":
       spec = dataclasses.replace(SPEC, submission_ids=(7, 8, 9, 10))
     before = contents(self.folder)
     with self.assertRaisesRegex(errors.UserError, "--output.*is the folder of"):
       predictions.write_maps(
           *test_segmentation.make_predictor(),
-          predictions.list_images(images or self.photos),
+          predictions.list_images(images),
           output,
           spec,
           submission=kind == "submission",
@@ -148,16 +146,14 @@ class WriteTest(FolderCase):
     (self.output / name).write_bytes(b"work of weeks")
     self.assert_refused(f"{name}: is there and", probabilities=True)
 
-  def test_a_map_that_was_edited_is_left_alone(self):
+  def test_an_edited_map_and_a_link_in_its_place_are_left_alone(self):
     self.add_photos("a.jpg")
     self.write()
-    Image.new("P", (9, 6)).save(self.output / "a.png")
+    path = self.output / "a.png"
+    Image.new("P", (9, 6)).save(path)
     self.assert_refused("a.png: is there and")
-
-  def test_a_link_at_the_place_of_an_output_is_left_alone(self):
-    self.add_photos("a.jpg")
-    self.output.mkdir()
-    (self.output / "a.png").symlink_to(self.photos / "a.jpg")
+    path.unlink()
+    path.symlink_to(self.photos / "a.jpg")
     self.assert_refused("a.png: is there and")
 
   def test_a_list_that_is_not_ours_is_left_alone(self):
