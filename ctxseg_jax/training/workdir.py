@@ -144,8 +144,7 @@ class Workdir:
     Args:
       config: The resolved config, of what JSON can hold.
       allow_change: Whether a run may go on with another config.
-      ignore: Dotted keys that may always change, alone or with all below them
-        (`"data.num_workers"`, `"eval"`).
+      ignore: Dotted keys that may always change, with all below them.
 
     Raises:
       UserError: If keys differ that may not.
@@ -239,11 +238,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     UserError: If there is none, or if it is not readable.
   """
   file = pathlib.Path(path) / _CONFIG
-  if not os.path.lexists(file):
-    raise errors.UserError(
-        f"no {_CONFIG} in {path}: is this a work dir of train.py?"
-    )
-  return _read_object(file, "a config")
+  if os.path.lexists(file):
+    return _read_object(file, "a config")
+  raise errors.UserError(
+      f"no {_CONFIG} in {path}: is this a work dir of train.py?"
+  )
 
 
 def _read_object(path: pathlib.Path, what: str) -> dict[str, Any]:

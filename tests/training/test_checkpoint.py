@@ -77,6 +77,20 @@ def write(directory, *steps, **kwargs):
       checkpoints.save(step, make_state(step))
 
 
+def restore(directory, target=None):
+  with checkpoint.Checkpoints(directory) as checkpoints:
+    return checkpoints.restore(target or make_state(0))
+
+
+def names(directory):
+  return sorted(path.name for path in directory.iterdir())
+
+
+def files(step_dir):
+  paths = sorted(path for path in step_dir.rglob("*") if path.is_file())
+  return [path.relative_to(step_dir).as_posix() for path in paths]
+
+
 def equal(a, b):
   return jax.tree.structure(a) == jax.tree.structure(b) and all(
       x.dtype == y.dtype and np.array_equal(x, y)
@@ -115,16 +129,21 @@ class CheckpointsTest(parameterized.TestCase):
     self.directory = make_directory(self) / "ckpt"
 
   def test_restores_what_was_saved(self):
+    self.assertIsNone(restore(self.directory))
     write(self.directory, 3)
-    with checkpoint.Checkpoints(self.directory) as checkpoints:
-      state, step = checkpoints.restore(make_state(0))
+    state, step = restore(self.directory)
     self.assertEqual(step, 3)
     self.assertTrue(equal(state, make_state(3)))
     self.assertFalse(equal(state, make_state(4)))
 
-  def test_nothing_there_restores_none(self):
-    with checkpoint.Checkpoints(self.directory) as checkpoints:
-      self.assertIsNone(checkpoints.restore(make_state(0)))
+  def test_a_manifest_lists_every_file_and_array(self):
+    write(self.directory, 1)
+    step_dir = self.directory / "1"
+    manifest = json.loads((step_dir / folders.MANIFEST).read_text())
+    self.assertSameElements(
+        [*manifest["files"], folders.MANIFEST], files(step_dir)
+    )
+    self.assertEqual(manifest["arrays"]["params/head/kernel"], "float32[4,5]")
 
   def test_poll_reports_a_step_once_and_only_when_complete(self):
     with checkpoint.Checkpoints(self.directory) as checkpoints:
@@ -144,8 +163,7 @@ class CheckpointsTest(parameterized.TestCase):
 
   def test_keeps_the_newest(self):
     write(self.directory, 1, 2, 3, 4, max_to_keep=2)
-    names = sorted(path.name for path in self.directory.iterdir())
-    self.assertEqual(names, ["3", "4"])
+    self.assertEqual(names(self.directory), ["3", "4"])
 
   def test_saving_the_same_step_again_does_nothing(self):
     with checkpoint.Checkpoints(self.directory) as checkpoints:
@@ -174,8 +192,7 @@ class CheckpointsTest(parameterized.TestCase):
   def test_folders_of_any_name_work(self, name):
     directory = self.directory / name / "checkpoints"
     write(directory, 1, 2)
-    with checkpoint.Checkpoints(directory) as checkpoints:
-      state, step = checkpoints.restore(make_state(0))
+    state, step = restore(directory)
     self.assertEqual(step, 2)
     self.assertTrue(equal(state, make_state(2)))
     checkpoint.save_best(self.directory / name / "best", 2, state)
@@ -204,9 +221,8 @@ class CheckpointsTest(parameterized.TestCase):
       checkpoints.save(1, state)
     loaded, _ = checkpoint.load(self.directory)
     self.assertSameElements(loaded, ["step", "params", "opt_state"])
-    with checkpoint.Checkpoints(self.directory) as checkpoints:
-      target = make_state(0).replace(model_state={})
-      self.assertTrue(equal(checkpoints.restore(target)[0], state))
+    target = make_state(0).replace(model_state={})
+    self.assertTrue(equal(restore(self.directory, target)[0], state))
 
   @parameterized.parameters((8, 1), (1, 8), (2, 4))
   def test_restores_on_another_number_of_devices(self, before, after):
@@ -231,10 +247,9 @@ class CheckpointsTest(parameterized.TestCase):
     params = dict(target.params)
     params["neck"] = params.pop("head")
     target = target.replace(params=params)
-    with checkpoint.Checkpoints(self.directory) as checkpoints:
-      with self.assertRaises(errors.UserError) as caught:
-        checkpoints.restore(target)
-      self.assertEqual(checkpoints.steps(), [1])
+    with self.assertRaises(errors.UserError) as caught:
+      restore(self.directory, target)
+    self.assertEqual(names(self.directory), ["1"])
     message = str(caught.exception)
     for part in (
         str(self.directory),
@@ -264,16 +279,7 @@ class DamageTest(parameterized.TestCase):
     shutil.copytree(self.root / source, copy)
     if change is not None:
       change(copy / "2" / name)
-    with checkpoint.Checkpoints(copy) as checkpoints:
-      return checkpoints.restore(make_state(0))
-
-  def files(self, source):
-    step_dir = self.root / source / "2"
-    return [
-        path.relative_to(step_dir)
-        for path in sorted(step_dir.rglob("*"))
-        if path.is_file()
-    ]
+    return restore(copy)
 
   def test_control_restores_the_newest(self):
     for source in ("one", "two"):
@@ -282,39 +288,27 @@ class DamageTest(parameterized.TestCase):
       self.assertTrue(equal(state, make_state(2)))
 
   @parameterized.parameters(truncate, empty, flip, delete)
-  def test_every_file_falls_back_to_the_step_before(self, change):
-    names = self.files("two")
-    self.assertGreater(len(names), 8)
-    for name in names:
-      with self.subTest(str(name)):
+  def test_damage_of_any_file_is_found(self, change):
+    damaged = files(self.root / "two" / "2")
+    self.assertGreater(len(damaged), 8)
+    for name in damaged:
+      with self.subTest(name):
         state, step = self.restore("two", change, name)
         self.assertEqual(step, 1)
         self.assertTrue(equal(state, make_state(1)))
-        self.assertTrue((self.root / "copy" / "2.damaged").is_dir())
-        self.assertFalse((self.root / "copy" / "2").exists())
-
-  @parameterized.parameters(truncate, empty, flip, delete)
-  def test_without_a_step_before_it_is_an_error(self, change):
-    for name in self.files("one"):
-      with self.subTest(str(name)):
-        with self.assertRaisesRegex(errors.UserError, f"{name}"):
+        self.assertEqual(names(self.root / "copy"), ["1", "2.damaged"])
+    for name in files(self.root / "one" / "2"):  # Without a step before it.
+      with self.subTest(name):
+        with self.assertRaisesRegex(errors.UserError, name):
           self.restore("one", change, name)
         # Nothing was renamed: the next start must not find an empty folder.
-        self.assertTrue((self.root / "copy" / "2").exists())
-
-  def test_manifest_that_was_edited_is_damage_and_not_another_model(self):
-    def change(path):
-      path.write_text(path.read_text().replace("float32[4,5]", "float32[4,6]"))
-
-    _, step = self.restore("two", change, folders.MANIFEST)
-    self.assertEqual(step, 1)
+        self.assertEqual(names(self.root / "copy"), ["2"])
 
   def test_only_quarantined_steps_are_an_error(self):
     self.restore("two", flip, "state/_METADATA")
     shutil.rmtree(self.root / "copy" / "1")
-    with checkpoint.Checkpoints(self.root / "copy") as checkpoints:
-      with self.assertRaisesRegex(errors.UserError, "2.damaged was set aside"):
-        checkpoints.restore(make_state(0))
+    with self.assertRaisesRegex(errors.UserError, "2.damaged was set aside"):
+      restore(self.root / "copy")
 
   def test_a_quarantined_step_is_saved_again(self):
     self.restore("two", flip, "state/_METADATA")
@@ -331,7 +325,7 @@ class DamageTest(parameterized.TestCase):
 
     with self.assertRaisesRegex(errors.UserError, "2/manifest.json.*1/mani"):
       self.restore("two", change, "")
-    self.assertEqual(self.names(), ["1", "2"])
+    self.assertEqual(names(self.root / "copy"), ["1", "2"])
 
   @parameterized.parameters(
       ({"2": "3"}, "3 holds step 2: it was renamed"),
@@ -371,9 +365,14 @@ class DamageTest(parameterized.TestCase):
     _, step = self.restore("two", change, folders.MANIFEST)
     self.assertEqual(step, 1)
 
-  def test_a_manifest_that_nests_deeply_is_damage(self):
+  @parameterized.parameters(
+      lambda text: "[" * 100_000,
+      # Damage, and not another model.
+      lambda text: text.replace("float32[4,5]", "float32[4,6]"),
+  )
+  def test_an_edited_manifest_is_damage(self, edited):
     def change(path):
-      path.write_text("[" * 100_000)
+      path.write_text(edited(path.read_text()))
 
     self.assertEqual(self.restore("two", change, folders.MANIFEST)[1], 1)
 
@@ -386,10 +385,7 @@ class DamageTest(parameterized.TestCase):
     with checkpoint.Checkpoints(copy, max_to_keep=1) as checkpoints:
       checkpoints.restore(make_state(0))
       checkpoints.save(3, make_state(3))
-    self.assertEqual(self.names(), ["0", "00", "1.old", "3", "notes"])
-
-  def names(self):
-    return sorted(path.name for path in (self.root / "copy").iterdir())
+    self.assertEqual(names(copy), ["0", "00", "1.old", "3", "notes"])
 
   def test_warning_names_the_file_and_the_step_used(self):
     with self.assertLogs(level="WARNING") as logs:
@@ -400,9 +396,9 @@ class DamageTest(parameterized.TestCase):
 
   def test_flipped_bits_never_change_weights(self):
     rng = np.random.default_rng(0)
-    names = self.files("two")
+    paths = files(self.root / "two" / "2")
     for _ in range(30):
-      name = names[rng.integers(len(names))]
+      name = paths[rng.integers(len(paths))]
       bit = rng.integers(8)
 
       def change(path, bit=bit):
@@ -428,34 +424,29 @@ class LoadTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
     self.directory = make_directory(self) / "ckpt"
-    write(self.directory, 1, 2)
 
-  def test_without_target_gives_numpy(self):
+  def test_gives_numpy(self):
+    write(self.directory, 1, 2)
     state, step = checkpoint.load(self.directory, step=1)
     self.assertEqual(step, 1)
     expected = make_state(1)
     self.assertTrue(equal(state["params"], expected.params))
-    self.assertTrue(
-        equal(
-            state["model_state"]["batch_stats"],
-            expected.model_state["batch_stats"],
-        )
-    )
+    found, expected = state["model_state"], expected.model_state
+    self.assertTrue(equal(found["batch_stats"], expected["batch_stats"]))
     for leaf in jax.tree.leaves(state):
       self.assertIsInstance(leaf, np.ndarray)
-
-  def test_absent(self):
-    with self.assertRaisesRegex(errors.UserError, "none is there"):
-      checkpoint.load(self.directory / "nowhere")
     with self.assertRaisesRegex(errors.UserError, r"no step 9.*\[1, 2\]"):
       checkpoint.load(self.directory, step=9)
 
+  def test_absent(self):
+    with self.assertRaisesRegex(errors.UserError, "none is there"):
+      checkpoint.load(self.directory)
+
   def test_best_is_replaced(self):
-    best = self.directory.parent / "best"
     for step in (4, 8, 6, 6):  # 6 after 8: the run was set back.
-      checkpoint.save_best(best, step, make_state(step))
-      self.assertEqual([path.name for path in best.iterdir()], [str(step)])
-      state, loaded = checkpoint.load(best)
+      checkpoint.save_best(self.directory, step, make_state(step))
+      self.assertEqual(names(self.directory), [str(step)])
+      state, loaded = checkpoint.load(self.directory)
       self.assertEqual(loaded, step)
       self.assertTrue(equal(state["params"], make_state(step).params))
 
@@ -513,8 +504,7 @@ class KillTest(parameterized.TestCase):
       for later in (step + 1, step + 2):
         checkpoints.save(later, make_state(later))
       checkpoints.wait()
-      names = [path.name for path in directory.iterdir()]
-      self.assertEqual(names, [str(step + 2)])
+      self.assertEqual(names(directory), [str(step + 2)])
 
   @pytest.mark.slow
   def test_kill_at_random_moments_loses_nothing_reported(self):
@@ -537,8 +527,7 @@ class KillTest(parameterized.TestCase):
         lines += child.stdout.readlines()
       steps = [int(line) for line in lines if line.endswith("\n")]
       self.assertEqual(steps[0], reported + 1)
-      with checkpoint.Checkpoints(directory, max_to_keep=1) as checkpoints:
-        state, step = checkpoints.restore(make_state(0))
+      state, step = restore(directory)
       self.assertIn(step - steps[-1], (0, 1))  # A kill may precede the print.
       self.assertTrue(equal(state, make_state(step)))
       reported = step
@@ -555,24 +544,18 @@ class DiskFullTest(absltest.TestCase):
     self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, self.limits)
 
-  def limit(self, size):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, self.limits[1]))
-
-  def unlimit(self):
-    resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
-
   def fail_to_save(self, method):
     """Returns the error of a save under a limit; step 1 was complete."""
     checkpoints = checkpoint.Checkpoints(self.directory)
     checkpoints.save(1, make_state(1))
     checkpoints.wait()
     big = np.random.default_rng(0).normal(size=(512, 512))
-    self.limit(100_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, self.limits[1]))
     with self.assertRaises(errors.UserError) as caught:
       checkpoints.save(2, {"big": jax.device_put(big, replicated())})
       getattr(checkpoints, method)()
     checkpoints.close()
-    self.unlimit()
+    resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
     return str(caught.exception)
 
   def test_wait_and_close_report_it(self):
@@ -581,12 +564,12 @@ class DiskFullTest(absltest.TestCase):
         shutil.rmtree(self.directory, ignore_errors=True)
         message = self.fail_to_save(method)
         self.assertIn(str(self.directory), message)
-        self.assertIn("step 2 could not be written", message)
-        self.assertIn("File too large", message)
-        self.assertIn("step 1 is intact", message)
+        self.assertRegex(
+            message,
+            r"step 2 could not be written.*File too large.*step 1 is intact",
+        )
         self.assertNotIn("\n", message)
-        names = [path.name for path in self.directory.iterdir()]
-        self.assertEqual(names, ["1"])
+        self.assertEqual(names(self.directory), ["1"])
 
   def test_nothing_but_our_line_is_logged(self):
     code = textwrap.dedent(f"""
@@ -616,22 +599,6 @@ class DiskFullTest(absltest.TestCase):
     self.directory.write_text("")
     with self.assertRaisesRegex(errors.UserError, "ckpt: cannot be written"):
       checkpoint.Checkpoints(self.directory)
-
-
-class ManifestTest(absltest.TestCase):
-
-  def test_lists_every_file_and_array(self):
-    directory = make_directory(self)
-    write(directory, 1)
-    step_dir = directory / "1"
-    manifest = json.loads((step_dir / folders.MANIFEST).read_text())
-    files = {
-        path.relative_to(step_dir).as_posix()
-        for path in step_dir.rglob("*")
-        if path.is_file()
-    }
-    self.assertEqual(set(manifest["files"]), files - {folders.MANIFEST})
-    self.assertEqual(manifest["arrays"]["params/head/kernel"], "float32[4,5]")
 
 
 if __name__ == "__main__":

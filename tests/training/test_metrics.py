@@ -17,16 +17,6 @@ from ctxseg_jax import errors
 from ctxseg_jax.training import metrics
 
 
-class Clock:
-  """Seconds that pass only when told to."""
-
-  def __init__(self):
-    self.now = 1000.0
-
-  def __call__(self):
-    return self.now
-
-
 class MetricsTest(parameterized.TestCase):
 
   def setUp(self):
@@ -35,12 +25,12 @@ class MetricsTest(parameterized.TestCase):
     self.addCleanup(folder.cleanup)
     self.path = pathlib.Path(folder.name)
     self.file = self.path / "metrics.jsonl"
-    self.clock = Clock()
+    self.now = 1000.0
     self.metrics = self.start(0)
 
   def start(self, step, evaluated=False):
     """Returns the metrics of a run that starts at a step."""
-    started = metrics.Metrics(self.path, self.clock)
+    started = metrics.Metrics(self.path, clock=lambda: self.now)
     self.addCleanup(started.close)
     started.start(step, evaluated)
     return started
@@ -52,37 +42,20 @@ class MetricsTest(parameterized.TestCase):
         {k: v for k, v in row.items() if k != "wall_seconds"} for row in rows
     ]
 
-  def test_a_row_is_in_the_file_at_once(self):
-    self.metrics.write(10, {"loss/total": np.float32(0.5)})
+  def test_a_row_is_in_the_file_at_once_as_plain_json(self):
+    figures = {
+        "float32": (np.float32(0.5), "0.5"),
+        "nan": (float("nan"), "null"),  # NaN is not JSON.
+        "inf": (np.inf, "null"),
+        "bfloat16": (jnp.bfloat16(0.5), "0.5"),
+        "array": (np.array([[1, 2]]), "[[1, 2]]"),
+        "nans": (jnp.array([jnp.nan, 1.0]), "[null, 1.0]"),
+    }
+    self.metrics.write(1, {name: value for name, (value, _) in figures.items()})
+    written = "".join(f'"{name}": {x}, ' for name, (_, x) in figures.items())
     self.assertEqual(
         self.file.read_text(),
-        '{"step": 10, "loss/total": 0.5, "wall_seconds": 0.0}\n',
-    )
-
-  def test_numbers_stay_json(self):
-    self.metrics.write(
-        1,
-        {
-            "nan": float("nan"),
-            "inf": np.inf,
-            "bfloat16": jnp.bfloat16(0.5),
-            "array": np.array([[1, 2]]),
-            "nans": jnp.array([jnp.nan, 1.0]),
-        },
-    )
-    # Python would read NaN; other programs do not.
-    row = json.loads(self.file.read_text(), parse_constant=self.fail)
-    self.assertEqual(
-        row,
-        {
-            "step": 1,
-            "nan": None,
-            "inf": None,
-            "bfloat16": 0.5,
-            "array": [[1, 2]],
-            "nans": [None, 1.0],
-            "wall_seconds": 0.0,
-        },
+        f'{{"step": 1, {written}"wall_seconds": 0.0}}\n',
     )
 
   def test_resuming_leaves_no_duplicates(self):
@@ -123,13 +96,13 @@ class MetricsTest(parameterized.TestCase):
     self.assertEqual(self.rows()[1:], [row])
 
   def test_wall_time_goes_on_where_the_run_stopped(self):
-    self.clock.now += 7.0
+    self.now += 7.0
     self.metrics.write(10, {})
-    self.clock.now += 3.0
+    self.now += 3.0
     self.metrics.write(20, {})
-    self.clock.now += 1e6
+    self.now += 1e6
     resumed = self.start(10)
-    self.clock.now += 2.0
+    self.now += 2.0
     resumed.write(20, {})
     self.assertEqual([r["wall_seconds"] for r in resumed.read()], [7.0, 9.0])
 

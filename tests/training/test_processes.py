@@ -63,26 +63,14 @@ class ProcessesTest(absltest.TestCase):
         for process in started
     ]
     code = errors.WorkdirLockedError.exit_code
-    self.assertEqual(
-        outputs[0],
-        [
-            "['of', 0]",
-            "ZeroDivisionError None",
-            f"WorkdirLockedError {code}",
-            "TypeError None",
-            "None",
-        ],
-    )
-    self.assertEqual(
-        outputs[1],
-        [
-            "['of', 0]",
-            "UserError 1",
-            f"UserError {code}",
-            "UserError 1",
-            "None",
-        ],
-    )
+    expected = [
+        ("['of', 0]", "['of', 0]"),
+        ("ZeroDivisionError None", "UserError 1"),
+        (f"WorkdirLockedError {code}", f"UserError {code}"),
+        ("TypeError None", "UserError 1"),
+        ("None", "None"),
+    ]
+    self.assertEqual(list(zip(*outputs, strict=True)), expected)
 
 
 if __name__ == "__main__":

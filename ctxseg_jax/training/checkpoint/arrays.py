@@ -87,11 +87,7 @@ def read(
 
 
 def fill(step_dir: pathlib.Path, target: Any) -> Any:
-  """Returns the target with the arrays of a step, where its shardings say.
-
-  Args:
-    step_dir: The step.
-    target: A pytree of arrays or `jax.ShapeDtypeStruct`s.
+  """Returns a target of `Checkpoints.restore` with the arrays of a step.
 
   Raises:
     UserError: They are not of one model.

@@ -46,12 +46,7 @@ def clear_leftovers(directory: pathlib.Path) -> None:
 def complete(
     directory: pathlib.Path, step: int, arrays: dict[str, str]
 ) -> None:
-  """Reads back what was saved, writes its manifest and gives it its name.
-
-  Args:
-    directory: Where the steps lie.
-    step: The step, which is in `<step>.saving`.
-    arrays: `arrays.describe` of what was saved.
+  """Reads `<step>.saving` back, writes its manifest and gives it its name.
 
   Raises:
     Exception: Of any kind, if it cannot be written or read back.

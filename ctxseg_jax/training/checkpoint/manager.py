@@ -33,8 +33,7 @@ class Checkpoints:
     """Opens the directory and clears what an interrupted save left there.
 
     Args:
-      directory: Where the steps lie; made if absent. The caller sees to it
-        that no other run uses it.
+      directory: Where the steps lie; made if absent, used by no other run.
       max_to_keep: Number of complete steps to keep.
 
     Raises:
@@ -48,9 +47,8 @@ class Checkpoints:
     self._last_step = None
     self._failed = False
     self._open()
-    self._path = self._exits.enter_context(
-        arrays_lib.plain_path(self._directory)
-    )
+    plain_path = arrays_lib.plain_path(self._directory)
+    self._path = self._exits.enter_context(plain_path)
     # What it logs as an error is raised as well.
     logging.get_absl_logger().addFilter(_is_not_of_orbax)
     self._checkpointer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
@@ -72,11 +70,7 @@ class Checkpoints:
     """Starts to save a step; returns when the arrays may be overwritten.
 
     Waits for the save before, if it is still going on. A step that was just
-    saved or restored is not written again.
-
-    Args:
-      step: Number of optimizer updates done.
-      state: A pytree of arrays.
+    saved or restored is not written again. The state is a pytree of arrays.
 
     Raises:
       UserError: If this save or the one before could not be written.
@@ -93,9 +87,8 @@ class Checkpoints:
       )
     except Exception as e:  # Orbax names no base class for what it raises.
       self._fail(step, e)
-    described = arrays_lib.describe(state)
-    future = self._executor.submit(self._complete, step, described)
-    self._saving = (step, future)
+    arrays = arrays_lib.describe(state)
+    self._saving = (step, self._executor.submit(self._complete, step, arrays))
     self._last_step = step
 
   def poll(self) -> list[int]:
@@ -120,12 +113,8 @@ class Checkpoints:
   def close(self, agree: bool = True) -> None:
     """Finishes the save in progress and stops the threads.
 
-    Args:
-      agree: Whether all processes close now; if not, as after an error that
-        one alone may have, none waits for another and nothing is raised.
-
-    Raises:
-      UserError: If a save failed and no call before has reported it.
+    Raises as `save` does, unless not all processes `agree` to close now: after
+    an error, which one alone may have, none waits for another.
     """
     try:
       if agree and not self._failed:
@@ -141,9 +130,7 @@ class Checkpoints:
     return folders.steps(self._directory)
 
   def restore(self, target: Any) -> tuple[Any, int] | None:
-    """Restores the newest step that is undamaged.
-
-    Damaged steps newer than it are renamed to `<step>.damaged`.
+    """Restores the newest intact step; renames newer ones to `*.damaged`.
 
     Args:
       target: The pytree to fill: arrays or `jax.ShapeDtypeStruct`s, whose
@@ -151,8 +138,7 @@ class Checkpoints:
         them). Leaves without sharding become NumPy arrays.
 
     Returns:
-      The state with the structure of `target` and the step; None if no step
-      was ever completed.
+      The state and its step; None if no step was ever completed.
 
     Raises:
       UserError: If there are checkpoints but none is intact, or if they are
@@ -186,11 +172,11 @@ class Checkpoints:
     self._completed.append(step)
     logging.info("Saved step %d in %s.", step, self._directory.name)
 
-  def _complete(self, step: int, described: dict[str, str]) -> None:
+  def _complete(self, step: int, arrays: dict[str, str]) -> None:
     """Verifies and names a step, then deletes old ones; in the background."""
     self._checkpointer.wait_until_finished()
     if jax.process_index() == 0:
-      folders.complete(self._directory, step, described)
+      folders.complete(self._directory, step, arrays)
       folders.prune(self._directory, step, self._max_to_keep)
 
   def _fail(self, step: int, error: Exception) -> None:
@@ -211,9 +197,7 @@ class Checkpoints:
 
 
 def save_best(directory: str | os.PathLike[str], step: int, state: Any) -> None:
-  """Saves the best state so far and removes the one before, in this order.
-
-  Arguments are as for `Checkpoints`. Blocks until the new one is complete.
+  """Saves the best state so far, waits, and removes the one before.
 
   Raises:
     UserError: If it could not be written; the one before is then intact.
@@ -255,14 +239,10 @@ def load(
 def _newest_intact(
     directory: pathlib.Path, only: int | None = None
 ) -> tuple[int | None, list[int]]:
-  """Returns the newest step that can be used and the damaged ones after it.
-
-  Args:
-    directory: Where the steps lie.
-    only: The step to look at; None looks at all.
+  """Returns the newest intact step and the damaged ones after it.
 
   Raises:
-    UserError: There are steps, and none is intact.
+    UserError: There are steps, or there is the `only` one, and none is intact.
   """
   damaged = {}
   for step in reversed(folders.steps(directory)):
