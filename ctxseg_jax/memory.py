@@ -61,7 +61,7 @@ def compile_within(
       raise
     raise errors.UserError(f"{what}: {reason.splitlines()[0]}; {remedy}") from e
   usage = program.memory_analysis()
-  if usage is not None:  # Not every backend tells.
+  if usage is not None:  # Not every backend has one.
     needed = usage.temp_size_in_bytes + usage.output_size_in_bytes
     needed -= usage.alias_size_in_bytes
     if devices[0].platform == "cpu":  # They are parts of one machine.

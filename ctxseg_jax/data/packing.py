@@ -91,7 +91,7 @@ def prepare(
     any_size: Whether to accept a source of another size than the published.
 
   Returns:
-    Whether it was written now; False if it was there.
+    Whether it was written now.
 
   Raises:
     UserError: The source is missing or faulty, or `data_dir` cannot be written.

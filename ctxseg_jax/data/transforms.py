@@ -104,15 +104,7 @@ class Augmentation:
   def __call__(
       self, example: Mapping[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Returns a random crop of an example.
-
-    Args:
-      example: `"image"` uint8 [H, W, 3] and `"label"` uint8 [H, W].
-      rng: Source of the draws.
-
-    Returns:
-      `"image"` uint8 [h, w, 3] and `"label"` uint8 [h, w] of `crop_size`.
-    """
+    """Returns a random crop of `"image"` uint8 [H, W, 3], `"label"` [H, W]."""
     matrix = self.draw(rng, *example["label"].shape)
     warped = {}
     for name, rule, outside in (
@@ -154,14 +146,9 @@ class PaddedCrop:
   def __call__(
       self, example: Mapping[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Returns a random crop of an example.
+    """Returns a random crop of `"image"` uint8 [H, W, 3], and `"label"` [].
 
-    Args:
-      example: `"image"` uint8 [H, W, 3] and `"label"` uint8 [].
-      rng: Source of the draws; as many whatever the settings.
-
-    Returns:
-      `"image"` uint8 [h, w, 3] of `crop_size` and `"label"` as it was.
+    As many random numbers are drawn whatever the settings.
 
     Raises:
       UserError: The padded image is smaller than the crop.

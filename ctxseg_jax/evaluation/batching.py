@@ -174,9 +174,6 @@ class Predictor(abc.ABC):
         of this process alone.
       probabilities: Whether to predict class probabilities instead.
 
-    Yields:
-      Every image once, group by group.
-
     Raises:
       UserError: There is not enough memory.
     """

@@ -38,7 +38,7 @@ def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   if not os.path.lexists(found):
     raise errors.UserError(f"--images: {shown}: there is nothing")
   if found.is_dir():
-    # What goes wrong here is told by the command, with the folder's name.
+    # An `OSError` ends the command with one line, as everywhere.
     paths = sorted(p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES)
     if not paths:
       names = ", ".join(_SUFFIXES)
