@@ -48,6 +48,7 @@ def train_and_evaluate(
       step was saved.
     Preempted: A signal came; the state was saved first.
   """
+  folder = workdir_lib.Workdir(workdir)  # Refuses URLs before data is prepared.
   mesh = step_lib.make_mesh()
   _check_batch(run, mesh)
   tx, schedule = run.optimizer.make(run.total_steps)
@@ -60,7 +61,7 @@ def train_and_evaluate(
   # All processes do all that follows; process 0 alone writes and logs to the
   # files of the work dir, apart from checkpoints.
   with (
-      workdir_lib.Workdir(workdir) as folder,
+      folder,
       preemption.StopRequest() as stop,
       checkpoint.Checkpoints(
           folder.checkpoints, max_to_keep=run.max_to_keep
