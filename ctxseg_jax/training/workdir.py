@@ -74,6 +74,10 @@ class Workdir:
 
   @processes.by_process_0
   def _open(self) -> None:
+    if self.path.exists() and not self.path.is_dir():
+      raise errors.UserError(
+          f"{self.path}: is a file, not a folder; choose another --workdir"
+      )
     with files.naming(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
       others = sorted(os.listdir(self.path))
