@@ -76,7 +76,7 @@ class Workdir:
   def _open(self) -> None:
     if self.path.exists() and not self.path.is_dir():
       raise errors.UserError(
-          f"{self.path}: is a file, not a folder; choose another --workdir"
+          f"{self.path}: exists and is a file; choose another --workdir"
       )
     with files.naming(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
