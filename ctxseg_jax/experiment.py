@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -37,6 +38,7 @@ from ctxseg_jax.training import optim
 from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
 from ctxseg_jax.training import workdir as workdir_lib
+from ctxseg_jax.training.checkpoint import arrays
 
 Config = Mapping[str, Any] | ml_collections.ConfigDict
 
@@ -311,15 +313,20 @@ class Trained:
     mesh: All devices.
     variables: Its variables, replicated over the mesh.
     step: The training step they are from.
-    scores: The report of that step's evaluation as in `eval/<step>.json`;
-      empty if there is none.
+    workdir: Where they are from.
   """
 
   run: run_lib.Run
   mesh: jax.sharding.Mesh
   variables: dict[str, Any]
   step: int
-  scores: dict[str, Any]
+  workdir: pathlib.Path
+
+  @functools.cached_property
+  def scores(self) -> dict[str, Any]:
+    """The report of the step as in `eval/<step>.json`; empty without one."""
+    reports = workdir_lib.Workdir(self.workdir).read_evaluations()
+    return next((x for x in reports if x["step"] == self.step), {})
 
   @property
   def config(self) -> dict[str, Any]:
@@ -403,9 +410,7 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
   _check_network(run, variables, path)
   mesh = step_lib.make_mesh()
   variables = jax.device_put(variables, NamedSharding(mesh, P()))
-  reports = workdir_lib.Workdir(path).read_evaluations()
-  scores = next((x for x in reports if x["step"] == step), {})
-  return Trained(run, mesh, variables, int(step), scores)
+  return Trained(run, mesh, variables, int(step), path)
 
 
 def _check_network(run, variables, path):
@@ -413,13 +418,7 @@ def _check_network(run, variables, path):
   expected = jax.eval_shape(
       lambda: run.init_state(optax.identity(), jax.random.key(0)).variables
   )
-  found, expected = (
-      {
-          jax.tree_util.keystr(keys, simple=True, separator="/"): x.shape
-          for keys, x in jax.tree_util.tree_leaves_with_path(tree)
-      }
-      for tree in (variables, expected)
-  )
+  found, expected = map(arrays.describe, (variables, expected))
   names = sorted(found.keys() | expected.keys())
   differing = [x for x in names if found.get(x) != expected.get(x)]
   if differing:
