@@ -30,7 +30,7 @@ class Split:
   images: str
   labels: str | None
   list_file: str | None = None
-  needs_list: bool = True
+  needs_list: bool = False
   image_end: str = ""
   label_ends: Sequence[str] = ("",)
   is_optional: bool = False
@@ -59,15 +59,14 @@ class Layout:
     root, splits = self.locate(source)
     found, faults = {}, []
     for name, split in splits.items():
-      is_listed = split.list_file is not None and split.needs_list
-      needed = [split.list_file if is_listed else split.images]
-      if split.is_optional and split.labels is not None:
+      needed = [split.list_file if split.needs_list else split.images]
+      if split.is_optional and split.labels:
         needed.append(split.labels)
       is_there = all(os.path.exists(root / path) for path in needed)
       if is_there or not (any_size or split.is_optional):
-        found[name], of_split = self._find_split(root, split)
+        found[name], of_split = find_split(root, split)
         faults += of_split
-    faults += finding.shared_ids(found)
+    faults += finding.shared(found)
     found = finding.Found(found, faults).require_sound()
     for name, pairs in found.items() if not any_size else ():
       missing = self.first_missing and self.first_missing(name, pairs)
@@ -90,53 +89,54 @@ class Layout:
     best, most = None, 0
     for root in (source / name for name in self.inside):
       for splits in self.variants:
-        there = [
-            sum(
-                os.path.exists(root / path)
-                for path in (s.images, s.labels, s.list_file)
-                if path
-            )
+        paths = [
+            path
             for s in splits.values()
             if s.labels and os.path.isdir(root / s.labels)
+            for path in (s.images, s.labels, s.list_file)
         ]
-        if sum(there) > most:
-          best, most = (root, splits), sum(there)
+        num_there = sum(os.path.exists(root / path) for path in paths if path)
+        if num_there > most:
+          best, most = (root, splits), num_there
     if best is None:
       raise unknown(source, self.text)
     return best
 
-  def _find_split(
-      self, root: pathlib.Path, split: Split
-  ) -> tuple[list[finding.Pair], list[str]]:
-    for folder in filter(None, (split.images, split.labels)):
-      if not os.path.isdir(root / folder):
-        raise errors.UserError(
-            f"{root / folder}: no such folder; expected {self.text}. Complete "
-            "the source, or pass --any_size to leave the split out."
-        )
-    images = finding.list_folder(root / split.images, ends=(split.image_end,))
-    if split.labels is None:
-      paths = sorted(images.files.items())
-      pairs = [finding.Pair(name, path, None) for name, path in paths]
-      return pairs, [*images.faults.values()]
-    labels = finding.list_folder(
-        root / split.labels,
-        suffixes=(*finding.IMAGE_SUFFIXES, ".mat"),
-        ends=split.label_ends,
-    )
-    list_file = root / split.list_file if split.list_file else None
-    if list_file is None or not (split.needs_list or list_file.is_file()):
-      pairs, faults = finding.match(images, labels)
-    else:
-      places, faults = finding.read_ids(list_file)
-      pairs, of_list = finding.select(places, images, labels)
-      faults += of_list
-    if not pairs and not faults:
-      faults = [
-          f"{images.path}: no images; expected {self.text}. Complete the "
-          "source."
-      ]
-    return pairs, faults
+
+def find_split(
+    root: pathlib.Path, split: Split
+) -> tuple[list[finding.Pair], list[str]]:
+  """Returns the pairs of a split, and the faults."""
+  images = finding.list_folder(root / split.images, ends=(split.image_end,))
+  labels = None
+  if split.labels:
+    labels = finding.list_folder(root / split.labels, ends=split.label_ends)
+  if split.list_file and (
+      split.needs_list or (root / split.list_file).is_file()
+  ):
+    return read_list(root / split.list_file, images, labels)
+  return finding.match(images, labels)
+
+
+def read_list(
+    list_file: pathlib.Path, images: finding.Folder, labels: finding.Folder
+) -> tuple[list[finding.Pair], list[str]]:
+  """Returns the pairs of a published list in its order, and the faults.
+
+  Only the names of files count: published lists carry the paths of their
+  author's machine.
+  """
+
+  def pair_of_line(fields: list[str]) -> finding.Pair:
+    names = {finding.name_of_field(f, (images, labels)) for f in fields}
+    if len(names) > 1:
+      raise errors.UserError(
+          f"found {' '.join(fields)!r}; expected a name, or an image and a "
+          "label of the same name. Mend the line."
+      )
+    return finding.pair_of(names.pop(), images, labels)
+
+  return finding.read_list(list_file, pair_of_line)
 
 
 def unknown(source: pathlib.Path, text: str) -> errors.UserError:

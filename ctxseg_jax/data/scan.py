@@ -7,6 +7,7 @@ import concurrent.futures
 from concurrent.futures import process
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
 import pathlib
@@ -62,24 +63,22 @@ def scan_example(
   Raises:
     UserError: The decoder of training does not read the image.
   """
-  place = str(next(paths(item), example.name))
-  # A split without public labels is not one of ignored pixels.
   label = example.label
+  # A split without public labels is not one of ignored pixels.
   if isinstance(item, finding.Pair) and item.label is None:
-    label = np.zeros((0, 0), np.uint8)
+    label = label[:0]
+  place = str(next(paths(item), example.name))
   return _scan(spec, place, example.image, label)
 
 
 def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
   """Reads and scans an item of `spec.find`."""
-  identity = str(next(paths(item), ""))
   try:
     return scan_example(spec, spec.read(spec, item), item)
-  except spec_lib.UnknownValuesError as error:
-    known, unknown = error.known, error.unknown
-    return Scan(identity, str(error), known=known, unknown=unknown)
   except errors.UserError as error:
-    return Scan(identity, str(error))
+    # Some know which values a label has.
+    counts = {k: getattr(error, k, None) for k in ("known", "unknown")}
+    return Scan(str(next(paths(item), "")), str(error), **counts)
 
 
 def read_stored(spec: spec_lib.DatasetSpec, item: tuple[Any, int]) -> Scan:
@@ -119,6 +118,7 @@ def scan_all(
   Raises:
     UserError: A process was killed.
   """
+  scan_item = functools.partial(read, spec)
   with contextlib.ExitStack() as stack:
     if num_workers > 1 and len(items) > _CHUNK:
       pool = concurrent.futures.ProcessPoolExecutor(
@@ -126,12 +126,11 @@ def scan_all(
           # A fork could copy locks of threads that it leaves behind.
           mp_context=multiprocessing.get_context("spawn"),
           initializer=_start_worker,
-          initargs=(spec, read),
       )
       stack.callback(pool.shutdown, cancel_futures=True)
-      scans = pool.map(_scan_in_worker, items, chunksize=_CHUNK)
+      scans = pool.map(scan_item, items, chunksize=_CHUNK)
     else:
-      scans = (read(spec, item) for item in items)
+      scans = map(scan_item, items)
     report = stack.enter_context(progress.shown(f"checking {spec.name}"))
     try:
       for count, scan in enumerate(scans, start=1):
@@ -177,17 +176,7 @@ def _scan(
   )
 
 
-_worker = None  # Specification and reader of this process, if it is a worker.
-
-
-def _start_worker(spec, read):
-  global _worker
-  _worker = (spec, read)
+def _start_worker() -> None:
   cv2.setNumThreads(0)  # The processes are the parallelism.
   # Sent to the whole group; the parent ends its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _scan_in_worker(item: Any) -> Scan:
-  spec, read = _worker
-  return read(spec, item)

@@ -125,7 +125,7 @@ FAULTS = {
     ),
     "folder_for_an_image": (
         lambda r: (_image(r).unlink(), _image(r).mkdir()),
-        r"train3.png: label without an image",
+        r"labels/train/train3.png: image is missing",
     ),
     "jpeg_label": (
         lambda r: (
@@ -140,7 +140,7 @@ FAULTS = {
     ),
     "missing_image": (
         lambda r: _image(r).unlink(),
-        r"labels/train/train3.png: label without an image; .*train3.png or",
+        r"labels/train/train3.png: image is missing; .*train3.png or",
     ),
     "two_files_of_one_id": (
         lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")),
@@ -156,18 +156,18 @@ FAULTS = {
     ),
     "misnamed_split": (
         lambda r: (r / "images/val").rename(r / "images/validation"),
-        r"images/validation: looks like a split; .* called val",
+        r"images/validation: in no split; expected only train here",
     ),
     "missing_split_of_labels": (
         lambda r: shutil.rmtree(r / "labels/val"),
-        r"labels/val: no such folder; expected the labels of .*images/val",
+        r"labels/val: no such folder; expected a folder of images or labels",
     ),
     "no_labels_at_all": (
         lambda r: (
             shutil.rmtree(r / "labels/val"),
             shutil.rmtree(r / "labels/train"),
         ),
-        r"labels/train: no such folder; expected the labels of",
+        r"labels/train: no such folder; expected a folder of",
     ),
     "no_files_at_all": (
         lambda r: [p.unlink() for p in r.glob("*/*/*")],
@@ -277,6 +277,10 @@ FAULTS = {
 }
 
 
+def _faults(out):
+  return [line for line in out if line.startswith("fault: ")]
+
+
 class CheckTest(parameterized.TestCase):
 
   def setUp(self):
@@ -284,32 +288,23 @@ class CheckTest(parameterized.TestCase):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     self.root = pathlib.Path(folder, "own data")
 
-  def run_check(self, **options):
+  def run_check(self, **flags):
     """Returns exit code, lines of standard output, and the error if any."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-      try:
-        max_lines = options.pop("max_lines", 0)
-        check.show(*check.check(check.Options(**options)), max_lines)
-      except errors.UserError as error:
-        self.assertNotIn("\n", str(error))
-        return 2, out.getvalue().splitlines(), str(error)
-    return 0, out.getvalue().splitlines(), ""
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    code, out, err = running.run(check, "--num_workers=0", *arguments)
+    self.assertEqual(err.count("\n"), code // 2)
+    return code, out.splitlines(), err.removeprefix("error: ").rstrip()
 
-  def check_folders(self, **options):
+  def check_folders(self, **flags):
     folders = {k: f"{self.root}/{k}" for k in ("images", "labels")}
-    return self.run_check(**folders, **options)
-
-  def faults(self, **options):
-    out = self.check_folders(**options)[1]
-    return [line for line in out if line.startswith("fault: ")]
+    return self.run_check(**folders, **flags)
 
   @parameterized.parameters(False, True)
   def test_sound_data_has_no_fault(self, colors):
     miniatures.write_custom(self.root, colors=colors)
     for code, out, err in (
         self.check_folders(),
-        self.run_check(dataset="custom", source=str(self.root)),
+        self.run_check(dataset="custom", source=self.root),
     ):
       self.assertEqual((code, err), (0, ""))
       self.assertEqual(out[-1], "no fault in 11 pairs of custom")
@@ -317,20 +312,18 @@ class CheckTest(parameterized.TestCase):
       self.assertNotIn("note:", "".join(out))
 
   @parameterized.named_parameters((k, *v) for k, v in FAULTS.items())
-  def test_finds(self, fault, words):
+  def test_finds_it_and_training_tells_it_in_the_same_words(self, fault, words):
     miniatures.write_custom(self.root)
     fault(self.root)
     code, out, err = self.check_folders()
     self.assertEqual(code, 2)
-    faults = [line for line in out if line.startswith("fault: ")]
+    faults = _faults(out)
     self.assertRegex("\n".join(faults), rf"(?m)^fault: (/.*)?{words}")
     self.assertRegex(err, rf"^{len(faults)} faults in \d+ pairs of")
+    _, as_source, _ = self.run_check(dataset="custom", source=self.root)
+    self.assertEqual(as_source, out)
 
-  @parameterized.named_parameters((k, v[0]) for k, v in FAULTS.items())
-  def test_training_refuses_it_or_warns_in_the_same_words(self, fault):
-    miniatures.write_custom(self.root)
-    fault(self.root)
-    out = self.run_check(dataset="custom", source=str(self.root))[1]
+    # Training refuses it, or warns of it.
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
       try:
@@ -365,7 +358,7 @@ class CheckTest(parameterized.TestCase):
     shutil.copy(_image(self.root, i=6), _image(self.root, "val", 6))
     shutil.copy(_label(self.root, i=6), _label(self.root, "val", 6))
     _image(self.root, i=7).rename(_image(self.root, i=7).with_suffix(".tif"))
-    self.assertLen(self.faults(), 6)
+    self.assertLen(_faults(self.check_folders()[1]), 6)
 
   def test_the_table_counts_pixels(self):
     miniatures.write_custom(self.root)
@@ -393,15 +386,14 @@ class CheckTest(parameterized.TestCase):
   def test_a_manifest_tells_what_decoding_does_not(self):
     miniatures.write_custom(self.root)
     manifest = self.root / "sums.txt"
-    options = {"manifest": str(manifest)}
-    code, out, _ = self.check_folders(**options)
+    code, out, _ = self.check_folders(manifest=manifest)
     self.assertEqual(code, 0)
     self.assertIn(f"note: {manifest}: written, 22 files.", out)
     done = subprocess.run(
         ["sha256sum", "--check", "--quiet", manifest], cwd=self.root
     )
     self.assertEqual(done.returncode, 0)
-    self.assertEqual(self.check_folders(**options)[0], 0)
+    self.assertEqual(self.check_folders(manifest=manifest)[0], 0)
 
     data = bytearray(_image(self.root).read_bytes())
     data[len(data) // 2] ^= 1  # A pixel or two, and no error.
@@ -409,11 +401,10 @@ class CheckTest(parameterized.TestCase):
     self.assertEqual(self.check_folders()[0], 0)
     for path in (_image(self.root, i=5), _label(self.root, i=5)):
       path.rename(path.with_stem("new"))
-    code, out, _ = self.check_folders(**options)
+    code, out, _ = self.check_folders(manifest=manifest)
     self.assertEqual(code, 2)
-    faults = [line for line in out if line.startswith("fault: ")]
     for line, words in zip(
-        sorted(faults),
+        sorted(_faults(out)),
         (
             r"train/train3.jpg: other content; expected that of .*sums.txt",
             r"images/train/train5.jpg: no such file; expected that of",
@@ -426,80 +417,69 @@ class CheckTest(parameterized.TestCase):
                   f"{manifest}.", out)  # fmt: skip
 
     manifest.write_text("abc  x\n")
-    _, _, err = self.check_folders(**options)
-    self.assertRegex(err, "sums.txt:1: found 'abc  x'; expected a SHA-256")
+    _, _, err = self.check_folders(manifest=manifest)
+    self.assertRegex(err, "sums.txt:1: found 'abc x'; expected a SHA-256")
 
   def test_lines_are_limited(self):
     miniatures.write_custom(self.root)
     for path in (self.root / "images/train").iterdir():
       path.write_bytes(b"")
     _, out, err = self.check_folders(max_lines=2)
-    faults = [line for line in out if line.startswith("fault: ")]
-    self.assertLen(faults, 3)
-    self.assertEqual(faults[2], "fault: 8 more; --max_lines=0 shows all")
+    self.assertLen(_faults(out), 3)
+    self.assertEqual(_faults(out)[2], "fault: 8 more; --max_lines=0 shows all")
     self.assertIn("10 faults", err)  # And nothing to train sky on.
 
   def test_classes_may_be_elsewhere(self):
     miniatures.write_custom(self.root)
     (self.root / "classes.txt").rename(self.root / "names.txt")
-    code, _, err = self.check_folders()
-    self.assertEqual(code, 2)
+    _, _, err = self.check_folders()
     self.assertRegex(err, r"own data/classes.txt: no such file; ex")
-    code, _, _ = self.check_folders(classes=f"{self.root}/names.txt")
+    code, _, _ = self.check_folders(classes=self.root / "names.txt")
     self.assertEqual(code, 0)
 
   @parameterized.parameters(
-      ({}, "expected --dataset, or --images and --labels"),
-      ({"images": "a"}, "--labels: missing"),
-      ({"labels": "a"}, "--images: missing"),
-      (
-          {"images": "a", "labels": "b", "dataset": "camvid"},
-          "expected --dataset",
-      ),
-      ({"images": "/no", "labels": "/no"}, "/no: no such folder"),
-      ({"dataset": "camvid"}, "expected --source"),
-      (
-          {"dataset": "camvid", "source": "a", "data_dir": "b"},
-          "expected --source",
-      ),
-      ({"dataset": "camvid", "source": "/no"}, "/no: cannot be read (No such"),
-      (
-          {"dataset": "camvid", "data_dir": "/no"},
-          "camvid is not prepared; run: ",
-      ),
-      ({"dataset": "camvdi", "data_dir": "/no"}, "did you mean 'camvid'"),
-      (
-          {"dataset": "camvid", "classes": "a", "source": "b"},
-          "--classes: goes with",
-      ),
-      (
-          {"dataset": "context_scenes", "source": "/"},
-          "is generated and takes nei",
-      ),
-      ({"dataset": "custom", "data_dir": "a"}, "own data is checked as you h"),
-      (
-          {"dataset": "context_scenes", "data_dir": "/no", "manifest": "a"},
-          "context_scenes is not prepared",
-      ),
+      ({},),
+      ({"images": "a"},),
+      ({"labels": "a"},),
+      ({"images": "a", "labels": "b", "dataset": "camvid"},),
+      ({"dataset": "camvid"},),
+      ({"dataset": "camvid", "source": "a", "data_dir": "b"},),
+      ({"dataset": "camvid", "classes": "a", "source": "b"},),
+      ({"dataset": "custom", "data_dir": "a"},),
+      ({"dataset": "camvid", "data_dir": "a", "manifest": "b"},),
   )
-  def test_options_that_make_no_sense_are_refused(self, options, words):
-    code, out, err = self.run_check(**options)
+  def test_flags_that_make_no_sense_are_refused(self, flags):
+    code, out, err = self.run_check(**flags)
+    self.assertEqual((code, out), (2, []))
+    found = " ".join(f"--{name}" for name in sorted(flags)) or "no flags"
+    self.assertStartsWith(err, f"found {found}; expected --images and --labels")
+
+  @parameterized.parameters(
+      ({"images": "/no", "labels": "/no"}, "/no: no such folder"),
+      ({"dataset": "camvid", "source": "/no"}, "/no: cannot be read (No such"),
+      ({"dataset": "custom", "source": "/no"}, "/no: no such folder"),
+      ({"dataset": "camvid", "data_dir": "/no"}, "is not prepared; run: "),
+      ({"dataset": "camvdi", "data_dir": "/no"}, "did you mean 'camvid'"),
+      ({"dataset": "context_scenes", "source": "/"}, "is generated and takes"),
+  )
+  def test_nothing_to_check(self, flags, words):
+    code, out, err = self.run_check(**flags)
     self.assertEqual((code, out), (2, []))
     self.assertIn(words, err)
 
   @parameterized.parameters(*sorted(miniatures.WRITERS))
   def test_published_layouts_as_source_and_prepared(self, name):
     miniatures.WRITERS[name](self.root)
-    source = {"dataset": name, "source": str(self.root)}
+    source = {"dataset": name, "source": self.root}
     code, out, _ = self.run_check(**source)
     self.assertEqual(code, 2)  # Miniatures have not the published size.
-    self.assertLen([x for x in out if x.startswith("fault: ")], 1)
+    self.assertLen(_faults(out), 1)
     code, out, _ = self.run_check(**source, any_size=True)
     self.assertEqual(code, 0)
     self.assertNotIn("note", "".join(out))
     data_dir = self.root.parent / "data"
     packing.prepare(DATASETS[name], data_dir, source=self.root, any_size=True)
-    code, prepared, _ = self.run_check(dataset=name, data_dir=str(data_dir))
+    code, prepared, _ = self.run_check(dataset=name, data_dir=data_dir)
     self.assertEqual(code, 0)
     if name != "cityscapes":  # Its test split is stored, all ignored.
       self.assertEqual(prepared, out)
@@ -514,7 +494,7 @@ class CheckTest(parameterized.TestCase):
     at = len(data) // 2
     data[at : at + 64] = bytes(64)
     path.write_bytes(data)
-    code, _, err = self.run_check(dataset="camvid", data_dir=str(data_dir))
+    code, _, err = self.run_check(dataset="camvid", data_dir=data_dir)
     self.assertEqual(code, 2)
     self.assertStartsWith(err, f"{path}: damaged")
 
@@ -524,7 +504,7 @@ class CheckTest(parameterized.TestCase):
       raw = np.array(Image.open(path))
       _save(np.where(raw == 0, 255, raw - 1).astype(np.uint8), path)
     code, out, _ = self.run_check(
-        dataset="ade20k", source=str(self.root), any_size=True
+        dataset="ade20k", source=self.root, any_size=True
     )
     self.assertEqual(code, 2)
     text = "\n".join(out)
@@ -553,7 +533,7 @@ class CheckTest(parameterized.TestCase):
   )
   def test_blames_none_on_camvid(self):
     code, out, _ = self.run_check(
-        dataset="camvid", source=str(test_camvid.REAL), num_workers=2
+        dataset="camvid", source=test_camvid.REAL, num_workers=2
     )
     self.assertEqual(code, 0)
     self.assertEqual(out[-1], "no fault in 701 pairs of camvid")

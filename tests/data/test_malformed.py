@@ -364,10 +364,9 @@ class MalformedTest(parameterized.TestCase):
     self.assertEqual(err.count("\n"), 1)
     self.assertEmpty(list(self.data_dir.rglob("*.array_record*")))
     # And a check says the same.
-    options = check.Options(dataset="custom", source=str(self.root))
-    self.assertIn(
-        err.removeprefix("error: ").strip(), check.check(options)[1].faults
-    )
+    flags = ["--dataset=custom", f"--source={self.root}", "--num_workers=0"]
+    _, out, _ = running.run(check, *flags)
+    self.assertIn(err.replace("error: ", "fault: ", 1), out)
 
   def stored(self):
     code, err = self.prepare()

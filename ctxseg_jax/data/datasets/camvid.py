@@ -27,7 +27,6 @@ _LAYOUT = layouts.Layout(
                 images + split,
                 labels.format(split),
                 f"{lists}{split}.txt",
-                needs_list=False,
             )
             for split in _SPLIT_SIZES
         }

@@ -10,7 +10,6 @@ ignored. `train_extra` has coarse labels.
 
 import collections
 from collections.abc import Sequence
-import dataclasses
 
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import finding
@@ -27,13 +26,10 @@ LABEL_IDS = (
 NUM_LABEL_IDS = 34
 
 # Images in each city: a split has no list, so this shows what is missing.
-_CITIES = collections.defaultdict(dict)
 _TABLE = classes.TABLES / "cityscapes_cities.txt"
-for _name, _city, _size in map(str.split, _TABLE.read_text().splitlines()):
-  _CITIES[_name][_city] = int(_size)
+_CITIES = [line.split() for line in _TABLE.read_text().splitlines()]
 _SPLIT_SIZES = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
 _OPTIONAL = ("test", "train_extra")
-_TRAIN_IDS_END = "_labelTrainIds"
 
 
 def _split(name: str) -> layouts.Split:
@@ -43,7 +39,7 @@ def _split(name: str) -> layouts.Split:
       f"{kind}/{name}" if name != "test" else None,
       image_end="_leftImg8bit",
       # Of two files for an image that of label ids counts.
-      label_ends=(f"_{kind}_labelIds", f"_{kind}{_TRAIN_IDS_END}"),
+      label_ends=(f"_{kind}_labelIds", f"_{kind}{pairs.TRAIN_IDS_END}"),
       is_optional=name in _OPTIONAL,
   )
 
@@ -51,8 +47,8 @@ def _split(name: str) -> layouts.Split:
 def _first_missing(split: str, found: Sequence[finding.Pair]) -> str:
   """Names the first city that is incomplete."""
   counts = collections.Counter(pair.image.parent.name for pair in found)
-  for city, size in _CITIES.get(split, {}).items():
-    if counts[city] != size:
+  for name, city, size in _CITIES:
+    if name == split and counts[city] != int(size):
       return (
           f"expected {_SPLIT_SIZES[split]}; {city} has {counts[city]} of {size}"
       )
@@ -69,14 +65,6 @@ _LAYOUT = layouts.Layout(
     first_missing=_first_missing,
 )
 
-
-def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
-  """Reads a pair whose label is of label ids or of train ids."""
-  if pair.label is not None and pair.label.stem.endswith(_TRAIN_IDS_END):
-    spec = _TRAIN_ID_SPEC
-  return pairs.read(spec, pair)
-
-
 SPEC = spec_lib.DatasetSpec(
     name="cityscapes",
     class_names=CLASS_NAMES,
@@ -87,12 +75,7 @@ SPEC = spec_lib.DatasetSpec(
     split_sizes=_SPLIT_SIZES,
     optional_splits=_OPTIONAL,
     find=_LAYOUT.find,
-    read=read,
+    read=pairs.read_either,
     description=__doc__,
     layouts=_LAYOUT.text,
-)
-_TRAIN_ID_SPEC = dataclasses.replace(
-    SPEC,
-    label_map=spec_lib.identity_map(len(CLASS_NAMES)),
-    void_ids=(255,),
 )

@@ -49,7 +49,10 @@ _LAYOUT = layouts.Layout(
     variants=[
         {
             split: layouts.Split(
-                "JPEGImages", labels, f"ImageSets/{lists}/{split}.txt"
+                "JPEGImages",
+                labels,
+                f"ImageSets/{lists}/{split}.txt",
+                needs_list=True,
             )
             for split in ("train", "val")
         }
