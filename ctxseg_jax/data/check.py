@@ -2,7 +2,6 @@ r"""Looks at every image and label of a dataset before the first step.
 
   python -m ctxseg_jax.data.check --images DIR --labels DIR
   python -m ctxseg_jax.data.check --dataset custom --source DIR
-  python -m ctxseg_jax.data.check --dataset camvid --source DIR
   python -m ctxseg_jax.data.check --dataset camvid --data_dir data
 
 Files are decoded in full. Each fault is a line: the file, what was found and
@@ -64,17 +63,12 @@ _Opened = tuple[
 def check(
     values: flags.FlagValues,
 ) -> tuple[spec_lib.DatasetSpec, rules.Report]:
-  """Scans all pairs and looks at what they are together.
-
-  Args:
-    values: The flags of the command.
-
-  Returns:
-    The dataset, and what was found.
+  """Scans all pairs that the flags name, and looks at what they are together.
 
   Raises:
     UserError: There is nothing to scan, or a process was killed.
   """
+  _check_flags(values)
   spec, items, read, faults = _open(values)
   report = rules.Report(spec, items)
   report.faults += faults
@@ -94,17 +88,13 @@ def table(spec: spec_lib.DatasetSpec, report: rules.Report) -> str:
   """Returns how many pairs there are and the share of each class, by split."""
   splits = list(report.num_pairs)
   rows = [["", *splits, "labels with it"]]
-  for i, name in [
-      *enumerate(spec.class_names),
-      (spec.ignore_label, "(ignored)"),
-  ]:
-    shares = [
-        report.pixels[split][i] / max(1, report.pixels[split].sum())
-        for split in splits
-    ]
-    count = sum(int(report.present[split][i]) for split in splits)
-    rows.append([name, *(f"{share:.2%}" for share in shares), str(count)])
-  counts = [report.num_pairs[split] for split in splits]
+  names = [*enumerate(spec.class_names), (spec.ignore_label, "(ignored)")]
+  for i, name in names:
+    row = [name]
+    for pixels in report.pixels.values():
+      row.append(f"{pixels[i] / max(1, pixels.sum()):.2%}")
+    rows.append([*row, str(sum(p[i] for p in report.present.values()))])
+  counts = report.num_pairs.values()
   rows.append(["pairs", *map(str, counts), str(sum(counts))])
   sides = "<" + ">" * (len(splits) + 1)
   return "\n".join(columns.align(rows, sides, total=True))
@@ -134,7 +124,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _open(values: flags.FlagValues) -> _Opened:
-  _check_flags(values)
   if values.data_dir is not None:
     return _open_prepared(datasets.lookup(values.dataset), values.data_dir)
   if values.dataset not in (None, custom.NAME):

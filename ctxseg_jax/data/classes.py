@@ -10,9 +10,8 @@ not written:
 A line is
 
 - empty, or a comment: it starts with `#`;
-- a class: its name, or its name and its colour as R G B of 0 to 255. Either all
-  classes have a colour or none has. With colours labels may be RGB images of
-  exactly these, and pictures use them;
+- a class: its name, or its name and its colour as R G B of 0 to 255, as all
+  classes have or none. Then labels may be RGB, and pictures use the colours;
 - `__ignore__ R G B`: no class, but the colour of pixels to ignore. In labels of
   ids these have the id 255, which needs no line.
 
@@ -42,13 +41,9 @@ Color = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-  """Classes of a dataset.
+  """Names and colours by id, and ids by the colours that labels may have.
 
-  Attributes:
-    names: By id.
-    palette: RGB colours by id.
-    colors: Ids by the RGB colours that labels may have; none without colours
-      in the file.
+  Without colours in the file the palette is VOC's, and `colors` is empty.
   """
 
   names: tuple[str, ...]
@@ -128,12 +123,10 @@ def _parse(line: str, place: str) -> tuple[str, Color | None]:
   if len(numbers) == 3 and all(re.fullmatch("[0-9]{1,3}", n) for n in numbers):
     color = tuple(map(int, numbers))
   name = " ".join((name if color else line).split())
-  words = [word for word in re.split(r"[\s,;:=]+", name) if word]
+  words = re.findall(r"[^\s,;:=]+", name)
   problem = ""
-  if not words or not name.isprintable():
+  if not words or not name.isprintable() or (color and max(color) > 255):
     problem = f"{_EXPECTED}. Mend the line."
-  elif color and max(color) > 255:
-    problem = f"{_EXPECTED}. Mend the colour."
   elif "#" in name:
     problem = "comments on lines of their own. Move or remove this one."
   elif _NUMBER.fullmatch(words[-1]):

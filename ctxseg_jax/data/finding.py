@@ -29,13 +29,10 @@ _MAX_DEPTH = 20  # Folders of a path in a list that are looked into.
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """An image and its label on disk, with the id they share.
+  """An image and its label on disk, by the id they share.
 
-  Attributes:
-    name: The id.
-    image: Path of the image.
-    label: Path of the label; None for a split whose labels are not public,
-      all pixels of which are ignored.
+  The label is None in a split whose labels are not public, where all pixels are
+  ignored.
   """
 
   name: str
@@ -48,12 +45,7 @@ Pairs = dict[str, list[Pair]]  # By split.
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """What folders or lists hold.
-
-  Attributes:
-    pairs: By split, in order.
-    faults: What is wrong, a line each; the pairs are those without a fault.
-  """
+  """The pairs without a fault, by split in order, and a line of each fault."""
 
   pairs: Pairs
   faults: list[str]
@@ -66,12 +58,12 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-  """The images or labels of a folder.
+  """The images or labels of a folder, by id.
 
   Attributes:
     path: The folder.
-    files: By id.
-    faults: A line for each file that cannot be used, by the id it would have.
+    files: Those that can be used.
+    faults: A line for each of the others.
     end: What file names have behind the id.
   """
 

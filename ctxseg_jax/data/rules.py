@@ -20,8 +20,8 @@ class Report:
 
   Attributes:
     faults: What is wrong, a line each.
-    absent: Of classes that no label holds, a line each: nothing can be learnt
-      of them, but the others train all the same.
+    absent: Lines on classes that no label holds: nothing can be learnt of them,
+      but the others train all the same.
     notes: What is worth a look, a line each.
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
@@ -40,8 +40,8 @@ class Report:
     self._unknown = np.zeros(256, np.int64)
     self._seen = set()
     self._num_turned = 0
-    # Identities of the same pixels, each with the splits that hold it.
-    self._by_digest: dict[bytes, dict[str, set[str]]] = {}
+    # By digest the identities of the same pixels, by these their splits.
+    self._splits_of: dict[bytes, dict[str, set[str]]] = {}
 
   def add(self, split: str, scan: scan_lib.Scan) -> None:
     """Adds a pair of a split."""
@@ -49,11 +49,12 @@ class Report:
     # A pair in two splits, such as train and trainval, is reported once.
     if scan.identity not in self._seen:
       self._seen.add(scan.identity)
-      self.faults.extend([scan.fault] if scan.fault else [])
+      if scan.fault:
+        self.faults.append(scan.fault)
       self.notes.extend(scan.notes)
       self._num_turned += scan.is_turned
     if scan.digest is not None:
-      same = self._by_digest.setdefault(scan.digest, {})
+      same = self._splits_of.setdefault(scan.digest, {})
       same.setdefault(scan.identity, set()).add(split)
     if scan.known is not None:
       self.pixels[split] += scan.known
@@ -70,7 +71,8 @@ class Report:
           "are turned or mirrored as their EXIF orientation says; their labels "
           "should be of the picture as viewers show it.",
       )
-    self._add_duplicates()
+    for splits_of in self._splits_of.values():
+      self._add_duplicates(splits_of)
     if self._spec.task == "segmentation":
       total = sum(self.pixels.values(), np.zeros(256, np.int64))
       suspicion = _suspicion(self._spec, total, self._unknown)
@@ -80,30 +82,30 @@ class Report:
       elif total.any():  # Else nothing could be read.
         self._add_absent(total)
 
-  def _add_duplicates(self) -> None:
-    for by_identity in self._by_digest.values():
-      (first, first_splits), *others = by_identity.items()
-      for identity, splits in others:
-        if first_splits == splits and len(splits) == 1:
-          self.notes.append(
-              f"{identity}: the same image as {first}, both in {min(splits)}."
-          )
-          continue
-        self.faults.append(
-            f"{identity}: in {', '.join(sorted(splits))}, the same image as "
-            f"{first} in {', '.join(sorted(first_splits))}; expected each "
-            "image in one split. Remove it from one, or results on it mean "
-            "nothing."
+  def _add_duplicates(self, splits_of: dict[str, set[str]]) -> None:
+    (first, first_splits), *others = splits_of.items()
+    for identity, splits in others:
+      if first_splits == splits and len(splits) == 1:
+        self.notes.append(
+            f"{identity}: the same image as {first}, both in {min(splits)}."
         )
+        continue
+      self.faults.append(
+          f"{identity}: in {', '.join(sorted(splits))}, the same image as "
+          f"{first} in {', '.join(sorted(first_splits))}; expected each image "
+          "in one split. Remove it from one, or results on it mean nothing."
+      )
 
   def _add_absent(self, total: np.ndarray) -> None:
     spec = self._spec
     train = self.pixels.get("train", total)
-    nowhere = [i for i in range(spec.num_classes) if not total[i]]
-    elsewhere = [i for i in range(spec.num_classes) if total[i] > train[i] == 0]
+    classes = range(spec.num_classes)
     for where, ids in (
-        ("any label of train", elsewhere),
-        ("any label", nowhere),
+        (
+            "any label of train",
+            [i for i in classes if total[i] > train[i] == 0],
+        ),
+        ("any label", [i for i in classes if not total[i]]),
     ):
       if ids:
         names = ", ".join(spec.class_names[i] for i in ids[:_NUM_LISTED])

@@ -37,9 +37,9 @@ class Scan:
     fault: What is wrong with it, in a line; empty if nothing is.
     notes: What is odd about it, a line each.
     is_turned: Whether its EXIF orientation turns or mirrors the image.
-    digest: Of the pixels of the image; None if they cannot be read.
-    known: int64 [256], pixels by train id or `ignore_label`; None without a
-      label that can be read.
+    digest: Of the pixels of the image, if they can be read.
+    known: int64 [256], pixels by train id or `ignore_label`, if it has a label
+      that can be read.
     unknown: int64 [256], pixels by the ids that no class has.
   """
 
@@ -73,12 +73,14 @@ def scan_example(
 
 def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
   """Reads and scans an item of `spec.find`."""
+  identity = str(next(paths(item), ""))
   try:
     return scan_example(spec, spec.read(spec, item), item)
+  except spec_lib.UnknownValuesError as error:
+    known, unknown = error.known, error.unknown
+    return Scan(identity, str(error), known=known, unknown=unknown)
   except errors.UserError as error:
-    # Some know which values a label has.
-    counts = {k: getattr(error, k, None) for k in ("known", "unknown")}
-    return Scan(str(next(paths(item), "")), str(error), **counts)
+    return Scan(identity, str(error))
 
 
 def read_stored(spec: spec_lib.DatasetSpec, item: tuple[Any, int]) -> Scan:
@@ -109,11 +111,8 @@ def scan_all(
 ) -> Iterator[Scan]:
   """Yields the scans of items in order, showing how far it is.
 
-  Args:
-    spec: The dataset.
-    items: What `read` takes.
-    read: Scans an item; of a module, for it goes to other processes.
-    num_workers: Processes that scan; with 0 or 1 it is done in this one.
+  With up to one worker it is done in this process. `read` is of a module, for
+  it goes to others.
 
   Raises:
     UserError: A process was killed.
