@@ -1,6 +1,5 @@
 """Where published datasets keep their pairs."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -45,14 +44,11 @@ class Layout:
     inside: Where in the user's folder it may start; `""` is the folder itself.
     variants: Splits by name, each time in other places; that variant counts of
       which most is there, the first of equal ones.
-    first_missing: `(split, pairs)` -> what is missing in a split, for messages;
-      empty if nothing is.
   """
 
   text: str
   inside: Sequence[str]
   variants: Sequence[Mapping[str, Split]]
-  first_missing: Callable[[str, Sequence[finding.Pair]], str] | None = None
 
   def find(self, source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
     """Finds the pairs of every split; see `DatasetSpec.find`."""
@@ -67,16 +63,7 @@ class Layout:
         found[name], of_split = find_split(root, split)
         faults += of_split
     faults += finding.shared(found)
-    found = finding.Found(found, faults).require_sound()
-    for name, pairs in found.items() if not any_size else ():
-      missing = self.first_missing and self.first_missing(name, pairs)
-      if missing:
-        raise errors.UserError(
-            f"{root / splits[name].images}: found {len(pairs)} images of "
-            f"{name}, {missing}. Complete the folder, or pass --any_size to "
-            "prepare what is there."
-        )
-    return found
+    return finding.Found(found, faults).require_sound()
 
   def locate(
       self, source: pathlib.Path

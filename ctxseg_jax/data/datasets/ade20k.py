@@ -6,10 +6,7 @@ is the edition of the 2016 challenge, on which papers report.
 Files hold 1 to 150 for the classes and 0 for everything else, which is ignored.
 """
 
-from collections.abc import Sequence
-
 from ctxseg_jax.data import classes
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -18,20 +15,6 @@ CLASS_NAMES, PALETTE = classes.read_published("ade20k")
 
 _SIZES = {"train": 20210, "val": 2000}
 _FOLDERS = {"train": "training", "val": "validation"}
-
-
-def _first_missing(split: str, found: Sequence[finding.Pair]) -> str:
-  """Names the first image that is missing: they are numbered from 1."""
-  names = {pair.name for pair in found}
-  for i in range(1, _SIZES[split] + 1):
-    name = f"ADE_{split}_{i:08}"
-    if name not in names:
-      return (
-          f"expected {_SIZES[split]}; the first that is missing is {name}.jpg"
-      )
-  return ""
-
-
 _LAYOUT = layouts.Layout(
     "images/{training,validation}/*.jpg with labels in "
     "annotations/{training,validation}/*.png; in the folder itself or in "
@@ -43,7 +26,6 @@ _LAYOUT = layouts.Layout(
             for split, folder in _FOLDERS.items()
         }
     ],
-    first_missing=_first_missing,
 )
 
 SPEC = spec_lib.DatasetSpec(

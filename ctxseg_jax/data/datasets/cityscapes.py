@@ -8,11 +8,7 @@ only these are there. `test` has no public labels and is stored with all pixels
 ignored. `train_extra` has coarse labels.
 """
 
-import collections
-from collections.abc import Sequence
-
 from ctxseg_jax.data import classes
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -24,10 +20,6 @@ LABEL_IDS = (
     *(31, 32, 33),
 )
 NUM_LABEL_IDS = 34
-
-# Images in each city: a split has no list, so this shows what is missing.
-_TABLE = classes.TABLES / "cityscapes_cities.txt"
-_CITIES = [line.split() for line in _TABLE.read_text().splitlines()]
 _SPLIT_SIZES = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
 _OPTIONAL = ("test", "train_extra")
 
@@ -44,17 +36,6 @@ def _split(name: str) -> layouts.Split:
   )
 
 
-def _first_missing(split: str, found: Sequence[finding.Pair]) -> str:
-  """Names the first city that is incomplete."""
-  counts = collections.Counter(pair.image.parent.name for pair in found)
-  for name, city, size in _CITIES:
-    if name == split and counts[city] != int(size):
-      return (
-          f"expected {_SPLIT_SIZES[split]}; {city} has {counts[city]} of {size}"
-      )
-  return ""
-
-
 _LAYOUT = layouts.Layout(
     "leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png with labels in "
     "gtFine/{train,val}/CITY/*_gtFine_labelIds.png or *_labelTrainIds.png, and "
@@ -62,7 +43,6 @@ _LAYOUT = layouts.Layout(
     "in cityscapes/ inside it",
     inside=("", "cityscapes"),
     variants=[{name: _split(name) for name in _SPLIT_SIZES}],
-    first_missing=_first_missing,
 )
 
 SPEC = spec_lib.DatasetSpec(
