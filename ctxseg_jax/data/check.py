@@ -130,16 +130,16 @@ def _open(values: flags.FlagValues) -> _Opened:
     return _open_source(datasets.lookup(values.dataset), values)
   if values.dataset is None:
     folders = map(custom.absolute, (values.images, values.labels))
-    found = own_files.find_in_folders(*folders)
+    items, faults = own_files.find_in_folders(*folders)
     root = pathlib.Path(values.images).expanduser().resolve().parent
   else:
     root = custom.absolute(values.source)
-    found = own_files.find(root)
+    items, faults = own_files.find(root)
   classes_file = root / custom.CLASSES_FILE
   if values.classes is not None:
     classes_file = custom.absolute(values.classes)
   spec = custom.make_spec(classes_lib.read(classes_file))
-  return spec, found.pairs, scan_lib.read_pair, found.faults
+  return spec, items, scan_lib.read_pair, faults
 
 
 def _check_flags(values: flags.FlagValues) -> None:

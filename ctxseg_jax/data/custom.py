@@ -171,7 +171,9 @@ def _find(root: str | os.PathLike[str]) -> tuple[pathlib.Path, finding.Pairs]:
         f"{LAYOUTS}. Pass --config.data.root=DIR."
     )
   root = absolute(root)
-  return root, own_files.find(root).require_sound()
+  found, faults = own_files.find(root)
+  finding.refuse(faults)
+  return root, found
 
 
 def _find_again(

@@ -44,19 +44,6 @@ Pairs = dict[str, list[Pair]]  # By split.
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """The pairs without a fault, by split in order, and a line of each fault."""
-
-  pairs: Pairs
-  faults: list[str]
-
-  def require_sound(self) -> Pairs:
-    """Returns the pairs; a fault is a `UserError` of the first one."""
-    refuse(self.faults)
-    return self.pairs
-
-
-@dataclasses.dataclass(frozen=True)
 class Folder:
   """The images or labels of a folder, by id.
 

@@ -13,7 +13,7 @@ from ctxseg_jax.data import finding
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Where a published layout keeps a split; all paths are inside its folder.
+  """Where a split is kept; all paths are inside the folder of the layout.
 
   Attributes:
     images: Folder of images.
@@ -23,16 +23,24 @@ class Split:
     needs_list: Whether the list has to be there.
     image_end: What file names of images have behind the id.
     label_ends: What those of labels have; of two files the first end counts.
-    is_optional: Whether a complete source may lack it.
   """
 
   images: str
   labels: str | None
-  list_file: str | None = None
+  list_file: str = ""
   needs_list: bool = False
   image_end: str = ""
   label_ends: Sequence[str] = ("",)
-  is_optional: bool = False
+
+  def called(self, word: str) -> "Split":
+    """Returns the split whose paths have a word in place of `{}`."""
+    images, labels, list_file = (
+        path and path.format(word)
+        for path in (self.images, self.labels, self.list_file)
+    )
+    return dataclasses.replace(
+        self, images=images, labels=labels, list_file=list_file
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +50,17 @@ class Layout:
   Attributes:
     text: Describes it, for messages.
     inside: Where in the user's folder it may start; `""` is the folder itself.
-    variants: Splits by name, each time in other places; that variant counts of
-      which most is there, the first of equal ones.
+    splits: What paths call each split.
+    variants: Where the splits may be kept, with `{}` for what paths call them;
+      that variant counts of which most is there, the first of equal ones.
+    optional: Further splits, which a complete source may lack.
   """
 
   text: str
   inside: Sequence[str]
-  variants: Sequence[Mapping[str, Split]]
+  splits: Mapping[str, str]
+  variants: Sequence[Split]
+  optional: Mapping[str, Split] = dataclasses.field(default_factory=dict)
 
   def find(self, source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
     """Finds the pairs of every split; see `DatasetSpec.find`."""
@@ -56,14 +68,14 @@ class Layout:
     found, faults = {}, []
     for name, split in splits.items():
       needed = [split.list_file if split.needs_list else split.images]
-      if split.is_optional and split.labels:
+      if name in self.optional and split.labels:
         needed.append(split.labels)
       is_there = all(os.path.exists(root / path) for path in needed)
-      if is_there or not (any_size or split.is_optional):
+      if is_there or not (any_size or name in self.optional):
         found[name], of_split = find_split(root, split)
         faults += of_split
-    faults += finding.shared(found)
-    return finding.Found(found, faults).require_sound()
+    finding.refuse(faults + finding.shared(found))
+    return found
 
   def locate(
       self, source: pathlib.Path
@@ -75,16 +87,17 @@ class Layout:
     """
     best, most = None, 0
     for root in (source / name for name in self.inside):
-      for splits in self.variants:
+      for variant in self.variants:
+        splits = {name: variant.called(w) for name, w in self.splits.items()}
         paths = [
             path
-            for s in splits.values()
-            if s.labels and os.path.isdir(root / s.labels)
-            for path in (s.images, s.labels, s.list_file)
+            for split in splits.values()
+            if os.path.isdir(root / split.labels)
+            for path in (split.images, split.labels, split.list_file)
         ]
         num_there = sum(os.path.exists(root / path) for path in paths if path)
         if num_there > most:
-          best, most = (root, splits), num_there
+          best, most = (root, splits | self.optional), num_there
     if best is None:
       raise unknown(source, self.text)
     return best

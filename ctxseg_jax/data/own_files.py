@@ -27,8 +27,8 @@ LAYOUTS = (
 )
 
 
-def find(root: pathlib.Path) -> finding.Found:
-  """Finds the pairs of a folder, without opening an image.
+def find(root: pathlib.Path) -> tuple[finding.Pairs, list[str]]:
+  """Returns the pairs of a folder, and the faults, without opening an image.
 
   Raises:
     UserError: The folder is of no known layout, or cannot be read.
@@ -52,8 +52,8 @@ def find(root: pathlib.Path) -> finding.Found:
 
 def find_in_folders(
     image_dir: pathlib.Path, label_dir: pathlib.Path
-) -> finding.Found:
-  """Finds the pairs of two folders, by their names.
+) -> tuple[finding.Pairs, list[str]]:
+  """Returns the pairs of two folders, by their names, and the faults.
 
   Args:
     image_dir: Images, in subfolders `train`, `val` and `test` if there are any
@@ -89,14 +89,14 @@ def find_in_folders(
     else:
       found[split or SPLITS[0]], of_split = finding.match(images, labels)
       faults += of_split
-  return finding.Found(found, faults)
+  return found, faults
 
 
 def _find_listed(
     root: pathlib.Path,
     list_files: Mapping[str, pathlib.Path],
     folders: Sequence[pathlib.Path | None],
-) -> finding.Found:
+) -> tuple[finding.Pairs, list[str]]:
   listed = []
   if None not in folders:
     listed = [finding.list_folder(f, with_subfolder=True) for f in folders]
@@ -105,8 +105,7 @@ def _find_listed(
     pair_of_line = functools.partial(_pair_of_line, root, split, listed)
     found[split], of_list = finding.read_list(list_file, pair_of_line)
     faults += of_list
-  faults += finding.shared(found, by="image")
-  return finding.Found(found, faults)
+  return found, faults + finding.shared(found, by="image")
 
 
 def _pair_of_line(

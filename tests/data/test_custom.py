@@ -273,8 +273,8 @@ class LayoutTest(FolderCase):
       return dataclasses.replace(found, files=_LookedUp(found.files))
 
     with mock.patch.object(finding, "list_folder", side_effect=listed) as calls:
-      found = own_files.find(self.root)
-    self.assertLen(found.pairs["train"], 9)
+      found, _ = own_files.find(self.root)
+    self.assertLen(found["train"], 9)
     self.assertEqual(calls.call_count, 2)
 
 

@@ -13,19 +13,13 @@ from ctxseg_jax.data import spec as spec_lib
 
 CLASS_NAMES, PALETTE = classes.read_published("ade20k")
 
-_SIZES = {"train": 20210, "val": 2000}
-_FOLDERS = {"train": "training", "val": "validation"}
 _LAYOUT = layouts.Layout(
     "images/{training,validation}/*.jpg with labels in "
     "annotations/{training,validation}/*.png; in the folder itself or in "
     "ADEChallengeData2016/ inside it",
     inside=("", "ADEChallengeData2016"),
-    variants=[
-        {
-            split: layouts.Split(f"images/{folder}", f"annotations/{folder}")
-            for split, folder in _FOLDERS.items()
-        }
-    ],
+    splits={"train": "training", "val": "validation"},
+    variants=[layouts.Split("images/{}", "annotations/{}")],
 )
 
 SPEC = spec_lib.DatasetSpec(
@@ -35,7 +29,7 @@ SPEC = spec_lib.DatasetSpec(
     label_map=spec_lib.label_map({i + 1: i for i in range(len(CLASS_NAMES))}),
     void_ids=(0,),
     submission_ids=tuple(range(1, len(CLASS_NAMES) + 1)),
-    split_sizes=_SIZES,
+    split_sizes={"train": 20210, "val": 2000},
     find=_LAYOUT.find,
     read=pairs.read,
     description=__doc__,

@@ -20,19 +20,15 @@ LABEL_IDS = (
     *(31, 32, 33),
 )
 NUM_LABEL_IDS = 34
-_SPLIT_SIZES = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
-_OPTIONAL = ("test", "train_extra")
 
 
-def _split(name: str) -> layouts.Split:
-  kind = "gtCoarse" if name == "train_extra" else "gtFine"
+def _split(name: str, kind: str) -> layouts.Split:
   return layouts.Split(
       f"leftImg8bit/{name}",
-      f"{kind}/{name}" if name != "test" else None,
+      f"{kind}/{name}",
       image_end="_leftImg8bit",
       # Of two files for an image that of label ids counts.
       label_ends=(f"_{kind}_labelIds", f"_{kind}{pairs.TRAIN_IDS_END}"),
-      is_optional=name in _OPTIONAL,
   )
 
 
@@ -42,7 +38,14 @@ _LAYOUT = layouts.Layout(
     "optionally the same of train_extra with gtCoarse; in the folder itself or "
     "in cityscapes/ inside it",
     inside=("", "cityscapes"),
-    variants=[{name: _split(name) for name in _SPLIT_SIZES}],
+    splits={"train": "train", "val": "val"},
+    variants=[_split("{}", "gtFine")],
+    optional={
+        "test": layouts.Split(
+            "leftImg8bit/test", None, image_end="_leftImg8bit"
+        ),
+        "train_extra": _split("train_extra", "gtCoarse"),
+    },
 )
 
 SPEC = spec_lib.DatasetSpec(
@@ -52,8 +55,8 @@ SPEC = spec_lib.DatasetSpec(
     label_map=spec_lib.label_map({raw: i for i, raw in enumerate(LABEL_IDS)}),
     void_ids=tuple(sorted(set(range(NUM_LABEL_IDS)) - set(LABEL_IDS))),
     submission_ids=LABEL_IDS,
-    split_sizes=_SPLIT_SIZES,
-    optional_splits=_OPTIONAL,
+    split_sizes=dict(train=2975, val=500, test=1525, train_extra=19998),
+    optional_splits=tuple(_LAYOUT.optional),
     find=_LAYOUT.find,
     read=pairs.read_either,
     description=__doc__,

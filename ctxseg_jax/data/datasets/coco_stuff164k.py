@@ -23,16 +23,14 @@ LAYOUT = layouts.Layout(
     "annotations/{train2017,val2017}/*.png or *_labelTrainIds.png; in the "
     "folder itself or in coco_stuff164k/ inside it",
     inside=("", "coco_stuff164k"),
+    splits={"train": "train2017", "val": "val2017"},
+    # Labels as released count before converted ones.
     variants=[
-        {
-            split: layouts.Split(
-                f"images/{split}2017",
-                f"annotations/{split}2017",
-                # Labels as released count before converted ones.
-                label_ends=("", pairs.TRAIN_IDS_END),
-            )
-            for split in ("train", "val")
-        }
+        layouts.Split(
+            "images/{}",
+            "annotations/{}",
+            label_ends=("", pairs.TRAIN_IDS_END),
+        )
     ],
 )
 

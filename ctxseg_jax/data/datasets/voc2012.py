@@ -37,16 +37,14 @@ _LAYOUT = layouts.Layout(
     "{VOCaug,benchmark_RELEASE}/dataset/cls/*.mat; in the folder itself, in "
     "VOC2012/ or in VOCdevkit/VOC2012/ inside it",
     inside=("", "VOC2012", "VOCdevkit/VOC2012"),
+    splits={"train": "train", "val": "val"},
     variants=[
-        {
-            split: layouts.Split(
-                "JPEGImages",
-                "SegmentationClass",
-                f"{_LISTS}/{split}.txt",
-                needs_list=True,
-            )
-            for split in ("train", "val")
-        }
+        layouts.Split(
+            "JPEGImages",
+            "SegmentationClass",
+            f"{_LISTS}/{{}}.txt",
+            needs_list=True,
+        )
     ],
 )
 
