@@ -98,69 +98,47 @@ def _with_orientation(root, orientation):
 # The fault, and the start of its line. Faults of single files that no reader
 # takes are in `test_malformed`.
 FAULTS = {
-    "size": (
-        lambda r: _save(np.zeros((50, 61), np.uint8), _label(r)),
-        r"labels/train/train3.png: label of 50x61 for .*3.jpg of 50x60 ",
-    ),
-    "value": (
-        lambda r: _set(r, 7),
+    "size": (lambda r: _save(np.zeros((50, 61), np.uint8), _label(r)),
+        r"labels/train/train3.png: label of 50x61 for .*3.jpg of 50x60 "),
+    "value": (lambda r: _set(r, 7),
         r"train3.png: label value 7 \(6 pixels\); expected 0-2 for the classes "
-        r"and 255 for pixels without one. Write the labels anew",
-    ),
-    "folder_for_an_image": (
-        lambda r: (_image(r).unlink(), _image(r).mkdir()),
-        r"labels/train/train3.png: image is missing",
-    ),
+        r"and 255 for pixels without one. Write the labels anew"),
+    "folder_for_an_image": (lambda r: (_image(r).unlink(), _image(r).mkdir()),
+        r"labels/train/train3.png: image is missing"),
     "jpeg_label": (
         lambda r: (
             Image.open(_label(r)).save(_label(r).with_suffix(".jpg")),
             _label(r).unlink(),
         ),
-        r"train3.jpg: cannot be decoded \(not such a file\); .* whole PNG",
-    ),
-    "missing_label": (
-        lambda r: _label(r).unlink(),
-        r"images/train/train3.jpg: label is missing; .*train/train3.png",
-    ),
-    "missing_image": (
-        lambda r: _image(r).unlink(),
-        r"labels/train/train3.png: image is missing; .*train3.png or",
-    ),
+        r"train3.jpg: cannot be decoded \(not such a file\); .* whole PNG"),
+    "missing_label": (lambda r: _label(r).unlink(),
+        r"images/train/train3.jpg: label is missing; .*train/train3.png"),
+    "missing_image": (lambda r: _image(r).unlink(),
+        r"labels/train/train3.png: image is missing; .*train3.png or"),
     "two_files_of_one_id": (
         lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")),
-        r"train3.png: id train3 occurs twice, also as train3.jpg",
-    ),
+        r"train3.png: id train3 occurs twice, also as train3.jpg"),
     "other_format": (
         lambda r: Image.open(_image(r)).save(r / "images/train/new.tif"),
-        r"train/new.tif: found a file of type .tif; expected PNG or JPEG",
-    ),
-    "file_in_no_split": (
-        lambda r: _image(r).rename(r / "images/train3.jpg"),
-        r"images/train3.jpg: in no split; expected only train, val here",
-    ),
+        r"train/new.tif: found a file of type .tif; expected PNG or JPEG"),
+    "file_in_no_split": (lambda r: _image(r).rename(r / "images/train3.jpg"),
+        r"images/train3.jpg: in no split; expected only train, val here"),
     "misnamed_split": (
         lambda r: (r / "images/val").rename(r / "images/validation"),
-        r"images/validation: in no split; expected only train here",
-    ),
-    "missing_split_of_labels": (
-        lambda r: shutil.rmtree(r / "labels/val"),
-        r"labels/val: no such folder; expected a folder of images or labels",
-    ),
+        r"images/validation: in no split; expected only train here"),
+    "missing_split_of_labels": (lambda r: shutil.rmtree(r / "labels/val"),
+        r"labels/val: no such folder; expected a folder of images or labels"),
     "no_labels_at_all": (
         lambda r: (
             shutil.rmtree(r / "labels/val"),
             shutil.rmtree(r / "labels/train"),
         ),
-        r"labels/train: no such folder; expected a folder of",
-    ),
-    "no_files_at_all": (
-        lambda r: [p.unlink() for p in r.glob("*/*/*")],
-        r"images/train: no images; expected PNG or JPEG files",
-    ),
+        r"labels/train: no such folder; expected a folder of"),
+    "no_files_at_all": (lambda r: [p.unlink() for p in r.glob("*/*/*")],
+        r"images/train: no images; expected PNG or JPEG files"),
     "every_image_damaged": (
         lambda r: [p.write_bytes(b"") for p in r.glob("images/*/*")],
-        r"images/train/train3.jpg: cannot be decoded",
-    ),
+        r"images/train/train3.jpg: cannot be decoded"),
     "same_image_in_two_splits": (
         lambda r: _copy(r, 3, "val", 7),
         r"images/val/val7.jpg: in val, the same image as .*train3.jpg in train",
@@ -169,43 +147,30 @@ FAULTS = {
         _reencode,
         r"images/val/other.png: in val, the same image as .*train3.png in trai",
     ),
-    "missing_class": (
-        _map_labels(lambda raw: np.where(raw == 1, 0, raw)),
-        r"custom: 1 of 3 classes are not in any label: street lamp;",
-    ),
+    "missing_class": (_map_labels(lambda raw: np.where(raw == 1, 0, raw)),
+        r"custom: 1 of 3 classes are not in any label: street lamp;"),
     "class_of_val_alone": (
         _map_labels(lambda raw: np.where(raw == 1, 0, raw), "train"),
-        r"custom: 1 of 3 classes are not in any label of train: street lamp;",
-    ),
-    "shifted_up": (
-        _map_labels(lambda raw: np.where(raw == 255, 255, raw + 1)),
+        r"custom: 1 of 3 classes are not in any label of train: street lamp;"),
+    "shifted_up": (_map_labels(lambda raw: np.where(raw == 255, 255, raw + 1)),
         r"custom: id 0 \(sky\) is in no label and 3 is in some, so all ids "
-        r"look shifted up by one; expected 0-2",
-    ),
+        r"look shifted up by one; expected 0-2"),
     "shifted_down": (
         _map_labels(lambda raw: np.where(raw == 255, 255, raw - 1)),
         r"custom: id 2 \(car\) is in no label and 255 is in some, so all ids "
-        r"look shifted down by one; expected 0-2",
-    ),
-    "shifted_down_with_255": (
-        _map_labels(lambda raw: raw - 1),
-        r"custom: ids up to 1 and 254, as if one had been subtracted from",
-    ),
-    "255_as_a_class": (
-        _map_labels(lambda raw: np.where(raw == 0, 0, 255)),
-        r"custom: all labels hold sky and 255 only, so 255 looks used as a cl",
-    ),
+        r"look shifted down by one; expected 0-2"),
+    "shifted_down_with_255": (_map_labels(lambda raw: raw - 1),
+        r"custom: ids up to 1 and 254, as if one had been subtracted from"),
+    "255_as_a_class": (_map_labels(lambda raw: np.where(raw == 0, 0, 255)),
+        r"custom: all labels hold sky and 255 only, so 255 looks used as a cl"),
     "masks_of_0_and_255": (
         lambda r: (
             _map_labels(lambda raw: np.where(raw == 0, 0, 255))(r),
             (r / "classes.txt").write_text("sky\ncar\n"),
         ),
-        r"custom: all labels hold sky and 255 only, so 255 looks used as a cl",
-    ),
-    "nothing_but_255": (
-        _map_labels(lambda raw: np.full_like(raw, 255)),
-        r"custom: all labels hold 255 only, so 255 looks used as a class",
-    ),
+        r"custom: all labels hold sky and 255 only, so 255 looks used as a cl"),
+    "nothing_but_255": (_map_labels(lambda raw: np.full_like(raw, 255)),
+        r"custom: all labels hold 255 only, so 255 looks used as a class"),
     "twelve_bits": (
         lambda r: (
             _image(r).unlink(),
@@ -216,44 +181,32 @@ FAULTS = {
         ),
         r"images/train/train3.png: 16-bit image of values below 4096; expected",
     ),
-    "label_of_the_unturned_image": (
-        lambda r: _with_orientation(r, 6),
+    "label_of_the_unturned_image": (lambda r: _with_orientation(r, 6),
         r"labels/train/train3.png: label of 50x60 for .*3.jpg of 50x60, which "
-        r"its EXIF orientation turns to 60x50 .*Turn the label",
-    ),
-    "pipe": (
-        lambda r: (_image(r).unlink(), os.mkfifo(_image(r))),
-        r"images/train/train3.jpg: a pipe or device; expected an image file",
-    ),
+        r"its EXIF orientation turns to 60x50 .*Turn the label"),
+    "pipe": (lambda r: (_image(r).unlink(), os.mkfifo(_image(r))),
+        r"images/train/train3.jpg: a pipe or device; expected an image file"),
     "dangling_link": (
         lambda r: (_image(r).unlink(), _image(r).symlink_to("nowhere")),
-        r"images/train/train3.jpg: a link to a file that is missing; expected",
-    ),
+        r"images/train/train3.jpg: a link to a file that is missing; expected"),
     "link_to_itself": (
         lambda r: (_label(r).unlink(), _label(r).symlink_to("train3.png")),
         r"labels/train/train3.png: Too many levels of symbolic links; expected",
     ),
     "endless_device": (
         lambda r: (_image(r).unlink(), _image(r).symlink_to("/dev/zero")),
-        r"images/train/train3.jpg: a pipe or device; expected an image file",
-    ),
+        r"images/train/train3.jpg: a pipe or device; expected an image file"),
     "name_of_other_bytes": (
         lambda r: os.rename(_image(r), os.fsencode(_image(r)) + b"\xff.jpg"),
-        r"images/train/train3.jpg\\udcff.jpg: a name that is not printable UT",
-    ),
+        r"images/train/train3.jpg\\udcff.jpg: a name that is not printable UT"),
     "name_of_two_lines": (
         lambda r: _image(r).rename(_image(r).with_name("a\nb.jpg")),
-        r"images/train/a\\nb.jpg: a name that is not printable UTF-8",
-    ),
-    "gray_tones": (
-        _colors_to_gray,
-        r"custom: label values 9, 42, 118 are the brightness of the classes'",
-    ),
-    "interpolated": (
-        _map_labels(_blur),
-        r"custom: \d+ label values between and beyond the classes, as after",
-    ),
-}
+        r"images/train/a\\nb.jpg: a name that is not printable UTF-8"),
+    "gray_tones": (_colors_to_gray,
+        r"custom: label values 9, 42, 118 are the brightness of the classes'"),
+    "interpolated": (_map_labels(_blur),
+        r"custom: \d+ label values between and beyond the classes, as after"),
+}  # fmt: skip
 
 
 def _faults(out):

@@ -415,136 +415,80 @@ def _in_two_splits(source):
 
 # The data set, what is done to its miniature, and the words that name it.
 FAULTS = {
-    "ade_missing_label": (
-        "ade20k", _without(_ADE),
-        r"images/training/ADE_train_00000003.jpg: label is missing; expect",
-    ),
-    "ade_missing_image": (
-        "ade20k", _without(_ADE_IMAGE),
-        r"ADE_train_00000003.png: image is missing",
-    ),
-    "ade_value": (
-        "ade20k", _value(_ADE, 151),
+    "ade_missing_label": ("ade20k", _without(_ADE),
+        r"images/training/ADE_train_00000003.jpg: label is missing; expect"),
+    "ade_missing_image": ("ade20k", _without(_ADE_IMAGE),
+        r"ADE_train_00000003.png: image is missing"),
+    "ade_value": ("ade20k", _value(_ADE, 151),
         r"3.png: label value 151 \(6 pixels\); expected 1-150 for the classes "
-        r"and 0 for",
-    ),
-    "ade_already_reduced": (
-        "ade20k", _already_reduced,
-        r"3.png: label value 255 \(\d+ pixels\).*not remapped",
-    ),
-    "ade_layout": (
-        "ade20k", _renamed("ADEChallengeData2016", "ADE20K_2021"),
-        r"source: no known layout \(it holds ADE20K_2021\); expected images",
-    ),
-    "voc_color": (
-        "voc2012", _unlisted_color,
-        r"2.png: RGB label with the colour \(1, 2, 3\) in 4 pixels",
-    ),
-    "voc_value": (
-        "voc2012", _value(_VOC_LABEL, 21),
-        r"2.png: label value 21 \(6 pix.*0-20 for the classes and 255 for",
-    ),
+        r"and 0 for"),
+    "ade_already_reduced": ("ade20k", _already_reduced,
+        r"3.png: label value 255 \(\d+ pixels\).*not remapped"),
+    "ade_layout": ("ade20k", _renamed("ADEChallengeData2016", "ADE20K_2021"),
+        r"source: no known layout \(it holds ADE20K_2021\); expected images"),
+    "voc_color": ("voc2012", _unlisted_color,
+        r"2.png: RGB label with the colour \(1, 2, 3\) in 4 pixels"),
+    "voc_value": ("voc2012", _value(_VOC_LABEL, 21),
+        r"2.png: label value 21 \(6 pix.*0-20 for the classes and 255 for"),
     "voc_missing_image": (
         "voc2012", _without(f"{_VOC}/JPEGImages/2007_000002.jpg"),
-        r"train.txt:3: .*2007_000002.png: image is missing; expected",
-    ),
-    "voc_missing_label": (
-        "voc2012", _without(_VOC_LABEL),
-        r"2007_000002.jpg: label is missing",
-    ),
+        r"train.txt:3: .*2007_000002.png: image is missing; expected"),
+    "voc_missing_label": ("voc2012", _without(_VOC_LABEL),
+        r"2007_000002.jpg: label is missing"),
     "voc_missing_sbd_label": (
         "voc2012", _without(f"{_VOC}/SegmentationClassAug/2009_000001.png"),
-        r"2009_000001.jpg: label is missing.*SegmentationClassAug/2009",
-    ),
-    "voc_val_in_trainaug": (
-        "voc2012", _val_in_trainaug,
-        r"id 2008_000001 is in val and in trainaug",
-    ),
-    "voc_no_labels": (
-        "voc2012", _without(f"{_VOC}/SegmentationClass"),
-        r"source: no known layout \(it holds VOCdevkit\); expected JPEGImages",
-    ),
-    "voc_no_images": (
-        "voc2012", _without(f"{_VOC}/JPEGImages"),
-        r"JPEGImages: no such folder",
-    ),
-    "voc_no_lists": (
-        "voc2012", _without(f"{_VOC}/ImageSets"),
-        r"source: no pairs in any split",
-    ),
-    "coco_unused_id": (
-        "coco_stuff164k", _value(_COCO, 25),
-        r"000000000009.png: label value 25 \(6 pix.*0-10, 12-24, 26-27, ",
-    ),
+        r"2009_000001.jpg: label is missing.*SegmentationClassAug/2009"),
+    "voc_val_in_trainaug": ("voc2012", _val_in_trainaug,
+        r"id 2008_000001 is in val and in trainaug"),
+    "voc_no_labels": ("voc2012", _without(f"{_VOC}/SegmentationClass"),
+        r"source: no known layout \(it holds VOCdevkit\); expected JPEGImages"),
+    "voc_no_images": ("voc2012", _without(f"{_VOC}/JPEGImages"),
+        r"JPEGImages: no such folder"),
+    "voc_no_lists": ("voc2012", _without(f"{_VOC}/ImageSets"),
+        r"source: no pairs in any split"),
+    "coco_unused_id": ("coco_stuff164k", _value(_COCO, 25),
+        r"000000000009.png: label value 25 \(6 pix.*0-10, 12-24, 26-27, "),
     "context_value": (
         "pcontext60", _value(_CONTEXT, 255),
         r"1.png: label value 255 \(6 pixels\); expected 0-59 for the classes\.",
     ),
-    "camvid_value_255": (
-        "camvid", _value("valannot/val0.png", 255),
-        r"val0.png: label value 255 \(6 ",
-    ),
-    "camvid_missing_label": (
-        "camvid", _without("trainannot/train3.png"),
-        r"train/train3.png: label is missing",
-    ),
-    "camvid_missing_image": (
-        "camvid", _without("train/train3.png"),
-        r"trainannot/train3.png: image is missing",
-    ),
-    "camvid_missing_image_of_a_list": (
-        "camvid", _list("train0", "a3"),
-        r"train.txt:2: a3: image is missing",
-    ),
-    "camvid_listed_twice": (
-        "camvid", _list("train2", "train1", "train2"),
-        r"train.txt:3: train2 occurs twice, first in .*train.txt:1",
-    ),
-    "camvid_two_files": (
-        "camvid",
+    "camvid_value_255": ("camvid", _value("valannot/val0.png", 255),
+        r"val0.png: label value 255 \(6 "),
+    "camvid_missing_label": ("camvid", _without("trainannot/train3.png"),
+        r"train/train3.png: label is missing"),
+    "camvid_missing_image": ("camvid", _without("train/train3.png"),
+        r"trainannot/train3.png: image is missing"),
+    "camvid_missing_image_of_a_list": ("camvid", _list("train0", "a3"),
+        r"train.txt:2: a3: image is missing"),
+    "camvid_listed_twice": ("camvid", _list("train2", "train1", "train2"),
+        r"train.txt:3: train2 occurs twice, first in .*train.txt:1"),
+    "camvid_two_files": ("camvid",
         lambda s: shutil.copy(s / "val/val0.png", s / "val/val0.jpg"),
-        r"val/val0.png: id val0 .*val0.jpg",
-    ),
-    "camvid_two_splits": (
-        "camvid", _in_two_splits,
-        r"train0.png: id train0 is in val and in train",
-    ),
+        r"val/val0.png: id val0 .*val0.jpg"),
+    "camvid_two_splits": ("camvid", _in_two_splits,
+        r"train0.png: id train0 is in val and in train"),
     "camvid_names_disagree": (
         "camvid", _list("", "train/train1.png trainannot/train2.png"),
-        r"train.txt:2: found 'train/train1.png",
-    ),
-    "camvid_outside_path": (
-        "camvid", _list("../../etc/passwd"),
-        r"train.txt:1: passwd: image is missing",
-    ),
-    "camvid_binary_list": (
-        "camvid",
+        r"train.txt:2: found 'train/train1.png"),
+    "camvid_outside_path": ("camvid", _list("../../etc/passwd"),
+        r"train.txt:1: passwd: image is missing"),
+    "camvid_binary_list": ("camvid",
         lambda s: (s / "train.txt").write_bytes(b"\xff\xfe\x00\x01"),
-        r"train.txt: not UTF-8 text",
-    ),
+        r"train.txt: not UTF-8 text"),
     "camvid_empty_list": ("camvid", _list("", ""), r"train.txt: no lines"),
-    "camvid_no_label_folder": (
-        "camvid", _without("valannot"),
-        r"valannot: no such folder",
-    ),
-    "camvid_no_layout": (
-        "camvid",
+    "camvid_no_label_folder": ("camvid", _without("valannot"),
+        r"valannot: no such folder"),
+    "camvid_no_layout": ("camvid",
         lambda s: (shutil.rmtree(s), (s / "photos").mkdir(parents=True)),
-        r"source: no known layout .it holds photos.; expected \{train",
-    ),
-    "city_missing_label": (
-        "cityscapes", _without(_CITY),
+        r"source: no known layout .it holds photos.; expected \{train"),
+    "city_missing_label": ("cityscapes", _without(_CITY),
         r"ulm_000001_000019_leftImg8bit.png: label is missing; expected .*"
-        r"gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png",
-    ),
-    "city_missing_image": (
-        "cityscapes", _without(_CITY_IMAGE),
-        r"ulm_000001_000019_gtFine_labelIds.png: image is missing",
-    ),
+        r"gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png"),
+    "city_missing_image": ("cityscapes", _without(_CITY_IMAGE),
+        r"ulm_000001_000019_gtFine_labelIds.png: image is missing"),
     "city_train_ids_under_the_wrong_name": (
         "cityscapes", _train_ids_as_label_ids,
-        r"labelIds.png: label value 255 .*7-8, 11-13, 17, 19-28, 31-33 for",
-    ),
+        r"labelIds.png: label value 255 .*7-8, 11-13, 17, 19-28, 31-33 for"),
 }  # fmt: skip
 
 
