@@ -63,12 +63,31 @@ def scan_example(
   Raises:
     UserError: The decoder of training does not read the image.
   """
+  place = str(next(paths(item), example.name))
   label = example.label
   # A split without public labels is not one of ignored pixels.
   if isinstance(item, finding.Pair) and item.label is None:
     label = label[:0]
-  place = str(next(paths(item), example.name))
-  return _scan(spec, place, example.image, label)
+  # By the decoder of training, which thus has seen every image, too.
+  pixels = images.decode_image(example.image, place, verify=False)
+  # The fastest one where the processor has instructions for it, as most do.
+  digest = hashlib.sha256(str(pixels.shape).encode())
+  digest.update(np.ascontiguousarray(pixels))
+  notes = []
+  if headers.lacks_end(example.image):
+    notes.append(
+        f"{place}: PNG without its end; all rows are there and are used. "
+        "Replace the file if you can."
+    )
+  if label.ndim and label.size and (label == spec.ignore_label).all():
+    notes.append(f"{place}: every pixel of the label is ignored.")
+  return Scan(
+      place,
+      notes=tuple(notes),
+      is_turned=images.orientation(example.image) != 1,
+      digest=digest.digest(),
+      known=np.bincount(label.ravel(), minlength=256),
+  )
 
 
 def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
@@ -98,7 +117,8 @@ def read_stored(spec: spec_lib.DatasetSpec, item: tuple[Any, int]) -> Scan:
           "expected equal sizes. Prepare the dataset again."
       )
     spec.check_label(label, place)
-    return _scan(spec, place, record["image"], label)
+    example = spec_lib.Example(place, record["image"], label)
+    return scan_example(spec, example, item)
   except errors.UserError as error:
     return Scan(place, fault=str(error))
 
@@ -148,31 +168,6 @@ def paths(item: Any) -> Iterator[pathlib.Path]:
     path = getattr(item, name, None)
     if isinstance(path, pathlib.Path):
       yield path
-
-
-def _scan(
-    spec: spec_lib.DatasetSpec, place: str, image: bytes, label: np.ndarray
-) -> Scan:
-  # By the decoder of training, which thus has seen every image, too.
-  pixels = images.decode_image(image, place, verify=False)
-  # The fastest one where the processor has instructions for it, as most do.
-  digest = hashlib.sha256(str(pixels.shape).encode())
-  digest.update(np.ascontiguousarray(pixels))
-  notes = []
-  if headers.lacks_end(image):
-    notes.append(
-        f"{place}: PNG without its end; all rows are there and are used. "
-        "Replace the file if you can."
-    )
-  if label.ndim and label.size and (label == spec.ignore_label).all():
-    notes.append(f"{place}: every pixel of the label is ignored.")
-  return Scan(
-      place,
-      notes=tuple(notes),
-      is_turned=images.orientation(image) != 1,
-      digest=digest.digest(),
-      known=np.bincount(label.ravel(), minlength=256),
-  )
 
 
 def _start_worker() -> None:

@@ -10,7 +10,6 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import miniatures
 import numpy as np
-from PIL import Image
 import running
 import tensorflow_datasets as tfds
 import test_datasets
@@ -83,15 +82,6 @@ class PrepareTest(_CamVidCase):
     )
     pairs = camvid.SPEC.find(self.source, any_size=True)
     self.assertEqual([p.name for p in pairs["train"]], ["train3", "train1"])
-
-  def test_palette_labels_are_read_as_indices(self):
-    miniatures.write_camvid(self.source)
-    path = self.source / "valannot/val0.png"
-    palette = Image.fromarray(np.array(Image.open(path)), "P")
-    palette.putpalette([c for color in camvid.PALETTE for c in color])
-    palette.save(path)
-    self.prepare()
-    np.testing.assert_array_equal(self.open("val")[0]["label"], _label("val0"))
 
   def test_again_does_nothing(self):
     miniatures.write_camvid(self.source)

@@ -151,39 +151,28 @@ BAD_IMAGES = {
     "png_text_mode": (PNG.replace(b"\r\n", b"\n"), _NOT),
     "png_of_no_rows": (_png((0, 5), 8, 2, []), "cannot be decoded"),
     "png_of_no_columns": (_png((5, 0), 8, 2, [b""] * 5), "cannot be decoded"),
-    "png_rows_lost": (
-        _png(SIZE, 8, 2, [bytes(SIZE[1] * 3)] * 39),
-        "cannot be decoded",
-    ),
+    "png_rows_lost": (_png(SIZE, 8, 2, [bytes(SIZE[1] * 3)] * 39),
+        "cannot be decoded"),
     "png_without_pixels": (_png(SIZE, 8, 2, []), "cannot be decoded"),
     "png_unknown_depth": (_png(SIZE, 3, 2, []), "cannot be decoded"),
-    "png_90_megapixels": (
-        _png((9_000, 10_000), 8, 2, []),
-        "9000x10000 pixels; expected at most 64 megapixels",
-    ),
-    "png_400_megapixels": (
-        _png((20_000, 20_000), 8, 2, []),
-        r"cannot be decoded \(Image size \(400000000 pixels\) exceeds",
-    ),
-    "png_of_the_largest_size": (
-        _png((2**31 - 1, 2**31 - 1), 8, 2, []),
-        r"cannot be decoded \(Image size",
-    ),
+    "png_90_megapixels": (_png((9_000, 10_000), 8, 2, []),
+        "9000x10000 pixels; expected at most 64 megapixels"),
+    "png_400_megapixels": (_png((20_000, 20_000), 8, 2, []),
+        r"cannot be decoded \(Image size \(400000000 pixels\) exceeds"),
+    "png_of_the_largest_size": (_png((2**31 - 1, 2**31 - 1), 8, 2, []),
+        r"cannot be decoded \(Image size"),
     "png_text_bomb": (
         _png(
             SIZE, 8, 2, [bytes(SIZE[1] * 3)] * SIZE[0],
             (b"zTXt", b"a\0\0" + zlib.compress(bytes(40_000_000))),
         ),
-        "cannot be decoded",
-    ),
-    "jpeg_bomb": (
-        # Another size, at the place where the header tells it.
+        "cannot be decoded"),
+    "jpeg_bomb": (# Another size, at the place where the header tells it.
         JPEG.replace(
             struct.pack(">BHH", 8, *SIZE),
             struct.pack(">BHH", 8, 60_000, 60_000),
         ),
-        r"cannot be decoded \(Image size \(3600000000 pixels\)",
-    ),
+        r"cannot be decoded \(Image size \(3600000000 pixels\)"),
 }  # fmt: skip
 
 BAD_LABELS = {
@@ -191,51 +180,35 @@ BAD_LABELS = {
     "text": (b"0 0 0 1 1 1\n", _NOT),
     "half": (LABEL[: len(LABEL) // 2], "cannot be decoded"),
     "bit_of_pixels": (_flip(LABEL, len(LABEL) // 2), "cannot be decoded"),
-    "rows_lost": (
-        _png(SIZE, 8, 0, [bytes(SIZE[1])] * 39),
-        "cannot be decoded",
-    ),
+    "rows_lost": (_png(SIZE, 8, 0, [bytes(SIZE[1])] * 39),
+        "cannot be decoded"),
     "jpeg": (_encode(_ids(), "JPEG"), r"not such a file\); .* whole PNG"),
     "bmp": (_encode(_ids(), "BMP"), _NOT),
     "tiff": (_encode(_ids(), "TIFF"), _NOT),
     "gif": (_encode(_ids(), "GIF"), _NOT),
     "rgb_of_grays": (np.dstack([_ids()] * 3), f"label of mode RGB; {_MASK}"),
     "rgba": (_photo().convert("RGBA"), f"label of mode RGBA; {_MASK}"),
-    "gray_and_alpha": (
-        Image.fromarray(_ids()).convert("LA"),
-        f"label of mode LA; {_MASK}",
-    ),
+    "gray_and_alpha": (Image.fromarray(_ids()).convert("LA"),
+        f"label of mode LA; {_MASK}"),
     "one_bit": (Image.fromarray(_ids() > 1), f"label of mode 1; {_MASK}"),
     "sixteen_bits": (_ids().astype(np.uint16), f"label of mode I;16; {_MASK}"),
-    "sixteen_bits_rgb": (
-        _png(SIZE, 16, 2, [bytes(SIZE[1] * 6)] * SIZE[0]),
-        f"label of mode RGB; {_MASK}",
-    ),
+    "sixteen_bits_rgb": (_png(SIZE, 16, 2, [bytes(SIZE[1] * 6)] * SIZE[0]),
+        f"label of mode RGB; {_MASK}"),
     "bomb": (_png((9_000, 10_000), 8, 0, []), "9000x10000 pixels; expected at"),
     "wider": (_ids(40, 57), r"label of 40x57 for .*photo.png of 40x56"),
     "transposed": (_ids(56, 40), r"label of 56x40 for .*photo.png of 40x56"),
     "one_pixel": (_ids(1, 1), r"label of 1x1 for .*photo.png of 40x56"),
-    "value_of_no_class": (
-        np.where(_ids() == 3, 4, _ids()),
-        r"label value 4 \(\d+ pixels\); expected 0-3 for the classes and 255",
-    ),
-    "value_254": (
-        np.where(_ids() == 3, 254, _ids()),
-        r"label value 254 \(\d+ pixels\); expected 0-3",
-    ),
-    "all_values": (
-        np.arange(40 * 56).reshape(SIZE).astype(np.uint8),
-        r"label value 4 \(9 pixels\), .* and 243 more; expected 0-3",
-    ),
-    "palette_of_no_class": (
-        Image.fromarray(_ids() + 2).convert("P"),
-        r"label value 4 \(\d+ pixels\), 5 \(",
-    ),
-    "mode_p_of_a_photo": (
-        _photo().quantize(200),
-        r"label value 4 \(\d+ pixels\)",
-    ),
-}
+    "value_of_no_class": (np.where(_ids() == 3, 4, _ids()),
+        r"label value 4 \(\d+ pixels\); expected 0-3 for the classes and 255"),
+    "value_254": (np.where(_ids() == 3, 254, _ids()),
+        r"label value 254 \(\d+ pixels\); expected 0-3"),
+    "all_values": (np.arange(40 * 56).reshape(SIZE).astype(np.uint8),
+        r"label value 4 \(9 pixels\), .* and 243 more; expected 0-3"),
+    "palette_of_no_class": (Image.fromarray(_ids() + 2).convert("P"),
+        r"label value 4 \(\d+ pixels\), 5 \("),
+    "mode_p_of_a_photo": (_photo().quantize(200),
+        r"label value 4 \(\d+ pixels\)"),
+}  # fmt: skip
 
 
 def _rgb(image):
@@ -256,15 +229,11 @@ def _lossless(image):
 GOOD_IMAGES = {
     "jpeg": (JPEG, None),
     "png": (PNG, _rgb(_photo())),
-    "progressive": (
-        _encode(_photo(), "JPEG", quality=95, progressive=True),
-        None,
-    ),
-    "multi_picture": (
-        _encode(_photo(), "MPO", quality=95, save_all=True,
+    "progressive": (_encode(_photo(), "JPEG", quality=95, progressive=True),
+        None),
+    "multi_picture": (_encode(_photo(), "MPO", quality=95, save_all=True,
                 append_images=[_photo()]),
-        None,
-    ),
+        None),
     "cmyk": (_encode(_photo().convert("CMYK"), "JPEG", quality=95), None),
     "junk_after_the_end": (PNG + bytes(100), _rgb(_photo())),
     "jpeg_with_junk_after_the_end": (JPEG + bytes(100), None),
@@ -275,10 +244,8 @@ GOOD_IMAGES = {
     "png_cut_in_its_last_bytes": (PNG[:-18], _rgb(_photo())),
     "gray": _lossless(_photo().convert("L")),
     "gray_and_alpha": _lossless(_photo().convert("LA")),
-    "transparent": (
-        _encode(np.dstack([_photo(), np.zeros(SIZE, np.uint8)])),
-        _rgb(_photo()),
-    ),
+    "transparent": (_encode(np.dstack([_photo(), np.zeros(SIZE, np.uint8)])),
+        _rgb(_photo())),
     "palette": _lossless(_photo().quantize(16)),
     "one_bit": _lossless(_photo().convert("1")),
     "sixteen_bits": (_encode(_DEEP), _UPPER_BITS),
