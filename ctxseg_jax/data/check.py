@@ -108,11 +108,9 @@ def main(argv: Sequence[str]) -> None:
   for word, found in (("note", report.notes), ("fault", report.faults)):
     for line in found[: values.max_lines or None]:
       print(f"{word}: {line}")
-    if len(found) > values.max_lines > 0:
-      print(
-          f"{word}: {len(found) - values.max_lines} more; --max_lines=0 shows "
-          "all"
-      )
+    more = len(found) - values.max_lines
+    if more > 0 and values.max_lines:
+      print(f"{word}: {more} more; --max_lines=0 shows all")
   print(table(spec, report))
   num_pairs = sum(report.num_pairs.values())
   if report.faults:
@@ -165,14 +163,13 @@ def _open_source(
   # It takes tfds, which is half a second that not every use pays.
   from ctxseg_jax.data import packing
 
-  faults = []
   try:
     items = packing.find(spec, values.source, any_size=values.any_size)
+    return spec, items, scan_lib.read_pair, []
   except errors.UserError as error:
     # What there is can be scanned all the same, if it is of the layout.
-    faults.append(str(error))
     items = packing.find(spec, values.source, any_size=True)
-  return spec, items, scan_lib.read_pair, faults
+    return spec, items, scan_lib.read_pair, [str(error)]
 
 
 def _open_prepared(spec: spec_lib.DatasetSpec, data_dir: str) -> _Opened:
@@ -238,18 +235,11 @@ def define_flags() -> None:
       "Accept other numbers of pairs than the published ones, and that classes "
       "are missing.",
   )
-  flags.DEFINE_integer(
-      "num_workers",
-      os.cpu_count() or 1,
-      "Processes that read.",
-      lower_bound=0,
-  )
-  flags.DEFINE_integer(
-      "max_lines",
-      100,
-      "Faults and notes to print; 0 prints all.",
-      lower_bound=0,
-  )
+  for name, default, meaning in (
+      ("num_workers", os.cpu_count() or 1, "Processes that read."),
+      ("max_lines", 100, "Faults and notes to print; 0 prints all."),
+  ):
+    flags.DEFINE_integer(name, default, meaning, lower_bound=0)
 
 
 if __name__ == "__main__":

@@ -59,13 +59,12 @@ def read(path: pathlib.Path) -> Classes:
   """
   rows = _rows(path)
   _check_unique(rows)
-  shown = files.printable(path)
   names = tuple(name for name, _, _ in rows if name != _IGNORE_NAME)
   if not 2 <= len(names) <= IGNORE_LABEL:
     raise errors.UserError(
-        f"{shown}: found {len(names)} classes; expected 2 to {IGNORE_LABEL}, "
-        f"{_EXPECTED}. What is none of your classes is a class, too, such as "
-        "background, unless it is ignored."
+        f"{files.printable(path)}: found {len(names)} classes; expected 2 to "
+        f"{IGNORE_LABEL}, {_EXPECTED}. What is none of your classes is a "
+        "class, too, such as background, unless it is ignored."
     )
   without = [place for _, color, place in rows if color is None]
   if not without:
@@ -108,12 +107,12 @@ def _rows(path: pathlib.Path) -> list[tuple[str, Color | None, str]]:
       what=f"a text file, {_EXPECTED}",
       remedy="Write one, in the order of the ids in the labels.",
   )
-  shown = files.printable(path)
-  return [
-      (*_parse(line.strip(), f"{shown}:{number}"), f"{shown}:{number}")
-      for number, line in enumerate(text.splitlines(), start=1)
-      if line.strip() and not line.lstrip().startswith("#")
-  ]
+  rows = []
+  for number, line in enumerate(text.splitlines(), start=1):
+    if line.strip() and not line.lstrip().startswith("#"):
+      place = f"{files.printable(path)}:{number}"
+      rows.append((*_parse(line.strip(), place), place))
+  return rows
 
 
 def _parse(line: str, place: str) -> tuple[str, Color | None]:
@@ -129,15 +128,11 @@ def _parse(line: str, place: str) -> tuple[str, Color | None]:
     problem = f"{_EXPECTED}. Mend the line."
   elif "#" in name:
     problem = "comments on lines of their own. Move or remove this one."
-  elif _NUMBER.fullmatch(words[-1]):
-    problem = (
-        f"{_EXPECTED}. Complete the colour, remove the number, or join it to "
-        "the name by an underscore."
-    )
-  elif _NUMBER.fullmatch(words[0]):
+  elif _NUMBER.fullmatch(words[0]) or _NUMBER.fullmatch(words[-1]):
     problem = (
         f"{_EXPECTED}; ids are not written, they count from 0 in the order of "
-        "the lines. Remove the number, or join it to the name by an underscore."
+        "the lines. Complete the colour, remove the number, or join it to the "
+        "name by an underscore."
     )
   elif name == _IGNORE_NAME and color is None:
     problem = (

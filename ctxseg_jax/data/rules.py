@@ -99,15 +99,13 @@ class Report:
   def _add_absent(self, total: np.ndarray) -> None:
     spec = self._spec
     train = self.pixels.get("train", total)
-    classes = range(spec.num_classes)
-    for where, ids in (
-        (
-            "any label of train",
-            [i for i in classes if total[i] > train[i] == 0],
-        ),
-        ("any label", [i for i in classes if not total[i]]),
-    ):
-      if ids:
+    known, trained = (
+        pixels[: spec.num_classes] > 0 for pixels in (total, train)
+    )
+    absent = {"any label of train": known & ~trained, "any label": ~known}
+    for where, is_absent in absent.items():
+      ids = np.flatnonzero(is_absent)
+      if ids.size:
         names = ", ".join(spec.class_names[i] for i in ids[:_NUM_LISTED])
         if len(ids) > _NUM_LISTED:
           names += f" and {len(ids) - _NUM_LISTED} more"
