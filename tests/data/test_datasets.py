@@ -142,28 +142,29 @@ class PrepareTest(TreeCase):
 
 class LabelTest(TreeCase):
 
+  def assert_labels(self, name, pairs, raw_ids, train_id):
+    """Holds labels against the raw ones, mapped id by id."""
+    self.assertNotEmpty(pairs)
+    for pair in pairs:
+      raw = miniatures.raw_label(pair.name, raw_ids)
+      expected = _label_by_loop(raw, train_id)
+      np.testing.assert_array_equal(self.label(name, pair), expected)
+
   def test_ade20k(self):
     miniatures.write_ade20k(self.source)
     for pairs in self.find("ade20k").values():
-      for pair in pairs:
-        raw = miniatures.raw_label(pair.name, miniatures.ADE_IDS)
-        np.testing.assert_array_equal(
-            self.label("ade20k", pair),
-            _label_by_loop(raw, lambda i: i - 1 if i else 255),
-        )
+      ids = miniatures.ADE_IDS
+      self.assert_labels("ade20k", pairs, ids, lambda i: i - 1 if i else 255)
 
-  @parameterized.parameters(False, True)
-  def test_cityscapes(self, train_ids):
+  @parameterized.parameters(
+      (False, miniatures.CITYSCAPES_IDS, lambda i: CITYSCAPES.get(i, 255)),
+      (True, miniatures.CITYSCAPES_TRAIN_IDS, lambda i: i),
+  )
+  def test_cityscapes(self, train_ids, ids, train_id):
     miniatures.write_cityscapes(self.source, train_ids=train_ids)
     found = self.find("cityscapes")
-    for pair in (*found["train"], *found["val"], *found["train_extra"]):
-      if train_ids:
-        ids = miniatures.CITYSCAPES_TRAIN_IDS
-        expected = miniatures.raw_label(pair.name, ids)
-      else:
-        raw = miniatures.raw_label(pair.name, miniatures.CITYSCAPES_IDS)
-        expected = _label_by_loop(raw, lambda i: CITYSCAPES.get(i, 255))
-      np.testing.assert_array_equal(self.label("cityscapes", pair), expected)
+    for split in ("train", "val", "train_extra"):
+      self.assert_labels("cityscapes", found[split], ids, train_id)
     label = self.label("cityscapes", found["test"][0])
     self.assertEqual(label.shape, miniatures.SIZE)
     self.assertSetEqual(set(np.unique(label)), {255})
@@ -211,14 +212,13 @@ class LabelTest(TreeCase):
         {*miniatures.COCO_UNUSED, *range(182, 256)},
     )
 
-  @parameterized.parameters("pcontext59", "pcontext60")
-  def test_pcontext_converted(self, name):
+  @parameterized.parameters(
+      ("pcontext59", lambda i: i - 1 if i else 255), ("pcontext60", int)
+  )
+  def test_pcontext_converted(self, name, train_id):
     miniatures.write_pcontext(self.source)
-    for pair in self.find(name)["train"]:
-      raw = miniatures.raw_label(pair.name, miniatures.CONTEXT_IDS)
-      if name == "pcontext59":
-        raw = _label_by_loop(raw, lambda i: i - 1 if i else 255)
-      np.testing.assert_array_equal(self.label(name, pair), raw)
+    pairs = self.find(name)["train"]
+    self.assert_labels(name, pairs, miniatures.CONTEXT_IDS, train_id)
 
   @parameterized.product(
       name=("pcontext59", "pcontext60"), labels=("mat", "png")
