@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -56,30 +57,42 @@ def raw_label(
 
 def write_ade20k(root: pathlib.Path, size: tuple[int, int] = SIZE) -> None:
   """Writes `ADEChallengeData2016`."""
+  top = root / "ADEChallengeData2016"
   for folder, start, count in (
       ("training", "ADE_train_", 9),
       ("validation", "ADE_val_", 2),
   ):
     for i in range(1, count + 1):
       name = f"{start}{i:08}"
-      top = root / "ADEChallengeData2016"
-      _save(photo(name, size), top / "images" / folder / f"{name}.jpg")
-      _save(
-          raw_label(name, ADE_IDS, size),
-          top / "annotations" / folder / f"{name}.png",
-      )
+      _save(photo(name, size), top / f"images/{folder}/{name}.jpg")
+      raw = raw_label(name, ADE_IDS, size)
+      _save(raw, top / f"annotations/{folder}/{name}.png")
 
 
-def write_camvid(root: pathlib.Path, size: tuple[int, int] = SIZE) -> None:
-  """Writes CamVid as the SegNet tutorial has it."""
+def write_camvid(
+    root: pathlib.Path,
+    size: tuple[int, int] = SIZE,
+    *,
+    repacked: bool = False,
+    lists: bool = False,
+) -> None:
+  """Writes CamVid as the SegNet tutorial has it, or as JPEG, `repacked`."""
   for split, count in (("train", 9), ("val", 2), ("test", 3)):
+    images, labels, lines = f"{split}", f"{split}annot", ""
+    if repacked:
+      images, labels = f"images/{split}", f"labels/{split}"
     for i in range(count):
       name = f"{split}{i}"
-      _save(photo(name, size), root / split / f"{name}.png")
-      _save(
-          raw_label(name, CAMVID_IDS, size),
-          root / f"{split}annot" / f"{name}.png",
-      )
+      end = "jpg" if repacked else "png"
+      _save(photo(name, size), root / f"{images}/{name}.{end}")
+      raw = raw_label(name, CAMVID_IDS, size)
+      _save(raw, root / f"{labels}/{name}.png")
+      paths = (f"/SegNet/CamVid/{x}/{name}.png" for x in (images, labels))
+      lines += f"{name if repacked else ' '.join(paths)}\n"
+    if lists:
+      path = root / "splits" if repacked else root
+      path.mkdir(exist_ok=True)
+      (path / f"{split}.txt").write_text(lines)
 
 
 def write_cityscapes(
@@ -87,9 +100,10 @@ def write_cityscapes(
     size: tuple[int, int] = SIZE,
     *,
     train_ids: bool = False,
-    extra: bool = True,
 ) -> None:
   """Writes Cityscapes; `train_ids` writes no label ids, but train ids."""
+  ids = CITYSCAPES_TRAIN_IDS if train_ids else CITYSCAPES_IDS
+  end = "labelTrainIds" if train_ids else "labelIds"
   for split, city, count in (
       ("train", "aachen", 5),
       ("train", "ulm", 4),
@@ -97,23 +111,14 @@ def write_cityscapes(
       ("test", "bonn", 2),
       ("train_extra", "erlangen", 1),
   ):
-    if split == "train_extra" and not extra:
-      continue
     kind = "gtCoarse" if split == "train_extra" else "gtFine"
     for i in range(count):
       name = f"{city}_{i:06}_000019"
-      _save(
-          photo(name, size),
-          root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png",
-      )
-      if split == "test":
-        continue
-      ids = CITYSCAPES_TRAIN_IDS if train_ids else CITYSCAPES_IDS
-      end = "labelTrainIds" if train_ids else "labelIds"
-      _save(
-          raw_label(name, ids, size),
-          root / kind / split / city / f"{name}_{kind}_{end}.png",
-      )
+      place = f"{split}/{city}/{name}"
+      _save(photo(name, size), root / f"leftImg8bit/{place}_leftImg8bit.png")
+      if split != "test":
+        raw = raw_label(name, ids, size)
+        _save(raw, root / f"{kind}/{place}_{kind}_{end}.png")
 
 
 def write_coco_stuff164k(
@@ -124,16 +129,14 @@ def write_coco_stuff164k(
 ) -> None:
   """Writes COCO-Stuff; `train_ids` writes labels as converted."""
   top = root / "coco_stuff164k"
+  ids = COCO_TRAIN_IDS if train_ids else COCO_IDS
+  end = "_labelTrainIds" if train_ids else ""
   for split, first, count in (("train2017", 9, 9), ("val2017", 139, 2)):
     for i in range(first, first + count):
       name = f"{i:012}"
-      _save(photo(name, size), top / "images" / split / f"{name}.jpg")
-      ids = COCO_TRAIN_IDS if train_ids else COCO_IDS
-      end = "_labelTrainIds" if train_ids else ""
-      _save(
-          raw_label(name, ids, size),
-          top / "annotations" / split / f"{name}{end}.png",
-      )
+      _save(photo(name, size), top / f"images/{split}/{name}.jpg")
+      raw = raw_label(name, ids, size)
+      _save(raw, top / f"annotations/{split}/{name}{end}.png")
 
 
 def write_coco_voc21(
@@ -145,24 +148,24 @@ def write_coco_voc21(
   """Writes COCO's images and objects; `nested` puts images into `images`.
 
   Each image holds all of VOC's classes, as cells of a grid of 5 columns, and
-  an object of another category over all.
+  an object of another category over all. The last of a split has no objects,
+  so that it is not chosen to train on.
   """
   top = root / "coco"
+  folder = top / "images" if nested else top
   height, width = size[0] // 4, size[1] // 5
-  for split, first, count in (("train", 9, 9), ("val", 139, 2)):
+  for split, first, last in (("train", 9, 18), ("val", 139, 141)):
     content = {"images": [], "annotations": []}
-    for i in range(first, first + count):
+    for i in range(first, last + 1):
       name = f"{i:012}.jpg"
-      folder = top / "images" if nested else top
       _save(photo(name[:-4], size), folder / f"{split}2017" / name)
-      content["images"].append(
-          {"id": i, "file_name": name, "height": size[0], "width": size[1]}
-      )
+      entry = {"id": i, "file_name": name, "height": size[0], "width": size[1]}
+      content["images"].append(entry)
       objects = [(90, 0, 0, size[1], size[0])]
       for k, category in enumerate(COCO_VOC):
         x, y = k % 5 * width, k // 5 * height
         objects.append((category, x, y, x + width, y + height))
-      for category, x, y, right, bottom in objects:
+      for category, x, y, right, bottom in objects if i < last else ():
         content["annotations"].append(
             {
                 "image_id": i,
@@ -171,18 +174,7 @@ def write_coco_voc21(
                 "area": (right - x) * (bottom - y),
             }
         )
-    # One without objects, which is not chosen to train on.
-    name = f"{first + count:012}.jpg"
-    _save(photo(name[:-4], size), folder / f"{split}2017" / name)
-    content["images"].append(
-        {
-            "id": first + count,
-            "file_name": name,
-            "height": size[0],
-            "width": size[1],
-        }
-    )
-    path = top / "annotations" / f"instances_{split}2017.json"
+    path = top / f"annotations/instances_{split}2017.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
 
@@ -193,32 +185,25 @@ def write_pcontext(
     *,
     labels: str = "converted",
 ) -> None:
-  """Writes PASCAL-Context.
+  """Writes PASCAL-Context, its labels `converted`, or as released.
 
-  Args:
-    root: Where `VOCdevkit/VOC2010` goes.
-    size: Of the images.
-    labels: `converted`, or as released: raw ids in `mat` or in `png` files.
+  These are raw ids in `mat` or in `png` files.
   """
   top = root / "VOCdevkit" / "VOC2010"
-  lists = "SegmentationContext" if labels == "converted" else "Main"
+  lists, ids = "SegmentationContext", CONTEXT_IDS
+  folder, end = "SegmentationClassContext", "png"
+  if labels != "converted":
+    lists, ids = "Main", CONTEXT_RAW_IDS
+    folder, end = "trainval", labels
   for split, names in (("train", TRAIN), ("val", VAL)):
-    _save_list(names, top / "ImageSets" / lists / f"{split}.txt")
+    _save_list(names, top / f"ImageSets/{lists}/{split}.txt")
     for name in names:
-      _save(photo(name, size), top / "JPEGImages" / f"{name}.jpg")
-      if labels == "converted":
-        _save(
-            raw_label(name, CONTEXT_IDS, size),
-            top / "SegmentationClassContext" / f"{name}.png",
-        )
-        continue
-      raw = raw_label(name, CONTEXT_RAW_IDS, size)
-      path = top / "trainval" / f"{name}.{labels}"
-      if labels == "mat":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scipy.io.savemat(path, {"LabelMap": raw}, do_compression=True)
-      else:
-        _save(raw, path)
+      _save(photo(name, size), top / f"JPEGImages/{name}.jpg")
+      raw = raw_label(name, ids, size)
+      _save(
+          {"LabelMap": raw} if end == "mat" else raw,
+          top / f"{folder}/{name}.{end}",
+      )
 
 
 def write_voc2012(
@@ -245,22 +230,17 @@ def write_voc2012(
       # Like VOC's: the colours say nothing of the indices.
       label.putpalette(np.random.default_rng(0).bytes(768))
       _save(label, top / "SegmentationClass" / f"{name}.png")
-  # SBD labels images of VOC's as well, and coarsely.
-  names = (*AUG, TRAIN[0], VAL[0])
   if sbd == "converted":
     _save_list((*AUG, *TRAIN), lists / "trainaug.txt")
-    for name in names:
-      raw = raw_label(f"sbd {name}", SBD_IDS, size)
-      _save(raw, top / "SegmentationClassAug" / f"{name}.png")
-  elif sbd == "mat":
-    folder = root / "VOCdevkit" / "VOCaug" / "dataset" / "cls"
-    folder.mkdir(parents=True)
-    for name in names:
-      raw = raw_label(f"sbd {name}", SBD_IDS, size)
+  # SBD labels images of VOC's as well, and coarsely.
+  for name in (*AUG, TRAIN[0], VAL[0]):
+    raw = raw_label(f"sbd {name}", SBD_IDS, size)
+    if sbd == "converted":
+      _save(raw, top / f"SegmentationClassAug/{name}.png")
+    elif sbd == "mat":
       content = {"Segmentation": raw, "CategoriesPresent": np.unique(raw)}
-      scipy.io.savemat(
-          folder / f"{name}.mat", {"GTcls": content}, do_compression=True
-      )
+      path = root / f"VOCdevkit/VOCaug/dataset/cls/{name}.mat"
+      _save({"GTcls": content}, path)
 
 
 CUSTOM_CLASSES = {
@@ -279,13 +259,11 @@ def write_custom(
 ) -> None:
   """Writes a user's own data; `colors` writes RGB labels and their table."""
   root.mkdir(parents=True, exist_ok=True)
-  lines = dict(CUSTOM_CLASSES) | ({"__ignore__": (0, 0, 0)} if colors else {})
-  (root / "classes.txt").write_text(
-      "".join(
-          f"{name} {r} {g} {b}\n" if colors else f"{name}\n"
-          for name, (r, g, b) in lines.items()
-      )
-  )
+  lines = [*CUSTOM_CLASSES]
+  if colors:
+    named = CUSTOM_CLASSES | {"__ignore__": (0, 0, 0)}
+    lines = [f"{name} {r} {g} {b}" for name, (r, g, b) in named.items()]
+  _save_list(lines, root / "classes.txt")
   table = np.zeros((256, 3), np.uint8)
   table[:3] = list(CUSTOM_CLASSES.values())
   for split, count in (("train", 9), ("val", 2)):
@@ -293,8 +271,8 @@ def write_custom(
       name = f"{split}{i}"
       _save(photo(name, size), root / "images" / split / f"{name}.jpg")
       raw = raw_label(name, CUSTOM_IDS, size)
-      path = root / "labels" / split / f"{name}.png"
-      _save(table[raw] if colors else raw, path)
+      label = table[raw] if colors else raw
+      _save(label, root / "labels" / split / f"{name}.png")
 
 
 # By name in `DATASETS`; all that need a source are here.
@@ -310,13 +288,18 @@ WRITERS: dict[str, Callable[..., None]] = {
 }
 
 
-def _save(image: Image.Image | np.ndarray, path: pathlib.Path) -> None:
+def _save(
+    content: Image.Image | np.ndarray | dict[str, Any], path: pathlib.Path
+) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  if isinstance(image, np.ndarray):
-    image = Image.fromarray(image)
-  image.save(path)
+  if isinstance(content, dict):
+    scipy.io.savemat(path, content, do_compression=True)
+    return
+  if isinstance(content, np.ndarray):
+    content = Image.fromarray(content)
+  content.save(path)
 
 
-def _save_list(names: Sequence[str], path: pathlib.Path) -> None:
+def _save_list(lines: Sequence[str], path: pathlib.Path) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text("".join(f"{name}\n" for name in names))
+  path.write_text("".join(f"{line}\n" for line in lines))

@@ -10,9 +10,8 @@ not written:
 A line is
 
 - empty, or a comment: it starts with `#`;
-- a class: its name, or its name and its colour as R G B of 0 to 255. Either all
-  classes have a colour or none has. With colours labels may be RGB images of
-  exactly these, and pictures use them;
+- a class: its name, or its name and its colour as R G B of 0 to 255, as all
+  classes have or none. Then labels may be RGB, and pictures use the colours;
 - `__ignore__ R G B`: no class, but the colour of pixels to ignore. In labels of
   ids these have the id 255, which needs no line.
 
@@ -42,13 +41,9 @@ Color = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-  """Classes of a dataset.
+  """Names and colours by id, and ids by the colours that labels may have.
 
-  Attributes:
-    names: By id.
-    palette: RGB colours by id.
-    colors: Ids by the RGB colours that labels may have; none without colours
-      in the file.
+  Without colours in the file the palette is VOC's, and `colors` is empty.
   """
 
   names: tuple[str, ...]
@@ -64,13 +59,12 @@ def read(path: pathlib.Path) -> Classes:
   """
   rows = _rows(path)
   _check_unique(rows)
-  shown = files.printable(path)
   names = tuple(name for name, _, _ in rows if name != _IGNORE_NAME)
   if not 2 <= len(names) <= IGNORE_LABEL:
     raise errors.UserError(
-        f"{shown}: found {len(names)} classes; expected 2 to {IGNORE_LABEL}, "
-        f"{_EXPECTED}. What is none of your classes is a class, too, such as "
-        "background, unless it is ignored."
+        f"{files.printable(path)}: found {len(names)} classes; expected 2 to "
+        f"{IGNORE_LABEL}, {_EXPECTED}. What is none of your classes is a "
+        "class, too, such as background, unless it is ignored."
     )
   without = [place for _, color, place in rows if color is None]
   if not without:
@@ -113,12 +107,12 @@ def _rows(path: pathlib.Path) -> list[tuple[str, Color | None, str]]:
       what=f"a text file, {_EXPECTED}",
       remedy="Write one, in the order of the ids in the labels.",
   )
-  shown = files.printable(path)
-  return [
-      (*_parse(line.strip(), f"{shown}:{number}"), f"{shown}:{number}")
-      for number, line in enumerate(text.splitlines(), start=1)
-      if line.strip() and not line.lstrip().startswith("#")
-  ]
+  rows = []
+  for number, line in enumerate(text.splitlines(), start=1):
+    if line.strip() and not line.lstrip().startswith("#"):
+      place = f"{files.printable(path)}:{number}"
+      rows.append((*_parse(line.strip(), place), place))
+  return rows
 
 
 def _parse(line: str, place: str) -> tuple[str, Color | None]:
@@ -128,23 +122,17 @@ def _parse(line: str, place: str) -> tuple[str, Color | None]:
   if len(numbers) == 3 and all(re.fullmatch("[0-9]{1,3}", n) for n in numbers):
     color = tuple(map(int, numbers))
   name = " ".join((name if color else line).split())
-  words = [word for word in re.split(r"[\s,;:=]+", name) if word]
+  words = re.findall(r"[^\s,;:=]+", name)
   problem = ""
-  if not words or not name.isprintable():
+  if not words or not name.isprintable() or (color and max(color) > 255):
     problem = f"{_EXPECTED}. Mend the line."
-  elif color and max(color) > 255:
-    problem = f"{_EXPECTED}. Mend the colour."
   elif "#" in name:
     problem = "comments on lines of their own. Move or remove this one."
-  elif _NUMBER.fullmatch(words[-1]):
-    problem = (
-        f"{_EXPECTED}. Complete the colour, remove the number, or join it to "
-        "the name by an underscore."
-    )
-  elif _NUMBER.fullmatch(words[0]):
+  elif _NUMBER.fullmatch(words[0]) or _NUMBER.fullmatch(words[-1]):
     problem = (
         f"{_EXPECTED}; ids are not written, they count from 0 in the order of "
-        "the lines. Remove the number, or join it to the name by an underscore."
+        "the lines. Complete the colour, remove the number, or join it to the "
+        "name by an underscore."
     )
   elif name == _IGNORE_NAME and color is None:
     problem = (

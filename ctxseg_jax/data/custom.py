@@ -54,9 +54,8 @@ def from_folder(root: str | os.PathLike[str]) -> spec_lib.DatasetSpec:
   Raises:
     UserError: It is not of a known layout, or a file of it is faulty.
   """
-  root = _check_root(root)
+  root, found = _find(root)
   classes = classes_lib.read(root / CLASSES_FILE)
-  found = own_files.find(root).require_sound()
   name = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).lower()
   return make_spec(
       classes,
@@ -116,11 +115,9 @@ def to_record(spec: spec_lib.DatasetSpec) -> dict[str, Any]:
 def from_record(
     record: Mapping[str, Any], root: str | os.PathLike[str]
 ) -> spec_lib.DatasetSpec:
-  """Returns a specification without its folder, from what was kept of it.
+  """Returns a specification from what `to_record` kept of it.
 
-  Args:
-    record: What `to_record` returned.
-    root: The folder, which is looked at only if the dataset is to be prepared.
+  The folder is looked at only if the dataset is to be prepared.
 
   Raises:
     UserError: The record was changed to something that is none.
@@ -155,9 +152,28 @@ def from_record(
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
   """Reads a pair whose label is of ids or of the colours of the classes."""
-  kwargs = {"colors": spec.colors, "remedy": _REMEDY}
-  decode = functools.partial(images.decode_label, **kwargs)
+  decode = functools.partial(
+      images.decode_label, colors=spec.colors, remedy=_REMEDY
+  )
   return pairs.read(spec, pair, decode=decode)
+
+
+def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns a folder of the user's so that it is found from anywhere."""
+  # Not its `resolve`: where a link leads may change.
+  return pathlib.Path(os.path.abspath(os.path.expanduser(root)))
+
+
+def _find(root: str | os.PathLike[str]) -> tuple[pathlib.Path, finding.Pairs]:
+  if not str(root):
+    raise errors.UserError(
+        "config: data.root: missing; expected your folder, with "
+        f"{LAYOUTS}. Pass --config.data.root=DIR."
+    )
+  root = absolute(root)
+  found, faults = own_files.find(root)
+  finding.refuse(faults)
+  return root, found
 
 
 def _find_again(
@@ -165,34 +181,13 @@ def _find_again(
 ) -> finding.Pairs:
   """The `find` of a specification: its folder has to be what it was."""
   del source, any_size
-  root = _check_root(root)
-  found = own_files.find(root).require_sound()
+  root, found = _find(root)
   if not name.endswith(_digest(root, found)):
     raise errors.UserError(
         f"{root}: files have changed since {name} was made of it; expected the "
         "same. Train in another --workdir to use them as they are."
     )
   return found
-
-
-def _check_root(root: str | os.PathLike[str]) -> pathlib.Path:
-  if not str(root):
-    raise errors.UserError(
-        "config: data.root: missing; expected your folder, with "
-        f"{LAYOUTS}. Pass --config.data.root=DIR."
-    )
-  path = absolute(root)
-  if not os.path.isdir(path):
-    raise errors.UserError(
-        f"{path}: no such folder; expected {LAYOUTS}. Check data.root."
-    )
-  return path
-
-
-def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns a folder of the user's so that it is found from anywhere."""
-  # Not its `resolve`: where a link leads may change.
-  return pathlib.Path(os.path.abspath(os.path.expanduser(root)))
 
 
 def _digest(root: pathlib.Path, found: finding.Pairs) -> str:
@@ -209,8 +204,6 @@ def _digest(root: pathlib.Path, found: finding.Pairs) -> str:
 
 def _mean(items: list[finding.Pair]) -> tuple[float, float, float]:
   """Returns the mean RGB of images spread over a split."""
-  total = np.zeros(3)
   chosen = items[:: -(-len(items) // _MEAN_SAMPLE)]
-  for pair in chosen:
-    total += images.decode_image(pair.image).mean(axis=(0, 1))
-  return tuple(np.round(total / len(chosen), 2).tolist())
+  means = [images.decode_image(p.image).mean(axis=(0, 1)) for p in chosen]
+  return tuple(np.mean(means, axis=0).round(2).tolist())

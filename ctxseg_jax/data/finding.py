@@ -4,10 +4,13 @@ Nothing is decoded here. A fault is a line that names the file; all are
 collected, so that a check can list them, while preparing stops at the first.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import operator
 import os
 import pathlib
 
@@ -15,22 +18,21 @@ from ctxseg_jax import errors
 from ctxseg_jax import files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_SUFFIXES = (*IMAGE_SUFFIXES, ".mat")
 # Images that would be overlooked otherwise.
 _OTHER_SUFFIXES = (
     *(".bmp", ".gif", ".jp2", ".npy", ".pgm", ".ppm", ".tif", ".tiff"),
     *(".webp", ".heic"),
 )
+_MAX_DEPTH = 20  # Folders of a path in a list that are looked into.
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """An image and its label on disk, with the id they share.
+  """An image and its label on disk, by the id they share.
 
-  Attributes:
-    name: The id.
-    image: Path of the image.
-    label: Path of the label; None for a split whose labels are not public,
-      all pixels of which are ignored.
+  The label is None in a split whose labels are not public, where all pixels are
+  ignored.
   """
 
   name: str
@@ -42,31 +44,13 @@ Pairs = dict[str, list[Pair]]  # By split.
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """What folders or lists hold.
-
-  Attributes:
-    pairs: By split, in order.
-    faults: What is wrong, a line each; the pairs are those without a fault.
-  """
-
-  pairs: Pairs
-  faults: list[str]
-
-  def require_sound(self) -> Pairs:
-    """Returns the pairs; a fault is a `UserError` of the first one."""
-    refuse(self.faults)
-    return self.pairs
-
-
-@dataclasses.dataclass(frozen=True)
 class Folder:
-  """The images or labels of a folder.
+  """The images or labels of a folder, by id.
 
   Attributes:
     path: The folder.
-    files: By id.
-    faults: A line for each file that cannot be used, by the id it would have.
+    files: Those that can be used.
+    faults: A line for each of the others.
     end: What file names have behind the id.
   """
 
@@ -87,7 +71,6 @@ def refuse(faults: Sequence[str]) -> None:
 def list_folder(
     folder: pathlib.Path,
     *,
-    suffixes: Sequence[str] = IMAGE_SUFFIXES,
     ends: Sequence[str] = ("",),
     with_subfolder: bool = False,
 ) -> Folder:
@@ -95,7 +78,6 @@ def list_folder(
 
   Args:
     folder: The folder.
-    suffixes: Which files count, in lower case.
     ends: What file names have behind the id; of two files the first end counts.
     with_subfolder: Whether the id holds the path of the subfolder.
 
@@ -117,7 +99,7 @@ def list_folder(
           f"{files.printable(path)}: a name that is not printable UTF-8; "
           "expected text. Rename the file or its folder."
       )
-    elif path.suffix.lower() not in suffixes:
+    elif path.suffix.lower() not in _SUFFIXES:
       faults[name] = (
           f"{path}: found a file of type {path.suffix}; expected PNG or JPEG. "
           "Convert the file, labels to PNG."
@@ -132,57 +114,136 @@ def list_folder(
   return Folder(folder, found, faults, ends[0])
 
 
-def match(images: Folder, labels: Folder) -> tuple[list[Pair], list[str]]:
-  """Returns the pairs of all images and labels by id, and the faults."""
-  names = images.files.keys() | images.faults.keys() | labels.faults.keys()
-  pairs, faults = select(dict.fromkeys(sorted(names)), images, labels)
-  for name in sorted(labels.files.keys() - names):
+def match(
+    images: Folder, labels: Folder | None, names: Iterable[str] | None = None
+) -> tuple[list[Pair], list[str]]:
+  """Returns the pairs of two folders in the order of their ids, and the faults.
+
+  Args:
+    images: Where the images are.
+    labels: Where the labels are; None if they are not public.
+    names: The ids that count; None for all of both folders.
+  """
+  if names is None:
+    folders = filter(None, (images, labels))
+    names = {name for f in folders for name in (*f.files, *f.faults)}
+  pairs, faults = [], []
+  for name in sorted(names):
+    try:
+      pairs.append(pair_of(name, images, labels))
+    except errors.UserError as fault:
+      faults.append(str(fault))
+  if not pairs and not faults:
     faults.append(
-        f"{labels.files[name]}: label without an image; expected {name}.png or "
-        f".jpg in {images.path}. Add the image or remove the label."
+        f"{images.path}: no images; expected PNG or JPEG files. Add them."
     )
   return pairs, faults
 
 
-def select(
-    places: Mapping[str, str | None], images: Folder, labels: Folder
+def pair_of(name: str, images: Folder, labels: Folder | None) -> Pair:
+  """Returns the pair of an id; arguments are those of `match`.
+
+  Raises:
+    UserError: One of its files is missing or cannot be used.
+  """
+  for folder in filter(None, (images, labels)):
+    if name in folder.faults:
+      raise errors.UserError(folder.faults[name])
+  image = images.files.get(name)
+  label = labels.files.get(name) if labels else None
+  if image is None:
+    raise errors.UserError(
+        f"{label or name}: image is missing; expected {name}{images.end}.png "
+        f"or .jpg in {images.path}. Add the image, or remove label and line."
+    )
+  if labels and label is None:
+    subfolder = image.relative_to(images.path).parent
+    file = f"{name.rpartition('/')[2]}{labels.end}.png"
+    raise errors.UserError(
+        f"{image}: label is missing; expected {labels.path / subfolder / file}."
+        " Add the label or remove the image."
+    )
+  return Pair(name, image, label)
+
+
+def read_list(
+    list_file: pathlib.Path, pair_of_line: Callable[[list[str]], Pair]
 ) -> tuple[list[Pair], list[str]]:
-  """Returns the pairs of a list, and the faults.
+  """Returns the pairs of a text file in its order, and the faults.
 
   Args:
-    places: The ids in order, each with the place it is listed at.
-    images: Where the images are.
-    labels: Where the labels are.
+    list_file: A line of it is an image and its label, or a name.
+    pair_of_line: Returns the pair of the one or two fields of a line, or raises
+      a `UserError`.
+
+  Raises:
+    UserError: The list cannot be read.
   """
-  pairs, faults = [], []
-  for name, place in places.items():
-    image, label = images.files.get(name), labels.files.get(name)
-    fault = images.faults.get(name) or labels.faults.get(name)
-    if not fault and image is None:
-      fault = (
-          f"{place}: image {name} is missing; expected {name}.png or .jpg in "
-          f"{images.path}. Add the file or remove the line."
-      )
-    elif not fault and label is None:
-      folder = labels.path / image.relative_to(images.path).parent
-      fault = (
-          f"{image}: label is missing; expected "
-          f"{folder / name.rpartition('/')[2]}{labels.end}.png. Add the label "
-          "or remove the image."
-      )
-    if fault:
-      faults.append(fault)
-    else:
-      pairs.append(Pair(name, image, label))
+  text = files.read_text(
+      list_file,
+      what="a text file, an image and its label or a name per line",
+      remedy="Replace the list, remove it, or pass --any_size to leave a "
+      "published split out.",
+  )
+  pairs, faults, places = [], [], {}
+  for number, line in enumerate(text.splitlines(), start=1):
+    place = f"{list_file}:{number}"
+    # Names with blanks in them take a tab.
+    fields = line.split("\t") if "\t" in line.strip() else line.split()
+    fields = [field.strip().replace("\\", "/") for field in fields]
+    if not fields:
+      continue
+    try:
+      if len(fields) > 2 or not all(f and f.isprintable() for f in fields):
+        raise errors.UserError(
+            f"found {line.strip()[:200]!r}; expected an image and its label "
+            "with a blank or a tab between, or a name. Mend the line."
+        )
+      pair = pair_of_line(fields)
+      # Without its suffix, since neither have the names of examples one.
+      first = places.setdefault(pair.image.with_suffix(""), place)
+      if first != place:
+        raise errors.UserError(
+            f"{fields[0]} occurs twice, first in {first}; expected each image "
+            "once. Remove one line."
+        )
+      pairs.append(pair)
+    except errors.UserError as fault:
+      faults.append(f"{place}: {fault}")
+  if not pairs and not faults:
+    faults.append(
+        f"{list_file}: no lines; expected an image and its label, or a name, "
+        "per line. Fill the list or remove it."
+    )
   return pairs, faults
 
 
-def shared_ids(found: Mapping[str, Sequence[Pair]]) -> list[str]:
-  """Returns a fault for each id in two splits: results would mean nothing."""
+def name_of_field(
+    field: str, folders: Sequence[Folder], split: str = ""
+) -> str:
+  """Returns the id that a line means: with or without folders and suffix."""
+  stem, dot, suffix = field.rpartition(".")
+  if dot + suffix.lower() not in IMAGE_SUFFIXES:  # Ids may hold dots.
+    stem = field
+  parts = stem.split("/")[-_MAX_DEPTH:]
+  # Without its first folders, too: lists may start anywhere.
+  tails = ["/".join(parts[i:]) for i in range(len(parts))]
+  for name in (stem, f"{split}/{stem}", *tails):
+    if any(name in f.files or name in f.faults for f in folders):
+      return name
+  return tails[-1]
+
+
+def shared(found: Mapping[str, Sequence[Pair]], by: str = "name") -> list[str]:
+  """Returns a fault for each pair of which two splits hold the name, or image.
+
+  Results would mean nothing.
+  """
   first, faults = {}, []
+  key = operator.attrgetter(by)
   for split, pairs in found.items():
     for pair in pairs:
-      other = first.setdefault(pair.name, split)
+      other = first.setdefault(key(pair), split)
       if other != split:
         faults.append(
             f"{pair.image}: id {pair.name} is in {split} and in {other}; "
@@ -203,72 +264,8 @@ def names_in(folder: pathlib.Path) -> list[str]:
 def is_foreign(path: pathlib.Path) -> bool:
   """Whether a file is none of images: notes, metadata, hidden files."""
   # Archives made on a Mac hold a "._name.png" beside every file.
-  known = (*IMAGE_SUFFIXES, ".mat", *_OTHER_SUFFIXES)
-  return path.name.startswith(".") or path.suffix.lower() not in known
-
-
-def read_list(
-    list_file: pathlib.Path,
-) -> tuple[dict[str, list[str]], list[str]]:
-  """Returns the one or two fields of each line by `file:line`, and the faults.
-
-  Raises:
-    UserError: The list cannot be read.
-  """
-  text = files.read_text(
-      list_file,
-      what="a text file, an image and its label or a name per line",
-      remedy="Replace the list, remove it, or pass --any_size to leave a "
-      "published split out.",
-  )
-  lines, faults = {}, []
-  for number, line in enumerate(text.splitlines(), start=1):
-    place = f"{list_file}:{number}"
-    # Names with blanks in them take a tab.
-    fields = line.split("\t") if "\t" in line.strip() else line.split()
-    fields = [field.strip().replace("\\", "/") for field in fields]
-    if len(fields) > 2 or not all(f and f.isprintable() for f in fields):
-      faults.append(
-          f"{place}: found {line.strip()[:200]!r}; expected an image and its "
-          "label with a blank or a tab between, or a name. Mend the line."
-      )
-    elif fields:
-      lines[place] = fields
-  return lines, faults
-
-
-def read_ids(list_file: pathlib.Path) -> tuple[dict[str, str], list[str]]:
-  """Returns the places by the ids of a published list, and the faults.
-
-  Only the names of files count: published lists carry the path of their
-  author's machine.
-
-  Raises:
-    UserError: The list cannot be read.
-  """
-  lines, faults = read_list(list_file)
-  places = {}
-  for place, fields in lines.items():
-    names = [without_suffix(field).rpartition("/")[2] for field in fields]
-    if len(set(names)) > 1:
-      faults.append(
-          f"{place}: found {' '.join(fields)!r}; expected a name, or an image "
-          "and a label of the same name. Mend the line."
-      )
-    elif names[0] in places:
-      faults.append(
-          f"{place}: id {names[0]} occurs twice, first in {places[names[0]]}; "
-          "expected each id once. Remove one line."
-      )
-    else:
-      places[names[0]] = place
-  return places, faults
-
-
-def without_suffix(name: str) -> str:
-  """Returns a name without the suffix of an image; ids may hold dots."""
-  stem, dot, suffix = name.rpartition(".")
-  return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
+  known = path.suffix.lower() in (*_SUFFIXES, *_OTHER_SUFFIXES)
+  return path.name.startswith(".") or not known
 
 
 def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -283,7 +280,10 @@ def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _unreadable(error: OSError) -> errors.UserError:
+  reason = f"cannot be read ({error.strerror})"
+  if isinstance(error, FileNotFoundError):
+    reason = "no such folder"
   return errors.UserError(
-      f"{files.printable(error.filename)}: cannot be read ({error.strerror}); "
-      "expected a folder of images or labels. Check its permissions."
+      f"{files.printable(error.filename)}: {reason}; expected a folder of "
+      "images or labels. Check the path and its permissions."
   )

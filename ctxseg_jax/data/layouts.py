@@ -1,6 +1,5 @@
 """Where published datasets keep their pairs."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -14,7 +13,7 @@ from ctxseg_jax.data import finding
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Where a published layout keeps a split; all paths are inside its folder.
+  """Where a split is kept; all paths are inside the folder of the layout.
 
   Attributes:
     images: Folder of images.
@@ -24,16 +23,24 @@ class Split:
     needs_list: Whether the list has to be there.
     image_end: What file names of images have behind the id.
     label_ends: What those of labels have; of two files the first end counts.
-    is_optional: Whether a complete source may lack it.
   """
 
   images: str
   labels: str | None
-  list_file: str | None = None
-  needs_list: bool = True
+  list_file: str = ""
+  needs_list: bool = False
   image_end: str = ""
   label_ends: Sequence[str] = ("",)
-  is_optional: bool = False
+
+  def called(self, word: str) -> "Split":
+    """Returns the split whose paths have a word in place of `{}`."""
+    images, labels, list_file = (
+        path and path.format(word)
+        for path in (self.images, self.labels, self.list_file)
+    )
+    return dataclasses.replace(
+        self, images=images, labels=labels, list_file=list_file
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,40 +50,31 @@ class Layout:
   Attributes:
     text: Describes it, for messages.
     inside: Where in the user's folder it may start; `""` is the folder itself.
-    variants: Splits by name, each time in other places; that variant counts of
-      which most is there, the first of equal ones.
-    first_missing: `(split, pairs)` -> what is missing in a split, for messages;
-      empty if nothing is.
+    splits: What paths call each split.
+    variants: Where the splits may be kept, with `{}` for what paths call them;
+      that variant counts of which most is there, the first of equal ones.
+    optional: Further splits, which a complete source may lack.
   """
 
   text: str
   inside: Sequence[str]
-  variants: Sequence[Mapping[str, Split]]
-  first_missing: Callable[[str, Sequence[finding.Pair]], str] | None = None
+  splits: Mapping[str, str]
+  variants: Sequence[Split]
+  optional: Mapping[str, Split] = dataclasses.field(default_factory=dict)
 
   def find(self, source: pathlib.Path, *, any_size: bool) -> finding.Pairs:
     """Finds the pairs of every split; see `DatasetSpec.find`."""
     root, splits = self.locate(source)
     found, faults = {}, []
     for name, split in splits.items():
-      is_listed = split.list_file is not None and split.needs_list
-      needed = [split.list_file if is_listed else split.images]
-      if split.is_optional and split.labels is not None:
+      needed = [split.list_file if split.needs_list else split.images]
+      if name in self.optional and split.labels:
         needed.append(split.labels)
       is_there = all(os.path.exists(root / path) for path in needed)
-      if is_there or not (any_size or split.is_optional):
-        found[name], of_split = self._find_split(root, split)
+      if is_there or not (any_size or name in self.optional):
+        found[name], of_split = find_split(root, split)
         faults += of_split
-    faults += finding.shared_ids(found)
-    found = finding.Found(found, faults).require_sound()
-    for name, pairs in found.items() if not any_size else ():
-      missing = self.first_missing and self.first_missing(name, pairs)
-      if missing:
-        raise errors.UserError(
-            f"{root / splits[name].images}: found {len(pairs)} images of "
-            f"{name}, {missing}. Complete the folder, or pass --any_size to "
-            "prepare what is there."
-        )
+    finding.refuse(faults + finding.shared(found))
     return found
 
   def locate(
@@ -89,54 +87,56 @@ class Layout:
     """
     best, most = None, 0
     for root in (source / name for name in self.inside):
-      for splits in self.variants:
-        there = [
-            sum(
-                os.path.exists(root / path)
-                for path in (s.images, s.labels, s.list_file)
-                if path
-            )
-            for s in splits.values()
-            if s.labels and os.path.isdir(root / s.labels)
+      for variant in self.variants:
+        splits = {name: variant.called(w) for name, w in self.splits.items()}
+        paths = [
+            path
+            for split in splits.values()
+            if os.path.isdir(root / split.labels)
+            for path in (split.images, split.labels, split.list_file)
         ]
-        if sum(there) > most:
-          best, most = (root, splits), sum(there)
+        num_there = sum(os.path.exists(root / path) for path in paths if path)
+        if num_there > most:
+          best, most = (root, splits | self.optional), num_there
     if best is None:
       raise unknown(source, self.text)
     return best
 
-  def _find_split(
-      self, root: pathlib.Path, split: Split
-  ) -> tuple[list[finding.Pair], list[str]]:
-    for folder in filter(None, (split.images, split.labels)):
-      if not os.path.isdir(root / folder):
-        raise errors.UserError(
-            f"{root / folder}: no such folder; expected {self.text}. Complete "
-            "the source, or pass --any_size to leave the split out."
-        )
-    images = finding.list_folder(root / split.images, ends=(split.image_end,))
-    if split.labels is None:
-      paths = sorted(images.files.items())
-      pairs = [finding.Pair(name, path, None) for name, path in paths]
-      return pairs, [*images.faults.values()]
-    labels = finding.list_folder(
-        root / split.labels,
-        suffixes=(*finding.IMAGE_SUFFIXES, ".mat"),
-        ends=split.label_ends,
-    )
-    list_file = root / split.list_file if split.list_file else None
-    if list_file is None or not (split.needs_list or list_file.is_file()):
-      pairs, faults = finding.match(images, labels)
-    else:
-      places, faults = finding.read_ids(list_file)
-      pairs, of_list = finding.select(places, images, labels)
-      faults += of_list
-    if not pairs and not faults:
-      faults = [
-          f"{images.path}: no images; expected {self.text}. Complete the "
-          "source."
-      ]
-    return pairs, faults
+
+def find_split(
+    root: pathlib.Path, split: Split
+) -> tuple[list[finding.Pair], list[str]]:
+  """Returns the pairs of a split, and the faults."""
+  images = finding.list_folder(root / split.images, ends=(split.image_end,))
+  labels = None
+  if split.labels:
+    labels = finding.list_folder(root / split.labels, ends=split.label_ends)
+  if split.list_file and (
+      split.needs_list or (root / split.list_file).is_file()
+  ):
+    return read_list(root / split.list_file, images, labels)
+  return finding.match(images, labels)
+
+
+def read_list(
+    list_file: pathlib.Path, images: finding.Folder, labels: finding.Folder
+) -> tuple[list[finding.Pair], list[str]]:
+  """Returns the pairs of a published list in its order, and the faults.
+
+  Only the names of files count: published lists carry the paths of their
+  author's machine.
+  """
+
+  def pair_of_line(fields: list[str]) -> finding.Pair:
+    names = {finding.name_of_field(f, (images, labels)) for f in fields}
+    if len(names) > 1:
+      raise errors.UserError(
+          f"found {' '.join(fields)!r}; expected a name, or an image and a "
+          "label of the same name. Mend the line."
+      )
+    return finding.pair_of(names.pop(), images, labels)
+
+  return finding.read_list(list_file, pair_of_line)
 
 
 def unknown(source: pathlib.Path, text: str) -> errors.UserError:

@@ -10,15 +10,12 @@ from ctxseg_jax import files
 
 
 def read_ids(path: pathlib.Path, *fields: str, num_ids: int) -> np.ndarray:
-  """Reads a matrix of label ids.
+  """Returns a matrix of label ids, uint16 [H, W].
 
   Args:
     path: A MATLAB file, version 5 to 7.
     *fields: Name of the variable and of the fields inside it that lead there.
     num_ids: Ids are 0 to `num_ids - 1`, at most 65,536.
-
-  Returns:
-    uint16 ids, [H, W].
 
   Raises:
     UserError: The file is unreadable or damaged, or holds something else.
@@ -27,6 +24,7 @@ def read_ids(path: pathlib.Path, *fields: str, num_ids: int) -> np.ndarray:
   import scipy.io
 
   data = files.read_bytes(path, what="a MATLAB file of labels")
+  place = f"{path}: {'.'.join(fields)}"
   try:
     value = scipy.io.loadmat(io.BytesIO(data), struct_as_record=False)
     value = value[fields[0]]
@@ -36,17 +34,17 @@ def read_ids(path: pathlib.Path, *fields: str, num_ids: int) -> np.ndarray:
   except Exception as error:  # A damaged file can lead the reader anywhere.
     reason = " ".join(f"{type(error).__name__} {error}".split())
     raise errors.UserError(
-        f"{path}: {'.'.join(fields)} cannot be read ({reason}); expected a "
-        "whole MATLAB file of labels. Replace the file."
+        f"{place} cannot be read ({reason}); expected a whole MATLAB file of "
+        "labels. Replace the file."
     ) from error
   if ids.ndim != 2 or ids.size == 0 or not np.array_equal(ids, value):
     raise errors.UserError(
-        f"{path}: {'.'.join(fields)} of shape {np.shape(value)}; expected a "
-        "matrix of whole numbers. Replace the file."
+        f"{place} of shape {np.shape(value)}; expected a matrix of whole "
+        "numbers. Replace the file."
     )
   if ids.min() < 0 or ids.max() >= num_ids:
     raise errors.UserError(
-        f"{path}: {'.'.join(fields)} holds {ids.min()} to {ids.max()}; "
-        f"expected ids of 0 to {num_ids - 1}. Replace the file."
+        f"{place} holds {ids.min()} to {ids.max()}; expected ids of 0 to "
+        f"{num_ids - 1}. Replace the file."
     )
   return ids.astype(np.uint16)

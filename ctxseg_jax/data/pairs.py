@@ -6,6 +6,7 @@ become gray PNGs of train ids.
 """
 
 from collections.abc import Callable
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -16,6 +17,8 @@ from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 
+TRAIN_IDS_END = "_labelTrainIds"
+
 
 def read(
     spec: spec_lib.DatasetSpec,
@@ -23,15 +26,12 @@ def read(
     *,
     decode: Callable[[pathlib.Path], np.ndarray] = images.decode_label,
 ) -> spec_lib.Example:
-  """Reads and checks one pair.
+  """Returns the image of a pair as it is on disk, and its label as train ids.
 
   Args:
     spec: The dataset.
     pair: Paths of image and label.
     decode: Reads a label file to uint8 raw ids [H, W].
-
-  Returns:
-    The image as it is on disk, and the label as train ids.
 
   Raises:
     UserError: A file is unreadable or damaged, the sizes differ, or the label
@@ -44,21 +44,37 @@ def read(
     return spec_lib.Example(pair.name, data, label)
   raw = decode(pair.label)
   if raw.shape != size:
-    problem = f"{pair.label}: label of {_size(raw.shape)} for {pair.image} of "
+    found, expected = ("x".join(map(str, shape)) for shape in (raw.shape, size))
+    problem = (
+        f"{expected} (height x width); expected equal sizes. Labels are never "
+        "resized: replace the wrong one."
+    )
     if images.orientation(data) >= 5 and raw.shape == size[::-1]:
-      raise errors.UserError(
-          f"{problem}{_size(raw.shape)}, which its EXIF orientation turns to "
-          f"{_size(size)} (height x width); expected a label of the picture as "
-          "viewers show it. Turn the label, or remove the orientation from the "
-          "image."
+      problem = (
+          f"{found}, which its EXIF orientation turns to {expected} (height x "
+          "width); expected a label of the picture as viewers show it. Turn "
+          "the label, or remove the orientation from the image."
       )
     raise errors.UserError(
-        f"{problem}{_size(size)} (height x width); expected equal sizes. "
-        "Labels are never resized: replace the wrong one."
+        f"{pair.label}: label of {found} for {pair.image} of {problem}"
     )
   label = spec.map_label(raw, str(pair.label))
   return spec_lib.Example(pair.name, data, label)
 
 
-def _size(shape: tuple[int, ...]) -> str:
-  return f"{shape[0]}x{shape[1]}"
+def read_either(
+    spec: spec_lib.DatasetSpec, pair: finding.Pair
+) -> spec_lib.Example:
+  """Reads a pair whose label is as released or of train ids, by its name."""
+  if pair.label is not None and holds_train_ids(pair.label):
+    spec = dataclasses.replace(
+        spec,
+        label_map=spec_lib.identity_map(spec.num_classes),
+        void_ids=(spec.ignore_label,),
+    )
+  return read(spec, pair)
+
+
+def holds_train_ids(label: pathlib.Path) -> bool:
+  """Whether a label was converted to train ids, as for mmsegmentation."""
+  return label.stem.endswith(TRAIN_IDS_END)

@@ -16,16 +16,13 @@ _MAX_OUTSIDE = 10
 
 
 def object_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-  """Returns the mask of an object.
+  """Returns the mask of an object, bool [height, width].
 
   Args:
     segmentation: As in COCO's files: polygons, each x and y in turn; or a dict
       with `counts`, lengths of runs down the columns, first of pixels outside.
     height: Of the image.
     width: Of the image.
-
-  Returns:
-    bool [height, width].
 
   Raises:
     ValueError: It is neither.
@@ -46,12 +43,7 @@ def object_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 def polygon_mask(
     polygon: Sequence[float], height: int, width: int
 ) -> np.ndarray:
-  """Returns the inside of a polygon, bool [height, width].
-
-  Args:
-    polygon: x and y of its corners in turn.
-    height: Of the image.
-    width: Of the image.
+  """Returns the inside of a polygon, x and y of its corners in turn.
 
   Raises:
     ValueError: It is no polygon, or far outside.
@@ -104,12 +96,8 @@ def _line(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 def _runs_mask(counts: list, height: int, width: int) -> np.ndarray:
   lengths = _numbers(counts)
-  if (
-      not lengths.size
-      or (lengths < 0).any()
-      or (lengths % 1).any()
-      or lengths.sum() != height * width
-  ):
+  is_whole = (lengths >= 0).all() and not (lengths % 1).any()
+  if not is_whole or lengths.sum() != height * width:
     raise ValueError(
         f"run lengths of {lengths.sum():g} pixels for an image of "
         f"{height * width}"
@@ -122,8 +110,8 @@ def _numbers(values: Any) -> np.ndarray:
   """Returns a list as float64, or a ValueError if it holds anything else."""
   try:
     array = np.asarray(values, np.float64)
+    if array.ndim == 1 and np.isfinite(array).all():
+      return array
   except (TypeError, ValueError):
-    array = None
-  if array is None or array.ndim != 1 or not np.isfinite(array).all():
-    raise ValueError("coordinates or lengths that are no numbers")
-  return array
+    pass
+  raise ValueError("coordinates or lengths that are no numbers")

@@ -4,7 +4,6 @@ The same rules serve `data.check`, which lists everything, and the preparation
 of a user's own data, which refuses what would silently train to nonsense.
 """
 
-import collections
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,8 +20,8 @@ class Report:
 
   Attributes:
     faults: What is wrong, a line each.
-    absent: Of classes that no label holds, a line each: nothing can be learnt
-      of them, but the others train all the same.
+    absent: Lines on classes that no label holds: nothing can be learnt of them,
+      but the others train all the same.
     notes: What is worth a look, a line each.
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
@@ -41,10 +40,8 @@ class Report:
     self._unknown = np.zeros(256, np.int64)
     self._seen = set()
     self._num_turned = 0
-    # Identities of the same pixels, each with the splits that hold it.
-    self._by_digest = collections.defaultdict(
-        lambda: collections.defaultdict(set)
-    )
+    # By digest the identities of the same pixels, by these their splits.
+    self._splits_of: dict[bytes, dict[str, set[str]]] = {}
 
   def add(self, split: str, scan: scan_lib.Scan) -> None:
     """Adds a pair of a split."""
@@ -52,11 +49,13 @@ class Report:
     # A pair in two splits, such as train and trainval, is reported once.
     if scan.identity not in self._seen:
       self._seen.add(scan.identity)
-      self.faults.extend([scan.fault] if scan.fault else [])
+      if scan.fault:
+        self.faults.append(scan.fault)
       self.notes.extend(scan.notes)
       self._num_turned += scan.is_turned
     if scan.digest is not None:
-      self._by_digest[scan.digest][scan.identity].add(split)
+      same = self._splits_of.setdefault(scan.digest, {})
+      same.setdefault(scan.identity, set()).add(split)
     if scan.known is not None:
       self.pixels[split] += scan.known
       self.present[split] += scan.known > 0
@@ -72,41 +71,41 @@ class Report:
           "are turned or mirrored as their EXIF orientation says; their labels "
           "should be of the picture as viewers show it.",
       )
-    self._add_duplicates()
+    for splits_of in self._splits_of.values():
+      self._add_duplicates(splits_of)
     if self._spec.task == "segmentation":
       total = sum(self.pixels.values(), np.zeros(256, np.int64))
-      suspicions = _suspicions(self._spec, total, self._unknown)
-      # First, since they may be what the faults of the files come from.
-      self.faults[:0] = suspicions
-      if not suspicions and total.any():  # Else nothing could be read.
+      suspicion = _suspicion(self._spec, total, self._unknown)
+      if suspicion:
+        # First, since it may be what the faults of the files come from.
+        self.faults.insert(0, f"{self._spec.name}: {suspicion}")
+      elif total.any():  # Else nothing could be read.
         self._add_absent(total)
 
-  def _add_duplicates(self) -> None:
-    for by_identity in self._by_digest.values():
-      (first, first_splits), *others = by_identity.items()
-      for identity, splits in others:
-        if first_splits == splits and len(splits) == 1:
-          self.notes.append(
-              f"{identity}: the same image as {first}, both in {min(splits)}."
-          )
-          continue
-        self.faults.append(
-            f"{identity}: in {', '.join(sorted(splits))}, the same image as "
-            f"{first} in {', '.join(sorted(first_splits))}; expected each "
-            "image in one split. Remove it from one, or results on it mean "
-            "nothing."
+  def _add_duplicates(self, splits_of: dict[str, set[str]]) -> None:
+    (first, first_splits), *others = splits_of.items()
+    for identity, splits in others:
+      if first_splits == splits and len(splits) == 1:
+        self.notes.append(
+            f"{identity}: the same image as {first}, both in {min(splits)}."
         )
+        continue
+      self.faults.append(
+          f"{identity}: in {', '.join(sorted(splits))}, the same image as "
+          f"{first} in {', '.join(sorted(first_splits))}; expected each image "
+          "in one split. Remove it from one, or results on it mean nothing."
+      )
 
   def _add_absent(self, total: np.ndarray) -> None:
     spec = self._spec
     train = self.pixels.get("train", total)
-    nowhere = [i for i in range(spec.num_classes) if not total[i]]
-    elsewhere = [i for i in range(spec.num_classes) if total[i] > train[i] == 0]
-    for where, ids in (
-        ("any label of train", elsewhere),
-        ("any label", nowhere),
-    ):
-      if ids:
+    known, trained = (
+        pixels[: spec.num_classes] > 0 for pixels in (total, train)
+    )
+    absent = {"any label of train": known & ~trained, "any label": ~known}
+    for where, is_absent in absent.items():
+      ids = np.flatnonzero(is_absent)
+      if ids.size:
         names = ", ".join(spec.class_names[i] for i in ids[:_NUM_LISTED])
         if len(ids) > _NUM_LISTED:
           names += f" and {len(ids) - _NUM_LISTED} more"
@@ -117,55 +116,55 @@ class Report:
         )
 
 
-def _suspicions(
+def _suspicion(
     spec: spec_lib.DatasetSpec, known: np.ndarray, unknown: np.ndarray
-) -> list[str]:
-  """Returns what the labels look like that was done to all of them."""
+) -> str:
+  """Returns what the labels look like that was done to all of them, if so."""
   raw_ids = np.flatnonzero(spec.label_map != spec.ignore_label)
   values = np.flatnonzero(unknown)
   missing = [i for i in range(spec.num_classes) if not known[i]]
   first, last = (spec.label_map[i] for i in (raw_ids[0], raw_ids[-1]))
   ignored = known[spec.ignore_label] + unknown[spec.ignore_label]
   expected = f"expected {spec_lib.ranges(raw_ids.tolist())} for the classes"
+  grays = {(19595 * r + 38470 * g + 7471 * b + 32768) >> 16
+           for r, g, b in spec.palette}  # fmt: skip
   if values.tolist() == [raw_ids[-1] + 1] and missing[:1] == [first]:
-    return [
-        f"{spec.name}: id {raw_ids[0]} ({spec.class_names[first]}) is in no "
-        f"label and {values[0]} is in some, so all ids look shifted up by one; "
+    return (
+        f"id {raw_ids[0]} ({spec.class_names[first]}) is in no label and "
+        f"{values[0]} is in some, so all ids look shifted up by one; "
         f"{expected}. Subtract one from every id."
-    ]
+    )
   if spec.ignore_label - 1 in values and last in missing:
-    return [
-        f"{spec.name}: ids up to {raw_ids[-1] - 1} and {values[-1]}, as if one "
-        "had been subtracted from every id, from that of ignored pixels, too; "
+    return (
+        f"ids up to {raw_ids[-1] - 1} and {values[-1]}, as if one had been "
+        f"subtracted from every id, from that of ignored pixels, too; "
         f"{expected}. Use the labels as they were."
-    ]
+    )
   if ignored and not len(values) and len(missing) >= spec.num_classes - 1:
     names = [n for i, n in enumerate(spec.class_names) if i not in missing]
     held = " and ".join([*names, str(spec.ignore_label)])
-    return [
-        f"{spec.name}: all labels hold {held} only, so {spec.ignore_label} "
-        f"looks used as a class, but it means ignored; {expected}. Write the "
-        f"class's id instead of {spec.ignore_label}."
-    ]
+    return (
+        f"all labels hold {held} only, so {spec.ignore_label} looks used as a "
+        f"class, but it means ignored; {expected}. Write the class's id "
+        f"instead of {spec.ignore_label}."
+    )
   if ignored and missing == [last]:
-    return [
-        f"{spec.name}: id {raw_ids[-1]} ({spec.class_names[last]}) is in no "
-        f"label and {spec.ignore_label} is in some, so all ids look shifted "
-        f"down by one; {expected}. Use the labels as they were, or take the "
-        "class out of the list."
-    ]
-  grays = {(19595 * r + 38470 * g + 7471 * b + 32768) >> 16
-           for r, g, b in spec.palette}  # fmt: skip
+    return (
+        f"id {raw_ids[-1]} ({spec.class_names[last]}) is in no label and "
+        f"{spec.ignore_label} is in some, so all ids look shifted down by one; "
+        f"{expected}. Use the labels as they were, or take the class out of "
+        "the list."
+    )
   if len(values) > 1 and set(values.tolist()) <= grays:
-    return [
-        f"{spec.name}: label values {spec_lib.ranges(values.tolist())} are the "
-        f"brightness of the classes' colours; {expected}. Save ids, or the "
-        "colours themselves, but not their conversion to gray."
-    ]
+    return (
+        f"label values {spec_lib.ranges(values.tolist())} are the brightness "
+        f"of the classes' colours; {expected}. Save ids, or the colours "
+        "themselves, but not their conversion to gray."
+    )
   if len(values) >= _MANY_VALUES:
-    return [
-        f"{spec.name}: {len(values)} label values between and beyond the "
-        f"classes, as after resizing with interpolation or saving as JPEG; "
-        f"{expected}. Make the labels again, resizing by nearest neighbour."
-    ]
-  return []
+    return (
+        f"{len(values)} label values between and beyond the classes, as after "
+        f"resizing with interpolation or saving as JPEG; {expected}. Make the "
+        "labels again, resizing by nearest neighbour."
+    )
+  return ""

@@ -7,6 +7,7 @@ import concurrent.futures
 from concurrent.futures import process
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
 import pathlib
@@ -36,9 +37,9 @@ class Scan:
     fault: What is wrong with it, in a line; empty if nothing is.
     notes: What is odd about it, a line each.
     is_turned: Whether its EXIF orientation turns or mirrors the image.
-    digest: Of the pixels of the image; None if they cannot be read.
-    known: int64 [256], pixels by train id or `ignore_label`; None without a
-      label that can be read.
+    digest: Of the pixels of the image, if they can be read.
+    known: int64 [256], pixels by train id or `ignore_label`, if it has a label
+      that can be read.
     unknown: int64 [256], pixels by the ids that no class has.
   """
 
@@ -63,11 +64,30 @@ def scan_example(
     UserError: The decoder of training does not read the image.
   """
   place = str(next(paths(item), example.name))
-  # A split without public labels is not one of ignored pixels.
   label = example.label
+  # A split without public labels is not one of ignored pixels.
   if isinstance(item, finding.Pair) and item.label is None:
-    label = np.zeros((0, 0), np.uint8)
-  return _scan(spec, place, example.image, label)
+    label = label[:0]
+  # By the decoder of training, which thus has seen every image, too.
+  pixels = images.decode_image(example.image, place, verify=False)
+  # The fastest one where the processor has instructions for it, as most do.
+  digest = hashlib.sha256(str(pixels.shape).encode())
+  digest.update(np.ascontiguousarray(pixels))
+  notes = []
+  if headers.lacks_end(example.image):
+    notes.append(
+        f"{place}: PNG without its end; all rows are there and are used. "
+        "Replace the file if you can."
+    )
+  if label.ndim and label.size and (label == spec.ignore_label).all():
+    notes.append(f"{place}: every pixel of the label is ignored.")
+  return Scan(
+      place,
+      notes=tuple(notes),
+      is_turned=images.orientation(example.image) != 1,
+      digest=digest.digest(),
+      known=np.bincount(label.ravel(), minlength=256),
+  )
 
 
 def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
@@ -97,7 +117,8 @@ def read_stored(spec: spec_lib.DatasetSpec, item: tuple[Any, int]) -> Scan:
           "expected equal sizes. Prepare the dataset again."
       )
     spec.check_label(label, place)
-    return _scan(spec, place, record["image"], label)
+    example = spec_lib.Example(place, record["image"], label)
+    return scan_example(spec, example, item)
   except errors.UserError as error:
     return Scan(place, fault=str(error))
 
@@ -110,15 +131,13 @@ def scan_all(
 ) -> Iterator[Scan]:
   """Yields the scans of items in order, showing how far it is.
 
-  Args:
-    spec: The dataset.
-    items: What `read` takes.
-    read: Scans an item; of a module, for it goes to other processes.
-    num_workers: Processes that scan; with 0 or 1 it is done in this one.
+  With up to one worker it is done in this process. `read` is of a module, for
+  it goes to others.
 
   Raises:
     UserError: A process was killed.
   """
+  scan_item = functools.partial(read, spec)
   with contextlib.ExitStack() as stack:
     if num_workers > 1 and len(items) > _CHUNK:
       pool = concurrent.futures.ProcessPoolExecutor(
@@ -126,12 +145,11 @@ def scan_all(
           # A fork could copy locks of threads that it leaves behind.
           mp_context=multiprocessing.get_context("spawn"),
           initializer=_start_worker,
-          initargs=(spec, read),
       )
       stack.callback(pool.shutdown, cancel_futures=True)
-      scans = pool.map(_scan_in_worker, items, chunksize=_CHUNK)
+      scans = pool.map(scan_item, items, chunksize=_CHUNK)
     else:
-      scans = (read(spec, item) for item in items)
+      scans = map(scan_item, items)
     report = stack.enter_context(progress.shown(f"checking {spec.name}"))
     try:
       for count, scan in enumerate(scans, start=1):
@@ -152,42 +170,7 @@ def paths(item: Any) -> Iterator[pathlib.Path]:
       yield path
 
 
-def _scan(
-    spec: spec_lib.DatasetSpec, place: str, image: bytes, label: np.ndarray
-) -> Scan:
-  # By the decoder of training, which thus has seen every image, too.
-  pixels = images.decode_image(image, place, verify=False)
-  # The fastest one where the processor has instructions for it, as most do.
-  digest = hashlib.sha256(str(pixels.shape).encode())
-  digest.update(np.ascontiguousarray(pixels))
-  notes = []
-  if headers.lacks_end(image):
-    notes.append(
-        f"{place}: PNG without its end; all rows are there and are used. "
-        "Replace the file if you can."
-    )
-  if label.ndim and label.size and (label == spec.ignore_label).all():
-    notes.append(f"{place}: every pixel of the label is ignored.")
-  return Scan(
-      place,
-      notes=tuple(notes),
-      is_turned=images.orientation(image) != 1,
-      digest=digest.digest(),
-      known=np.bincount(label.ravel(), minlength=256),
-  )
-
-
-_worker = None  # Specification and reader of this process, if it is a worker.
-
-
-def _start_worker(spec, read):
-  global _worker
-  _worker = (spec, read)
+def _start_worker() -> None:
   cv2.setNumThreads(0)  # The processes are the parallelism.
   # Sent to the whole group; the parent ends its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _scan_in_worker(item: Any) -> Scan:
-  spec, read = _worker
-  return read(spec, item)

@@ -4,15 +4,15 @@ import os
 import pathlib
 import pickle
 import shutil
-import tempfile
 from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import miniatures
 import numpy as np
-from PIL import Image
 import running
 import tensorflow_datasets as tfds
+import test_datasets
 
 from ctxseg_jax import errors
 from ctxseg_jax.data import builder
@@ -21,175 +21,119 @@ from ctxseg_jax.data import prepare
 from ctxseg_jax.data import records
 from ctxseg_jax.data.datasets import camvid
 
-HEIGHT, WIDTH = 18, 24
-SPLITS = {"train": ["a1", "a2", "a3"], "val": ["b1"], "test": ["c1", "c2"]}
+SIZES = {"train": 9, "val": 2, "test": 3}
 REAL = pathlib.Path(
     os.environ.get("CTXSEG_CAMVID")
     or pathlib.Path(__file__).parents[3] / "shared" / "data" / "camvid"
 )
 
 
-def _draw(name):
-  rng = np.random.default_rng(list(name.encode()))
-  image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-  label = rng.integers(0, 12, (HEIGHT, WIDTH), np.uint8)
-  return Image.fromarray(image), Image.fromarray(label)
+def _label(name):
+  raw = miniatures.raw_label(name, miniatures.CAMVID_IDS)
+  return np.where(raw == 11, 255, raw)
 
 
-def _write_segnet(root, lists=True):
-  for split, names in SPLITS.items():
-    (root / split).mkdir(parents=True)
-    (root / f"{split}annot").mkdir()
-    lines = []
-    for name in names:
-      image, label = _draw(name)
-      image.save(root / split / f"{name}.png")
-      label.save(root / f"{split}annot" / f"{name}.png")
-      lines.append(
-          f"/SegNet/CamVid/{split}/{name}.png "
-          f"/SegNet/CamVid/{split}annot/{name}.png\n"
-      )
-    if lists:
-      (root / f"{split}.txt").write_text("".join(lines))
-
-
-def _write_repacked(root):
-  (root / "splits").mkdir(parents=True)
-  for split, names in SPLITS.items():
-    (root / "images" / split).mkdir(parents=True)
-    (root / "labels" / split).mkdir(parents=True)
-    for name in names:
-      image, label = _draw(name)
-      image.save(root / "images" / split / f"{name}.jpg", quality=90)
-      label.save(root / "labels" / split / f"{name}.png")
-    (root / "splits" / f"{split}.txt").write_text("\n".join(names))
-
-
-class _TreeTest(parameterized.TestCase):
-
-  def setUp(self):
-    super().setUp()
-    folder = self.enterContext(tempfile.TemporaryDirectory())
-    self.source = pathlib.Path(folder, "source")
-    self.data_dir = pathlib.Path(folder, "data")
+class _CamVidCase(test_datasets.TreeCase):
 
   def prepare(self, any_size=True):
-    return packing.prepare(
-        camvid.SPEC, self.data_dir, source=self.source, any_size=any_size
-    )
+    return super().prepare("camvid", any_size)
+
+  def open(self, split):
+    return records.open_source(camvid.SPEC, split, self.data_dir)
 
 
-class PrepareTest(_TreeTest):
+class PrepareTest(_CamVidCase):
 
-  @parameterized.named_parameters(
-      ("segnet", _write_segnet, ""),
-      ("segnet_without_lists", lambda r: _write_segnet(r, lists=False), ""),
-      ("segnet_inside", _write_segnet, "CamVid"),
-      ("repacked", _write_repacked, ""),
-      ("repacked_inside", _write_repacked, "CamVid"),
+  @parameterized.product(
+      repacked=(False, True), lists=(False, True), inside=("", "CamVid")
   )
-  def test_layouts_hold_the_same_examples(self, write, inside):
-    write(self.source / inside)
+  def test_layouts_hold_the_same_examples(self, repacked, lists, inside):
+    miniatures.write_camvid(
+        self.source / inside, repacked=repacked, lists=lists
+    )
     self.assertTrue(self.prepare())
-    for split, names in SPLITS.items():
-      source = records.open_source(camvid.SPEC, split, self.data_dir)
-      source = pickle.loads(pickle.dumps(source))  # As a worker gets it.
-      self.assertLen(source, len(names))
-      self.assertEqual(source.sizes().tolist(), [[HEIGHT, WIDTH]] * len(names))
-      for index, name in enumerate(names):
-        example = source[index]
-        image, label = _draw(name)
-        raw = np.array(label)
+    for split, size in SIZES.items():
+      source = pickle.loads(pickle.dumps(self.open(split)))  # As for a worker.
+      self.assertLen(source, size)
+      self.assertEqual(source.sizes().tolist(), [[*miniatures.SIZE]] * size)
+      for i in range(size):
+        example, name = source[i], f"{split}{i}"
         self.assertEqual(example["name"], name)
-        np.testing.assert_array_equal(
-            example["label"], np.where(raw == 11, 255, raw)
-        )
-        if write is not _write_repacked:
-          np.testing.assert_array_equal(example["image"], np.array(image))
+        np.testing.assert_array_equal(example["label"], _label(name))
+        if not repacked:
+          photo = np.array(miniatures.photo(name))
+          np.testing.assert_array_equal(example["image"], photo)
 
   def test_image_bytes_are_kept(self):
-    _write_repacked(self.source)
+    miniatures.write_camvid(self.source, repacked=True)
     self.prepare()
-    records = tfds.builder_from_directory(
+    stored = tfds.builder_from_directory(
         str(packing.dataset_dir(camvid.SPEC, self.data_dir))
     ).as_data_source("val", decoders={"image": tfds.decode.SkipDecoding()})
-    file = self.source / "images" / "val" / "b1.jpg"
-    self.assertEqual(records[0]["image"], file.read_bytes())
+    file = self.source / "images" / "val" / "val0.jpg"
+    self.assertEqual(stored[0]["image"], file.read_bytes())
 
   def test_list_decides_order_and_members(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     (self.source / "train.txt").write_bytes(
-        "\ufeff/SegNet/CamVid/train/a3.png /SegNet/CamVid/trainannot/a3.png\r\n"
+        "\ufeff/SegNet/train/train3.png /SegNet/trainannot/train3.png\r\n"
         "\r\n   \r\n"
-        "train/a1.png trainannot/a1.png\r\n".encode()
+        "train/train1.png trainannot/train1.png\r\n".encode()
     )
     pairs = camvid.SPEC.find(self.source, any_size=True)
-    self.assertEqual([pair.name for pair in pairs["train"]], ["a3", "a1"])
-
-  def test_palette_labels_are_read_as_indices(self):
-    _write_segnet(self.source)
-    _, label = _draw("b1")
-    palette = Image.fromarray(np.array(label), "P")
-    palette.putpalette([c for color in camvid.PALETTE for c in color])
-    palette.save(self.source / "valannot" / "b1.png")
-    self.prepare()
-    example = records.open_source(camvid.SPEC, "val", self.data_dir)[0]
-    raw = np.array(label)
-    np.testing.assert_array_equal(
-        example["label"], np.where(raw == 11, 255, raw)
-    )
+    self.assertEqual([p.name for p in pairs["train"]], ["train3", "train1"])
 
   def test_again_does_nothing(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     self.assertTrue(self.prepare())
     shutil.rmtree(self.source)
     self.assertFalse(self.prepare())
 
   def test_killed_preparation_leaves_nothing_that_counts(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     folder = packing.dataset_dir(camvid.SPEC, self.data_dir)
     left = folder.parent / f"incomplete.ABC123_{folder.name}"
     left.mkdir(parents=True)
     (left / "dataset_info.json").write_text("{}")
     self.assertFalse(packing.is_prepared(camvid.SPEC, self.data_dir))
-    with self.assertRaisesRegex(errors.UserError, "not prepared"):
-      records.open_source(camvid.SPEC, "val", self.data_dir)
+    with self.assertRaisesRegex(
+        errors.UserError,
+        "not prepared.* python -m ctxseg_jax.data.prepare --dataset camvid "
+        f"--source DIR --data_dir {self.data_dir}$",
+    ):
+      self.open("val")
     self.prepare()
     self.assertFalse(left.exists())
-    self.assertLen(records.open_source(camvid.SPEC, "val", self.data_dir), 1)
-
-  def test_summary_counts_ignored_pixels(self):
-    _write_segnet(self.source)
-    self.prepare()
-    ignored = np.mean(np.array(_draw("b1")[1]) == 11)
-    text = records.summary(camvid.SPEC, self.data_dir)
-    self.assertRegex(text, rf"val +1 +11/11 +{ignored:.2%}")
+    self.assertLen(self.open("val"), 2)
 
   def test_excerpt_may_lack_a_split(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     shutil.rmtree(self.source / "test")
     shutil.rmtree(self.source / "testannot")
     self.prepare()
     with self.assertRaisesRegex(errors.UserError, "no split 'test'; .*train"):
-      records.open_source(camvid.SPEC, "test", self.data_dir)
+      self.open("test")
+    ignored = np.mean([_label(f"val{i}") == 255 for i in range(2)])
+    text = records.summary(camvid.SPEC, self.data_dir)
+    self.assertRegex(text, rf"val +2 +11/11 +{ignored:.2%}")
 
   def test_lost_record_file_is_named(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     self.prepare()
     folder = packing.dataset_dir(camvid.SPEC, self.data_dir)
     (lost,) = folder.glob("*-val.array_record*")
     lost.unlink()
     with self.assertRaisesRegex(errors.UserError, f"{lost.name}: no such file"):
-      records.open_source(camvid.SPEC, "val", self.data_dir)
+      self.open("val")
 
 
-class FaultTest(_TreeTest):
+class FaultTest(_CamVidCase):
 
   def test_other_counts_need_the_flag(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     with self.assertRaisesRegex(
         errors.UserError,
-        "found 3 train, 1 val, 2 test pairs; expected 367 train, 101 val, 233 "
+        "found 9 train, 2 val, 3 test pairs; expected 367 train, 101 val, 233 "
         "test.*--any_size",
     ):
       self.prepare(any_size=False)
@@ -201,50 +145,33 @@ class FaultTest(_TreeTest):
     with self.assertRaisesRegex(errors.UserError, r"source: .*\(empty folder"):
       self.prepare()
 
-  def test_unprepared_dataset_tells_the_command(self):
-    with self.assertRaisesRegex(
-        errors.UserError,
-        "python -m ctxseg_jax.data.prepare --dataset camvid --source DIR "
-        f"--data_dir {self.data_dir}$",
-    ):
-      records.open_source(camvid.SPEC, "train", self.data_dir)
-
   def test_full_disk(self):
-    _write_segnet(self.source)
-    with mock.patch.object(
-        builder.Builder,
-        "write",
-        # What the writer of array_record raised on a full disk.
-        side_effect=RuntimeError(
-            "Failed to finalize writing of split\nwrite() failed: No space "
-            "left on device; writing train.array_record"
-        ),
-    ):
+    miniatures.write_camvid(self.source)
+    # What the writer of array_record raised on a full disk.
+    full = RuntimeError(
+        "Failed to finalize writing of split\nwrite() failed: No space left on "
+        "device; writing train.array_record"
+    )
+    with mock.patch.object(builder.Builder, "write", side_effect=full):
       with self.assertRaisesRegex(errors.UserError, "No space left on device"):
         self.prepare()
 
   def test_data_dir_that_is_a_file(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     self.data_dir.write_text("")
     with self.assertRaisesRegex(errors.UserError, "cannot be written"):
       self.prepare()
 
 
-class CommandTest(_TreeTest):
-
-  def _run(self, *argv):
-    return running.run(prepare, *argv)
+class CommandTest(_CamVidCase):
 
   def test_prepares_then_says_it_is_there(self):
-    _write_segnet(self.source)
-    argv = ["--dataset=camvid", f"--source={self.source}", "--any_size"]
-    argv += ["--data_dir", str(self.data_dir)]
-    code, out, _ = self._run(*argv)
-    self.assertEqual(code, 0)
-    self.assertRegex(out, r"train +3 +11/11")
-    code, out, _ = self._run(*argv)
-    self.assertEqual(code, 0)
-    self.assertStartsWith(out, "camvid is already prepared")
+    miniatures.write_camvid(self.source)
+    flags = ["--dataset=camvid", f"--source={self.source}", "--any_size"]
+    for words in (r"train +9 +11/11", "^camvid is already prepared"):
+      code, out, _ = running.run(prepare, *flags, f"--data_dir={self.data_dir}")
+      self.assertEqual(code, 0)
+      self.assertRegex(out, words)
 
   @parameterized.parameters(
       ((), "--dataset must have a value"),
@@ -257,14 +184,14 @@ class CommandTest(_TreeTest):
       ),
   )
   def test_bad_flags_are_one_line_and_exit_2(self, argv, words):
-    code, _, err = self._run(*argv)
+    code, _, err = running.run(prepare, *argv)
     self.assertEqual(code, 2)
     self.assertStartsWith(err, "error: ")
     self.assertEqual(err.count("\n"), 1)
     self.assertIn(words, err)
 
   def test_runs_as_a_module_without_tensorflow_and_jax(self):
-    _write_segnet(self.source)
+    miniatures.write_camvid(self.source)
     folders = [f"--source={self.source}", f"--data_dir={self.data_dir}"]
     done = running.run_alone(prepare, "--dataset=camvid", *folders)
     self.assertEqual(done.returncode, 2)
@@ -275,7 +202,7 @@ class CommandTest(_TreeTest):
 @absltest.skipUnless(
     REAL.is_dir(), "no CamVid; set CTXSEG_CAMVID to a folder of it"
 )
-class RealCamVidTest(_TreeTest):
+class RealCamVidTest(_CamVidCase):
 
   def test_prepares_in_full(self):
     self.source = REAL
@@ -283,7 +210,7 @@ class RealCamVidTest(_TreeTest):
     rows = records.summary(camvid.SPEC, self.data_dir).splitlines()
     self.assertRegex(rows[1], r"^train +367 +11/11 +3.9")
     self.assertRegex(rows[3], r"^test +233 +11/11 +3.8")
-    source = records.open_source(camvid.SPEC, "train", self.data_dir)
+    source = self.open("train")
     self.assertEqual(np.unique(source.sizes(), axis=0).tolist(), [[360, 480]])
     sample = [source[index] for index in range(0, 367, 8)]
     mean = np.mean([e["image"].mean(axis=(0, 1)) for e in sample], axis=0)

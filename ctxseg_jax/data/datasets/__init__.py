@@ -33,11 +33,7 @@ DATASETS = {
 
 
 def lookup(name: str, where: str = "--dataset") -> spec.DatasetSpec:
-  """Returns a published dataset by name.
-
-  Args:
-    name: A key of `DATASETS`.
-    where: The flag or key that the name is from, for the message.
+  """Returns a published dataset; `where` names the flag or key in messages.
 
   Raises:
     UserError: There is none of this name.
@@ -53,12 +49,11 @@ def open_spec(
 
   Args:
     name: A key of `DATASETS`, or "custom" for a user's own.
-    root: The folder of a user's own.
-    record: What `custom.to_record` made of the folder, which is not looked at
-      then and need not be there.
+    root: The folder of a user's own; not looked at if there is a record.
+    record: What `custom.to_record` made of the folder.
 
   Raises:
-    UserError: The name is unknown, or the folder faulty.
+    UserError: The name is unknown, or the folder or the record faulty.
   """
   if name != custom.NAME:
     return lookup(name, "config: data.name")

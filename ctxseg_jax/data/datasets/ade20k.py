@@ -6,44 +6,20 @@ is the edition of the 2016 challenge, on which papers report.
 Files hold 1 to 150 for the classes and 0 for everything else, which is ignored.
 """
 
-from collections.abc import Sequence
-
 from ctxseg_jax.data import classes
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
 
 CLASS_NAMES, PALETTE = classes.read_published("ade20k")
 
-_SIZES = {"train": 20210, "val": 2000}
-_FOLDERS = {"train": "training", "val": "validation"}
-
-
-def _first_missing(split: str, found: Sequence[finding.Pair]) -> str:
-  """Names the first image that is missing: they are numbered from 1."""
-  names = {pair.name for pair in found}
-  for i in range(1, _SIZES[split] + 1):
-    name = f"ADE_{split}_{i:08}"
-    if name not in names:
-      return (
-          f"expected {_SIZES[split]}; the first that is missing is {name}.jpg"
-      )
-  return ""
-
-
 _LAYOUT = layouts.Layout(
     "images/{training,validation}/*.jpg with labels in "
     "annotations/{training,validation}/*.png; in the folder itself or in "
     "ADEChallengeData2016/ inside it",
     inside=("", "ADEChallengeData2016"),
-    variants=[
-        {
-            split: layouts.Split(f"images/{folder}", f"annotations/{folder}")
-            for split, folder in _FOLDERS.items()
-        }
-    ],
-    first_missing=_first_missing,
+    splits={"train": "training", "val": "validation"},
+    variants=[layouts.Split("images/{}", "annotations/{}")],
 )
 
 SPEC = spec_lib.DatasetSpec(
@@ -53,7 +29,7 @@ SPEC = spec_lib.DatasetSpec(
     label_map=spec_lib.label_map({i + 1: i for i in range(len(CLASS_NAMES))}),
     void_ids=(0,),
     submission_ids=tuple(range(1, len(CLASS_NAMES) + 1)),
-    split_sizes=_SIZES,
+    split_sizes={"train": 20210, "val": 2000},
     find=_LAYOUT.find,
     read=pairs.read,
     description=__doc__,

@@ -21,20 +21,10 @@ _LAYOUT = layouts.Layout(
     "optional lists splits/{train,val,test}.txt; in the folder itself or in "
     "CamVid/ inside it",
     inside=("", "CamVid"),
+    splits={split: split for split in _SPLIT_SIZES},
     variants=[
-        {
-            split: layouts.Split(
-                images + split,
-                labels.format(split),
-                f"{lists}{split}.txt",
-                needs_list=False,
-            )
-            for split in _SPLIT_SIZES
-        }
-        for images, labels, lists in (
-            ("images/", "labels/{}", "splits/"),
-            ("", "{}annot", ""),
-        )
+        layouts.Split("images/{}", "labels/{}", "splits/{}.txt"),
+        layouts.Split("{}", "{}annot", "{}.txt"),
     ],
 )
 

@@ -8,12 +8,7 @@ only these are there. `test` has no public labels and is stored with all pixels
 ignored. `train_extra` has coarse labels.
 """
 
-import collections
-from collections.abc import Sequence
-import dataclasses
-
 from ctxseg_jax.data import classes
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -26,37 +21,15 @@ LABEL_IDS = (
 )
 NUM_LABEL_IDS = 34
 
-# Images in each city: a split has no list, so this shows what is missing.
-_CITIES = collections.defaultdict(dict)
-_TABLE = classes.TABLES / "cityscapes_cities.txt"
-for _name, _city, _size in map(str.split, _TABLE.read_text().splitlines()):
-  _CITIES[_name][_city] = int(_size)
-_SPLIT_SIZES = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
-_OPTIONAL = ("test", "train_extra")
-_TRAIN_IDS_END = "_labelTrainIds"
 
-
-def _split(name: str) -> layouts.Split:
-  kind = "gtCoarse" if name == "train_extra" else "gtFine"
+def _split(name: str, kind: str) -> layouts.Split:
   return layouts.Split(
       f"leftImg8bit/{name}",
-      f"{kind}/{name}" if name != "test" else None,
+      f"{kind}/{name}",
       image_end="_leftImg8bit",
       # Of two files for an image that of label ids counts.
-      label_ends=(f"_{kind}_labelIds", f"_{kind}{_TRAIN_IDS_END}"),
-      is_optional=name in _OPTIONAL,
+      label_ends=(f"_{kind}_labelIds", f"_{kind}{pairs.TRAIN_IDS_END}"),
   )
-
-
-def _first_missing(split: str, found: Sequence[finding.Pair]) -> str:
-  """Names the first city that is incomplete."""
-  counts = collections.Counter(pair.image.parent.name for pair in found)
-  for city, size in _CITIES.get(split, {}).items():
-    if counts[city] != size:
-      return (
-          f"expected {_SPLIT_SIZES[split]}; {city} has {counts[city]} of {size}"
-      )
-  return ""
 
 
 _LAYOUT = layouts.Layout(
@@ -65,17 +38,15 @@ _LAYOUT = layouts.Layout(
     "optionally the same of train_extra with gtCoarse; in the folder itself or "
     "in cityscapes/ inside it",
     inside=("", "cityscapes"),
-    variants=[{name: _split(name) for name in _SPLIT_SIZES}],
-    first_missing=_first_missing,
+    splits={"train": "train", "val": "val"},
+    variants=[_split("{}", "gtFine")],
+    optional={
+        "test": layouts.Split(
+            "leftImg8bit/test", None, image_end="_leftImg8bit"
+        ),
+        "train_extra": _split("train_extra", "gtCoarse"),
+    },
 )
-
-
-def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
-  """Reads a pair whose label is of label ids or of train ids."""
-  if pair.label is not None and pair.label.stem.endswith(_TRAIN_IDS_END):
-    spec = _TRAIN_ID_SPEC
-  return pairs.read(spec, pair)
-
 
 SPEC = spec_lib.DatasetSpec(
     name="cityscapes",
@@ -84,15 +55,10 @@ SPEC = spec_lib.DatasetSpec(
     label_map=spec_lib.label_map({raw: i for i, raw in enumerate(LABEL_IDS)}),
     void_ids=tuple(sorted(set(range(NUM_LABEL_IDS)) - set(LABEL_IDS))),
     submission_ids=LABEL_IDS,
-    split_sizes=_SPLIT_SIZES,
-    optional_splits=_OPTIONAL,
+    split_sizes=dict(train=2975, val=500, test=1525, train_extra=19998),
+    optional_splits=tuple(_LAYOUT.optional),
     find=_LAYOUT.find,
-    read=read,
+    read=pairs.read_either,
     description=__doc__,
     layouts=_LAYOUT.text,
-)
-_TRAIN_ID_SPEC = dataclasses.replace(
-    SPEC,
-    label_map=spec_lib.identity_map(len(CLASS_NAMES)),
-    void_ids=(255,),
 )

@@ -7,11 +7,7 @@ Labels are read as released, with ids of 0 to 181 of which eleven do not occur,
 or as converted for mmsegmentation, with train ids.
 """
 
-import dataclasses
-import pathlib
-
 from ctxseg_jax.data import classes
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import layouts
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -22,37 +18,21 @@ NUM_RAW = 182
 UNUSED_IDS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 _RAW_IDS = [i for i in range(NUM_RAW) if i not in UNUSED_IDS]
 
-_TRAIN_IDS_END = "_labelTrainIds"
 LAYOUT = layouts.Layout(
     "images/{train2017,val2017}/*.jpg with labels in "
     "annotations/{train2017,val2017}/*.png or *_labelTrainIds.png; in the "
     "folder itself or in coco_stuff164k/ inside it",
     inside=("", "coco_stuff164k"),
+    splits={"train": "train2017", "val": "val2017"},
+    # Labels as released count before converted ones.
     variants=[
-        {
-            split: layouts.Split(
-                f"images/{split}2017",
-                f"annotations/{split}2017",
-                # Labels as released count before converted ones.
-                label_ends=("", _TRAIN_IDS_END),
-            )
-            for split in ("train", "val")
-        }
+        layouts.Split(
+            "images/{}",
+            "annotations/{}",
+            label_ends=("", pairs.TRAIN_IDS_END),
+        )
     ],
 )
-
-
-def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
-  """Reads a pair whose label is as released or as converted."""
-  if is_converted(pair.label):
-    spec = _TRAIN_ID_SPEC
-  return pairs.read(spec, pair)
-
-
-def is_converted(label: pathlib.Path) -> bool:
-  """Whether a label holds train ids, by its name."""
-  return label.stem.endswith(_TRAIN_IDS_END)
-
 
 SPEC = spec_lib.DatasetSpec(
     name="coco_stuff164k",
@@ -62,10 +42,7 @@ SPEC = spec_lib.DatasetSpec(
     void_ids=(255,),
     split_sizes={"train": 118287, "val": 5000},
     find=LAYOUT.find,
-    read=read,
+    read=pairs.read_either,
     description=__doc__,
     layouts=LAYOUT.text,
-)
-_TRAIN_ID_SPEC = dataclasses.replace(
-    SPEC, label_map=spec_lib.identity_map(len(CLASS_NAMES))
 )

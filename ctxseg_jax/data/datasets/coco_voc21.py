@@ -163,7 +163,7 @@ _TRAIN_ID_SPEC = dataclasses.replace(
 
 
 def _stuff_spec(pair: finding.Pair) -> spec_lib.DatasetSpec:
-  if coco_stuff164k.is_converted(pair.label):
+  if pairs.holds_train_ids(pair.label):
     return _TRAIN_ID_SPEC
   return _RELEASED_SPEC
 

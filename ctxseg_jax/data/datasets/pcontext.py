@@ -46,13 +46,11 @@ _LAYOUT = layouts.Layout(
     "trainval/*.png of ids 0-459; in the folder itself, in VOC2010/ or in "
     "VOCdevkit/VOC2010/ inside it",
     inside=("", "VOC2010", "VOCdevkit/VOC2010"),
+    splits={"train": "train", "val": "val"},
     variants=[
-        {
-            split: layouts.Split(
-                "JPEGImages", labels, f"ImageSets/{lists}/{split}.txt"
-            )
-            for split in ("train", "val")
-        }
+        layouts.Split(
+            "JPEGImages", labels, f"ImageSets/{lists}/{{}}.txt", needs_list=True
+        )
         for labels in ("SegmentationClassContext", _RAW_DIR)
         for lists in ("SegmentationContext", "Main")
     ],

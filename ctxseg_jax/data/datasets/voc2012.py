@@ -37,13 +37,14 @@ _LAYOUT = layouts.Layout(
     "{VOCaug,benchmark_RELEASE}/dataset/cls/*.mat; in the folder itself, in "
     "VOC2012/ or in VOCdevkit/VOC2012/ inside it",
     inside=("", "VOC2012", "VOCdevkit/VOC2012"),
+    splits={"train": "train", "val": "val"},
     variants=[
-        {
-            split: layouts.Split(
-                "JPEGImages", "SegmentationClass", f"{_LISTS}/{split}.txt"
-            )
-            for split in ("train", "val")
-        }
+        layouts.Split(
+            "JPEGImages",
+            "SegmentationClass",
+            f"{_LISTS}/{{}}.txt",
+            needs_list=True,
+        )
     ],
 )
 
@@ -76,12 +77,7 @@ SPEC = spec_lib.DatasetSpec(
     label_map=spec_lib.identity_map(len(CLASS_NAMES)),
     submission_ids=tuple(range(len(CLASS_NAMES))),
     void_ids=(VOID,),
-    split_sizes={
-        "train": 1464,
-        "val": 1449,
-        "trainval": 2913,
-        "trainaug": 10582,
-    },
+    split_sizes=dict(train=1464, val=1449, trainval=2913, trainaug=10582),
     optional_splits=("trainaug",),
     find=find,
     read=functools.partial(pairs.read, decode=decode),
@@ -101,15 +97,13 @@ def _find_trainaug(
   if not label_dir.is_dir():
     return None
   images_of = finding.list_folder(root / "JPEGImages")
-  labels_of = finding.list_folder(label_dir, suffixes=(".png", ".mat"))
+  labels_of = finding.list_folder(label_dir)
+  labels_of.files.update((pair.name, pair.label) for pair in train)
   list_file = root / _LISTS / "trainaug.txt"
   if list_file.is_file():
-    places, faults = finding.read_ids(list_file)
+    found, faults = layouts.read_list(list_file, images_of, labels_of)
   else:
-    names = {*labels_of.files, *(pair.name for pair in train)}
-    names -= {pair.name for pair in val}
-    places, faults = {name: str(label_dir) for name in sorted(names)}, []
-  labels_of.files.update((pair.name, pair.label) for pair in train)
-  found, of_list = finding.select(places, images_of, labels_of)
-  faults += [*of_list, *finding.shared_ids({"trainaug": found, "val": val})]
-  return finding.Found({"trainaug": found}, faults).require_sound()["trainaug"]
+    names = labels_of.files.keys() - {pair.name for pair in val}
+    found, faults = finding.match(images_of, labels_of, names)
+  finding.refuse(faults + finding.shared({"trainaug": found, "val": val}))
+  return found
