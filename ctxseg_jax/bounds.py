@@ -17,46 +17,33 @@ from typing import Any
 from typing import Literal
 
 _INTEGER_LIMIT = 2**31
-_REPR_LENGTH = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-  """An interval of numbers.
+  """An interval of numbers; an open end is not in it."""
 
-  Attributes:
-    low: The least value; None leaves this side open.
-    high: The greatest value; None leaves this side open.
-    open_low: Exclude `low` itself.
-    open_high: Exclude `high` itself.
-  """
-
-  low: float | None = None
-  high: float | None = None
+  low: float = -math.inf
+  high: float = math.inf
   open_low: bool = False
   open_high: bool = False
 
   def check(self, value: float) -> bool:
     """Returns whether a value lies in the interval."""
-    if self.low is not None:
-      if value < self.low or (self.open_low and value == self.low):
-        return False
-    if self.high is not None:
-      if value > self.high or (self.open_high and value == self.high):
-        return False
-    return True
+    above = value > self.low if self.open_low else value >= self.low
+    below = value < self.high if self.open_high else value <= self.high
+    return above and below
 
   @property
   def text(self) -> str:
     """The interval in words, as "at least 1" or "from 0 to 1"."""
-    if None not in (self.low, self.high) and not (
-        self.open_low or self.open_high
-    ):
+    has_low, has_high = math.isfinite(self.low), math.isfinite(self.high)
+    if has_low and has_high and not (self.open_low or self.open_high):
       return f"from {self.low:g} to {self.high:g}"
     parts = []
-    if self.low is not None:
+    if has_low:
       parts.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
-    if self.high is not None:
+    if has_high:
       parts.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
     return " and ".join(parts)
 
@@ -134,37 +121,42 @@ def check_value(value: Any, annotation: Any, name: str) -> Any:
   """Returns a value in the type of its annotation.
 
   An integer is a float too, and a list a tuple; True and False are no numbers.
+  An annotation that `supports` is not true for (a module, a callable) takes any
+  value.
 
   Args:
     value: The value of an option.
-    annotation: Its annotation, one that `supports` is true for.
+    annotation: Its annotation.
     name: What the message calls the option.
 
   Raises:
     ValueError: "num_codewords: expected an integer of at least 1, got 0".
   """
+  if not supports(annotation):
+    return value
   try:
     return _convert(value, annotation)
   except _MismatchError:
     pass
-  found = repr(value)
-  if len(found) > _REPR_LENGTH:
-    found = f"{found[:_REPR_LENGTH]}..."
-  raise ValueError(f"{name}: expected {description(annotation)}, got {found}")
+  raise ValueError(
+      f"{name}: expected {description(annotation)}, got {shortened(value)}"
+  )
 
 
 def check_fields(instance: Any) -> None:
-  """Checks the fields of a dataclass instance against their annotations.
-
-  For `__post_init__`. Fields whose annotation `check_value` does not read
-  (modules, callables, dtypes) pass.
+  """Checks the fields of a dataclass instance, in its `__post_init__`.
 
   Raises:
     ValueError: Names the first field with a value that its annotation excludes.
   """
   for field in dataclasses.fields(instance):
-    if supports(field.type):
-      check_value(getattr(instance, field.name), field.type, field.name)
+    check_value(getattr(instance, field.name), field.type, field.name)
+
+
+def shortened(value: Any) -> str:
+  """Returns a value as messages quote it."""
+  text = repr(value)
+  return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class _MismatchError(Exception):
@@ -202,22 +194,18 @@ def _convert(value, annotation):
 
 
 def _convert_plain(value, annotation):
-  if annotation is int:
-    _require(value, isinstance(value, numbers.Integral))
-    _require(value, not isinstance(value, bool))
-    _require(value, -_INTEGER_LIMIT <= value < _INTEGER_LIMIT)
-    return int(value)
-  if annotation is float:
-    _require(value, isinstance(value, numbers.Real))
-    _require(value, not isinstance(value, bool))
+  if annotation in (int, float):
+    kind = numbers.Integral if annotation is int else numbers.Real
+    _require(value, isinstance(value, kind) and not isinstance(value, bool))
     try:
-      value = float(value)
-    except OverflowError:  # An integer.
+      number = annotation(value)
+    except OverflowError:  # An integer beyond every float.
       raise _MismatchError from None
-    return _require(value, math.isfinite(value))
-  if annotation is None:
-    return _require(value, value is None)
-  return _require(value, isinstance(value, annotation))
+    in_range = -_INTEGER_LIMIT <= number < _INTEGER_LIMIT
+    return _require(
+        number, in_range if annotation is int else math.isfinite(number)
+    )
+  return _require(value, isinstance(value, annotation or type(None)))
 
 
 def _bounds(args):

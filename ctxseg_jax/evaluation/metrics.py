@@ -40,12 +40,11 @@ def confusion_matrix(
     ignore_label: Label of pixels that do not count.
 
   Returns:
-    int32 [C, C]; rows are labels, columns predictions. Pixels whose label is
-    ignored, or whose label or prediction is no class, are not counted: the
-    caller compares the sum with the number of labelled pixels.
+    int32 [C, C]; rows are labels, columns predictions. What is no class in
+    either is not counted: compare the sum with the number of labelled pixels.
   """
-  labels = jnp.asarray(labels).astype(jnp.int32).ravel()
-  predictions = jnp.asarray(predictions).astype(jnp.int32).ravel()
+  labels = jnp.ravel(jnp.asarray(labels, jnp.int32))
+  predictions = jnp.ravel(jnp.asarray(predictions, jnp.int32))
   valid = (labels != ignore_label) & (labels >= 0) & (labels < num_classes)
   valid &= (predictions >= 0) & (predictions < num_classes)
   # int32 throughout: float32 stops counting at 2 ** 24 pixels.

@@ -29,16 +29,10 @@ Palette = Sequence[tuple[int, int, int]] | np.ndarray
 def colorize(
     labels: np.ndarray, palette: Palette, stripes: bool = True
 ) -> np.ndarray:
-  """Paints a label map.
+  """Paints classes [H, W] as RGB, uint8 [H, W, 3].
 
-  Args:
-    labels: Classes, [H, W]; what is no class of the palette is ignored.
-    palette: Colours of the classes.
-    stripes: Whether ignored pixels are hatched, to tell them from any class;
-      else plain dark gray.
-
-  Returns:
-    RGB, uint8 [H, W, 3].
+  What is no class of the palette is ignored: hatched with `stripes`, to tell it
+  from any class, else plain dark gray.
   """
   labels = np.asarray(labels)
   colors = np.asarray(palette, np.uint8)
@@ -79,12 +73,8 @@ def comparison(
 ) -> np.ndarray:
   """Lays an image, its label and its prediction side by side, with a legend.
 
-  Args:
-    image: RGB, uint8 [H, W, 3]; so is what is returned.
-    label: Classes, [H, W]; None leaves the panel out.
-    prediction: Classes, [H, W].
-    class_names: Names of the classes.
-    palette: Colours of the classes.
+  The image is RGB, uint8 [H, W, 3], as is what is returned; label and
+  prediction are classes, [H, W]. No label leaves its panel out.
   """
   longest = max(image.shape[:2])
   stride = math.ceil(longest / _LARGE)
@@ -109,11 +99,8 @@ def grid(
 ) -> np.ndarray:
   """Lays images and their labels side by side in rows, with one legend.
 
-  Args:
-    samples: Title, image (RGB, uint8 [H, W, 3], as is what is returned) and
-      label ([H, W]) of each, all of one size.
-    class_names: Names of the classes.
-    palette: Colours of the classes.
+  A sample is a title, an image (RGB, uint8 [H, W, 3], as is what is returned)
+  and a label ([H, W]), all of one size.
   """
   longest = max(samples[0][1].shape[:2])
   stride = math.ceil(longest / _SMALL)

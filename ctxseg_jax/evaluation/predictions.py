@@ -26,9 +26,8 @@ _SUFFIXES = (".jpeg", ".jpg", ".png")
 def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   """Returns the images that a path stands for, sorted by name.
 
-  Args:
-    path: An image, a folder, or a `.txt` file with one image per line, taken
-      from the folder of the list if it is not absolute.
+  It is an image, a folder, or a `.txt` file with one image per line, taken from
+  the folder of the list if it is not absolute.
 
   Raises:
     UserError: There is nothing there, or a listed file is missing.

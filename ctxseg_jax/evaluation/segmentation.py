@@ -105,9 +105,8 @@ def plan_canvases(
 ) -> tuple[np.ndarray, int]:
   """Rounds image sizes up until few distinct ones are left.
 
-  Returns:
-    The canvas of every image of `sizes`, [N, 2], and the multiple they were
-    rounded up to: 1 (no padding at all) if there are few sizes already.
+  Returns the canvas of every image of `sizes`, [N, 2], and the multiple they
+  were rounded up to: 1 (no padding at all) if there are few sizes already.
   """
   multiple = 1
   while True:
@@ -130,12 +129,7 @@ def window_starts(length: int, crop: int, stride: int) -> list[int]:
 class Predictor(batching.Predictor):
   """Predicts a class for every pixel.
 
-  Args:
-    model: The network.
-    mesh: Mesh with one axis, over which images are spread.
-    settings: How class maps are made.
-    align_corners: Convention for resizing logits, the model's own.
-    **kwargs: `mean` and `std`; see `batching.Predictor`.
+  `align_corners` is the convention for resizing logits, the model's own.
   """
 
   def __init__(

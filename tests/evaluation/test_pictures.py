@@ -95,9 +95,8 @@ class FilesTest(absltest.TestCase):
 
   def setUp(self):
     super().setUp()
-    directory = tempfile.TemporaryDirectory()
-    self.addCleanup(directory.cleanup)
-    self.path = pathlib.Path(directory.name) / "new" / "a.png"
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    self.path = pathlib.Path(folder) / "new" / "a.png"
 
   def test_png_keeps_every_value(self):
     array = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)

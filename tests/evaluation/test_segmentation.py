@@ -56,13 +56,12 @@ def make_images(*sizes):
 
 def smooth_images(*sizes):
   """Images without detail, whose classes survive resizing."""
-  out = []
+  images = []
   for h, w in sizes:
     y, x = np.mgrid[0:h, 0:w] / max(h, w)
-    out.append(
-        np.rint(np.stack([200 * y, 200 * x, 100 + 0 * x], -1)).astype(np.uint8)
-    )
-  return out
+    image = np.stack([200 * y, 200 * x, np.full_like(x, 100)], axis=-1)
+    images.append(np.rint(image).astype(np.uint8))
+  return images
 
 
 class CanvasTest(parameterized.TestCase):
