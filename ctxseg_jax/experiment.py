@@ -79,6 +79,8 @@ def parse(config: Config) -> run_lib.Run:
   top = {key: x for key, x in config.items() if key not in _SECTIONS}
   done, options = schema.complete([run_lib.RunOptions], top, "")
   section = {name: config.get(name) or {} for name in _SECTIONS}
+  for name, values in section.items():
+    schema.check_keys(values, values, name)
 
   done["data"], spec, data, augmentation = _parse_data(section["data"])
   done["model"], model = _parse_model(
@@ -107,15 +109,12 @@ def parse(config: Config) -> run_lib.Run:
   )
 
 
-# Below, a section becomes its complete form and what it describes.
+# Each of these returns a section in its complete form, and what it describes.
 
 
 def _parse_data(section):
-  """Returns the section `data`, its data set, options and augmentation."""
-  where = "data"
-  schema.check_keys(section, section, where)
   general = _pick(section, schema.options(options_lib.DataOptions))
-  general, _ = schema.complete([options_lib.DataOptions], general, where)
+  general, _ = schema.complete([options_lib.DataOptions], general, "data")
   spec = datasets.open_spec(general["name"], general["root"], general["spec"])
   own = general["name"] == custom.NAME
   augmentation = TASKS[spec.task].augmentation
@@ -123,14 +122,14 @@ def _parse_data(section):
   if not own:
     given |= dict(root=schema.MISSING, spec=schema.MISSING)
   done, options = schema.complete(
-      [options_lib.DataOptions, augmentation], section, where, given=given
+      [options_lib.DataOptions, augmentation], section, "data", given=given
   )
   if own:
     done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
     done["spec"] = custom.to_record(spec)
     options |= _pick(done, ("root", "spec"))
-  data = schema.make(options_lib.DataOptions, options, where)
-  return done, spec, data, schema.make(augmentation, options, where)
+  data = schema.make(options_lib.DataOptions, options, "data")
+  return done, spec, data, schema.make(augmentation, options, "data")
 
 
 def _pick(section, keys):
@@ -139,17 +138,15 @@ def _pick(section, keys):
 
 
 def _parse_model(section, num_classes, bn_axis_name):
-  where = "model"
-  schema.check_keys(section, section, where)
   shared = _pick(section, schema.options(network.Common))
   done, options = schema.complete(
-      [network.Common], shared, where, given=dict(axis_name=bn_axis_name)
+      [network.Common], shared, "model", given=dict(axis_name=bn_axis_name)
   )
-  common = schema.make(network.Common, options, where)
+  common = schema.make(network.Common, options, "model")
   parts, options = schema.complete(
       [network.SegmentationModel],
       _pick(section, section.keys() - shared.keys()),
-      where,
+      "model",
       given=dict(
           num_classes=num_classes,
           norm=common.norm,
@@ -158,8 +155,7 @@ def _parse_model(section, num_classes, bn_axis_name):
       ),
       parts=network.PARTS,
   )
-  model = schema.make(network.SegmentationModel, options, where)
-  return done | parts, model
+  return done | parts, schema.make(network.SegmentationModel, options, "model")
 
 
 def build_model(
@@ -170,12 +166,9 @@ def build_model(
 ) -> network.SegmentationModel:
   """Returns the network that the section `model` of a config describes.
 
-  Args:
-    section: `backbone`, `head` and perhaps `aux_head`, each a `name` and its
-      fields; fields of `network.SegmentationModel` and `network.Common`.
-    num_classes: Number of classes of the data set.
-    bn_axis_name: Mesh axis over which batch norms are reduced; None outside
-      `shard_map`.
+  The section has `backbone`, `head` and perhaps `aux_head`, each a `name` and
+  its fields, and fields of `network.SegmentationModel` and `network.Common`.
+  Batch norms are reduced over the mesh axis `bn_axis_name` in a `shard_map`.
 
   Raises:
     UserError: As `parse`.
@@ -184,7 +177,6 @@ def build_model(
 
 
 def _parse_optimizer(section):
-  schema.check_keys(section, section, "optim")
   return schema.complete_part(
       {"name": "sgd", **section}, optim.OPTIMIZERS, "optim", parts=_SCHEDULES
   )
@@ -200,7 +192,6 @@ def build_optimizer(section: Mapping[str, Any]) -> optim.Optimizer:
 
 
 def _parse_terms(section):
-  schema.check_keys(section, section, "loss")
   done, terms = {}, {}
   for name, term in section.items():
     if term not in (None, "None"):  # None takes away a term of the config.
@@ -215,13 +206,7 @@ def _parse_terms(section):
 
 def _parse_term(name, section):
   where = f"loss.{name}"
-  schema.check_keys(section, section, where)
-  if "loss" not in section:
-    raise errors.UserError(
-        f"config: missing key '{where}.loss'; known losses:"
-        f" {', '.join(sorted(losses.LOSSES))}"
-    )
-  loss = schema.lookup(losses.LOSSES, section["loss"], f"config: {where}.loss")
+  loss = schema.choose(section, "loss", losses.LOSSES, where)
   given = ["loss", "ignore_label"]
   if section["loss"] not in losses.PIXEL_LOSSES:
     given.append("denominator")

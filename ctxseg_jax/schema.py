@@ -167,35 +167,38 @@ def complete_part(
 ) -> tuple[dict[str, Any], Any]:
   """Returns the complete section of the target that its `name` chooses.
 
-  Args:
-    section: A mapping with a `name`, a key of `registry`.
-    registry: The targets to choose from.
-    where: As for `complete`.
-    **nested: `given` and `parts` of `complete`.
-
-  Returns:
-    The section and the value it describes.
-
-  Raises:
-    UserError: As `complete`; no name, or an unknown one.
+  With it comes the value that it describes. Arguments and errors are those of
+  `complete`, with a registry to choose from.
   """
-  check_keys(section, section, where)
-  if "name" not in section:
-    raise errors.UserError(
-        f"config: missing key '{join(where, 'name')}'; known names:"
-        f" {', '.join(sorted(registry))}"
-    )
-  target = lookup(registry, section["name"], f"config: {join(where, 'name')}")
+  target = choose(section, "name", registry, where)
   own = own_options(section, "name", [target])
   done, arguments = complete([target], own, where, **nested)
   value = make(target, arguments, where)
   return {"name": str(section["name"])} | done, value
 
 
-def make(target: Target, arguments: Mapping[str, Any], where: str) -> Any:
-  """Returns a target with those of the arguments that are its options.
+def choose(
+    section: Any, key: str, registry: Mapping[str, Target], where: str
+) -> Target:
+  """Returns the target of a registry that a key of a section names.
 
-  A function is returned with them bound. A `ValueError` of the target becomes a
+  Raises:
+    UserError: Not a section, no such key, or an unknown name.
+  """
+  check_keys(section, section, where)
+  place = join(where, key)
+  if key not in section:
+    raise errors.UserError(
+        f"config: missing key '{place}'; known names:"
+        f" {', '.join(sorted(registry))}"
+    )
+  return lookup(registry, section[key], f"config: {place}")
+
+
+def make(target: Target, arguments: Mapping[str, Any], where: str) -> Any:
+  """Returns what a target makes of those arguments that are its options.
+
+  Of a function that is the function with them bound. A `ValueError` becomes a
   `UserError` that names the section or the field.
   """
   known = options(target)
@@ -211,11 +214,7 @@ def make(target: Target, arguments: Mapping[str, Any], where: str) -> Any:
 
 
 def check_keys(section: Any, known: Iterable[str], where: str) -> None:
-  """Refuses what is no section, and keys that nothing reads.
-
-  Raises:
-    UserError: Names the first unknown key and the nearest known one.
-  """
+  """Refuses what is no section, and keys that nothing reads."""
   if not isinstance(section, Mapping):
     raise errors.UserError(
         f"config: {where or 'the config'}: expected a section with keys, got"
@@ -231,11 +230,7 @@ def check_keys(section: Any, known: Iterable[str], where: str) -> None:
 
 
 def convert(value: Any, annotation: Any, where: str) -> Any:
-  """Returns a value as its annotation wants it.
-
-  Raises:
-    UserError: It is of another type or out of bounds.
-  """
+  """Returns a value in the type of its annotation, or raises a `UserError`."""
   if isinstance(value, Text):
     try:
       return bounds.check_value(str(value), annotation, where)
@@ -250,8 +245,7 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
 def override(config: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:
   """Returns a config with the value of one dotted key from the command line.
 
-  Raises:
-    UserError: The key leads through something that is no section.
+  A key that leads through something that is no section is a `UserError`.
   """
   changed = section = dict(config)
   *names, last = key.split(".")

@@ -47,7 +47,6 @@ class CommandTest(FolderCase):
   @parameterized.parameters(
       (["--config.optim.learnig_rate=0.1"], ["learnig_rate", "learning_rate"]),
       (["--workdri=x"], ["workdri", "workdir"]),
-      (["--config.batch_size=abc"], ["batch_size", "abc"]),
       (["--config=configs/quickstart.py:fnc"], ["fnc", "fcn", "smoke"]),
       (["--config=configs/quikstart.py"], ["configs/quikstart.py"]),
       (["stray"], ["stray"]),

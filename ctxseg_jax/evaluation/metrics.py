@@ -67,15 +67,13 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
     number of classes in the mean IoU, and `protocol`.
 
   Raises:
-    ValueError: Unknown protocol, or a matrix that is not square.
+    ValueError: Unknown protocol.
   """
   if protocol not in PROTOCOLS:
     raise ValueError(
         f"Unknown protocol {protocol!r}; known: {sorted(PROTOCOLS)}."
     )
   counts = np.asarray(confusion, np.int64)
-  if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
-    raise ValueError(f"Expected a square matrix, got shape {counts.shape}.")
   absent, unlabelled = PROTOCOLS[protocol]
   hits = np.diag(counts).astype(np.float64)
   labelled = counts.sum(axis=1).astype(np.float64)
