@@ -99,7 +99,7 @@ def description(annotation: Any) -> str:
   """
   origin, args = typing.get_origin(annotation), typing.get_args(annotation)
   if origin is Annotated:
-    texts = [bound.text for bound in _bounds(args)]
+    texts = [bound.text for bound in args[1:]]
     texts = [f"of {text}" if text.startswith("at ") else text for text in texts]
     return " ".join([description(args[0]), *texts])
   if origin is Literal:
@@ -136,7 +136,7 @@ def check_value(value: Any, annotation: Any, name: str) -> Any:
     return value
   try:
     return _convert(value, annotation)
-  except _MismatchError:
+  except _MISMATCH:
     pass
   raise ValueError(
       f"{name}: expected {description(annotation)}, got {shortened(value)}"
@@ -159,15 +159,15 @@ def shortened(value: Any) -> str:
   return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-class _MismatchError(Exception):
-  """A value is not what its annotation allows."""
+# What `_convert` raises for a value that its annotation excludes.
+_MISMATCH = (ValueError, OverflowError)
 
 
 def _convert(value, annotation):
   origin, args = typing.get_origin(annotation), typing.get_args(annotation)
   if origin is Annotated:
     value = _convert(value, args[0])
-    return _require(value, all(b.check(value) for b in _bounds(args)))
+    return _require(value, all(bound.check(value) for bound in args[1:]))
   if origin is Literal:
     # By type as well: True equals 1.
     known = any(type(value) is type(arg) and value == arg for arg in args)
@@ -176,9 +176,9 @@ def _convert(value, annotation):
     for arg in args:
       try:
         return _convert(value, arg)
-      except _MismatchError:
+      except _MISMATCH:
         continue
-    raise _MismatchError
+    raise ValueError
   if origin is tuple:
     _require(value, isinstance(value, (tuple, list)))
     items = args[:1] * len(value) if args[-1] is ... else args
@@ -190,30 +190,17 @@ def _convert(value, annotation):
         _convert(key, args[0]): _convert(item, args[1])
         for key, item in value.items()
     }
-  return _convert_plain(value, annotation)
-
-
-def _convert_plain(value, annotation):
   if annotation in (int, float):
     kind = numbers.Integral if annotation is int else numbers.Real
     _require(value, isinstance(value, kind) and not isinstance(value, bool))
-    try:
-      number = annotation(value)
-    except OverflowError:  # An integer beyond every float.
-      raise _MismatchError from None
-    in_range = -_INTEGER_LIMIT <= number < _INTEGER_LIMIT
-    return _require(
-        number, in_range if annotation is int else math.isfinite(number)
-    )
+    number = annotation(value)
+    if annotation is int:
+      return _require(number, -_INTEGER_LIMIT <= number < _INTEGER_LIMIT)
+    return _require(number, math.isfinite(number))
   return _require(value, isinstance(value, annotation or type(None)))
-
-
-def _bounds(args):
-  """Returns the bounds among the arguments of an `Annotated`."""
-  return [arg for arg in args[1:] if isinstance(arg, (Bounds, NotEmpty))]
 
 
 def _require(value, condition):
   if not condition:
-    raise _MismatchError
+    raise ValueError
   return value

@@ -31,17 +31,11 @@ def confusion_matrix(
     num_classes: int,
     ignore_label: int = 255,
 ) -> jax.Array:
-  """Counts pixels by label and prediction.
+  """Counts pixels by label and prediction, integers of any one shape.
 
-  Args:
-    labels: Integer classes of any shape.
-    predictions: Integer classes of the same shape.
-    num_classes: Number of classes C.
-    ignore_label: Label of pixels that do not count.
-
-  Returns:
-    int32 [C, C]; rows are labels, columns predictions. What is no class in
-    either is not counted: compare the sum with the number of labelled pixels.
+  Returns int32 [C, C] for C classes; rows are labels, columns predictions. What
+  is no class in either, such as `ignore_label`, is not counted: compare the sum
+  with the number of labelled pixels.
   """
   labels = jnp.ravel(jnp.asarray(labels, jnp.int32))
   predictions = jnp.ravel(jnp.asarray(predictions, jnp.int32))

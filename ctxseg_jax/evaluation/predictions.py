@@ -73,11 +73,10 @@ def write_maps(
   """Predicts images and writes `<stem>.png` and `<stem>_overlay.png`.
 
   Args:
-    predictor: Makes class maps.
-    variables: Variables of the model.
+    predictor: Makes class maps with `variables`.
     paths: Image files.
     output: Folder to write to; made if it is not there.
-    spec: The data set: its palette.
+    spec: The data set, whose palette and server it is.
     opacity: Of the classes in the overlay; None is one half.
     probabilities: Whether to write `<stem>.npy`, float16 [H, W, C], too.
     submission: Whether to write `submission/<stem>.png`, gray, with the ids of

@@ -23,7 +23,9 @@ from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.models.resizing import resize_matrix
 
-Scale = Annotated[float, bounds.Bounds(0.01, 100)]
+Scales = Annotated[
+    tuple[Annotated[float, bounds.Bounds(0.01, 100)], ...], bounds.NotEmpty()
+]
 Size = tuple[bounds.PositiveInt, bounds.PositiveInt]
 
 
@@ -49,7 +51,7 @@ class Settings:
   """
 
   mode: Literal["whole", "slide"] = "whole"
-  scales: tuple[Scale, ...] = (1.0,)
+  scales: Scales = (1.0,)
   short_side: bounds.PositiveInt | None = None
   long_side: bounds.PositiveInt | None = None
   flip: bool = False
@@ -60,8 +62,6 @@ class Settings:
 
   def __post_init__(self):
     bounds.check_fields(self)
-    if not self.scales:
-      raise ValueError("scales: expected at least one factor, got ()")
     if self.mode == "whole":
       return
     if self.crop_size is None:
