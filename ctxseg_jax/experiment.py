@@ -109,7 +109,12 @@ def parse(config: Config) -> run_lib.Run:
   )
 
 
-# Each of these returns a section in its complete form, and what it describes.
+def _pick(section, keys):
+  """Returns what a section has of some keys, in its order."""
+  return {key: value for key, value in section.items() if key in keys}
+
+
+# `_parse_...` returns a section in its complete form, and what it describes.
 
 
 def _parse_data(section):
@@ -130,11 +135,6 @@ def _parse_data(section):
     options |= _pick(done, ("root", "spec"))
   data = schema.make(options_lib.DataOptions, options, "data")
   return done, spec, data, schema.make(augmentation, options, "data")
-
-
-def _pick(section, keys):
-  """Returns what a section has of some keys, in its order."""
-  return {key: value for key, value in section.items() if key in keys}
 
 
 def _parse_model(section, num_classes, bn_axis_name):

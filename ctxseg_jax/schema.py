@@ -145,7 +145,7 @@ def complete(
     if value is MISSING:
       raise errors.UserError(f"config: missing key '{place}'")
     nested = dict(given=given, parts=parts)
-    if name in parts and not (value is default is None):
+    if name in parts and not (value is None and default is None):
       if value is default:  # An instance, such as `Poly()`.
         value = {"name": name_of(parts[name], value)}
       done[name], arguments[name] = complete_part(
