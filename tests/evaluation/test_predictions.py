@@ -41,7 +41,7 @@ class FolderCase(parameterized.TestCase):
 
   def write(self, images=None, output=None, spec=SPEC, **kw):
     return predictions.write_maps(
-        *test_segmentation.make_predictor(),
+        *test_segmentation.plain_predictor(),
         predictions.list_images(images or self.photos),
         output or self.output,
         spec,
