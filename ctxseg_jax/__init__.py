@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# The module that each public name is in; None is a module of its own.
+# The module that each public name is in, or that it is.
 _PUBLIC = {
     "BACKBONES": "ctxseg_jax.models.backbones",
     "HEADS": "ctxseg_jax.models.heads",
     "Trained": "ctxseg_jax.experiment",
     "build_model": "ctxseg_jax.experiment",
     "load": "ctxseg_jax.experiment",
-    "losses": None,
-    "metrics": "ctxseg_jax.evaluation",
+    "losses": "ctxseg_jax.losses",
+    "metrics": "ctxseg_jax.evaluation.metrics",
     "parse": "ctxseg_jax.experiment",
     "train_and_evaluate": "ctxseg_jax.experiment",
 }
@@ -43,10 +43,8 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str):
   if name not in _PUBLIC:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  module = _PUBLIC[name]
-  if module in (None, "ctxseg_jax.evaluation"):
-    return importlib.import_module(f"{module or __name__}.{name}")
-  return getattr(importlib.import_module(module), name)
+  module = importlib.import_module(_PUBLIC[name])
+  return getattr(module, name, module)
 
 
 def __dir__() -> list[str]:

@@ -17,46 +17,33 @@ from typing import Any
 from typing import Literal
 
 _INTEGER_LIMIT = 2**31
-_REPR_LENGTH = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-  """An interval of numbers.
+  """An interval of numbers; an open end is not in it."""
 
-  Attributes:
-    low: The least value; None leaves this side open.
-    high: The greatest value; None leaves this side open.
-    open_low: Exclude `low` itself.
-    open_high: Exclude `high` itself.
-  """
-
-  low: float | None = None
-  high: float | None = None
+  low: float = -math.inf
+  high: float = math.inf
   open_low: bool = False
   open_high: bool = False
 
   def check(self, value: float) -> bool:
     """Returns whether a value lies in the interval."""
-    if self.low is not None:
-      if value < self.low or (self.open_low and value == self.low):
-        return False
-    if self.high is not None:
-      if value > self.high or (self.open_high and value == self.high):
-        return False
-    return True
+    above = value > self.low if self.open_low else value >= self.low
+    below = value < self.high if self.open_high else value <= self.high
+    return above and below
 
   @property
   def text(self) -> str:
     """The interval in words, as "at least 1" or "from 0 to 1"."""
-    if None not in (self.low, self.high) and not (
-        self.open_low or self.open_high
-    ):
+    has_low, has_high = math.isfinite(self.low), math.isfinite(self.high)
+    if has_low and has_high and not (self.open_low or self.open_high):
       return f"from {self.low:g} to {self.high:g}"
     parts = []
-    if self.low is not None:
+    if has_low:
       parts.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
-    if self.high is not None:
+    if has_high:
       parts.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
     return " and ".join(parts)
 
@@ -112,7 +99,7 @@ def description(annotation: Any) -> str:
   """
   origin, args = typing.get_origin(annotation), typing.get_args(annotation)
   if origin is Annotated:
-    texts = [bound.text for bound in _bounds(args)]
+    texts = [bound.text for bound in args[1:]]
     texts = [f"of {text}" if text.startswith("at ") else text for text in texts]
     return " ".join([description(args[0]), *texts])
   if origin is Literal:
@@ -134,48 +121,53 @@ def check_value(value: Any, annotation: Any, name: str) -> Any:
   """Returns a value in the type of its annotation.
 
   An integer is a float too, and a list a tuple; True and False are no numbers.
+  An annotation that `supports` is not true for (a module, a callable) takes any
+  value.
 
   Args:
     value: The value of an option.
-    annotation: Its annotation, one that `supports` is true for.
+    annotation: Its annotation.
     name: What the message calls the option.
 
   Raises:
     ValueError: "num_codewords: expected an integer of at least 1, got 0".
   """
+  if not supports(annotation):
+    return value
   try:
     return _convert(value, annotation)
-  except _MismatchError:
+  except _MISMATCH:
     pass
-  found = repr(value)
-  if len(found) > _REPR_LENGTH:
-    found = f"{found[:_REPR_LENGTH]}..."
-  raise ValueError(f"{name}: expected {description(annotation)}, got {found}")
+  raise ValueError(
+      f"{name}: expected {description(annotation)}, got {shortened(value)}"
+  )
 
 
 def check_fields(instance: Any) -> None:
-  """Checks the fields of a dataclass instance against their annotations.
-
-  For `__post_init__`. Fields whose annotation `check_value` does not read
-  (modules, callables, dtypes) pass.
+  """Checks the fields of a dataclass instance, in its `__post_init__`.
 
   Raises:
     ValueError: Names the first field with a value that its annotation excludes.
   """
   for field in dataclasses.fields(instance):
-    if supports(field.type):
-      check_value(getattr(instance, field.name), field.type, field.name)
+    check_value(getattr(instance, field.name), field.type, field.name)
 
 
-class _MismatchError(Exception):
-  """A value is not what its annotation allows."""
+def shortened(value: Any) -> str:
+  """Returns a value as messages quote it."""
+  text = repr(value)
+  return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# What `_convert` raises for a value that its annotation excludes.
+_MISMATCH = (ValueError, OverflowError)
 
 
 def _convert(value, annotation):
   origin, args = typing.get_origin(annotation), typing.get_args(annotation)
   if origin is Annotated:
     value = _convert(value, args[0])
-    return _require(value, all(b.check(value) for b in _bounds(args)))
+    return _require(value, all(bound.check(value) for bound in args[1:]))
   if origin is Literal:
     # By type as well: True equals 1.
     known = any(type(value) is type(arg) and value == arg for arg in args)
@@ -184,9 +176,9 @@ def _convert(value, annotation):
     for arg in args:
       try:
         return _convert(value, arg)
-      except _MismatchError:
+      except _MISMATCH:
         continue
-    raise _MismatchError
+    raise ValueError
   if origin is tuple:
     _require(value, isinstance(value, (tuple, list)))
     items = args[:1] * len(value) if args[-1] is ... else args
@@ -198,34 +190,17 @@ def _convert(value, annotation):
         _convert(key, args[0]): _convert(item, args[1])
         for key, item in value.items()
     }
-  return _convert_plain(value, annotation)
-
-
-def _convert_plain(value, annotation):
-  if annotation is int:
-    _require(value, isinstance(value, numbers.Integral))
-    _require(value, not isinstance(value, bool))
-    _require(value, -_INTEGER_LIMIT <= value < _INTEGER_LIMIT)
-    return int(value)
-  if annotation is float:
-    _require(value, isinstance(value, numbers.Real))
-    _require(value, not isinstance(value, bool))
-    try:
-      value = float(value)
-    except OverflowError:  # An integer.
-      raise _MismatchError from None
-    return _require(value, math.isfinite(value))
-  if annotation is None:
-    return _require(value, value is None)
-  return _require(value, isinstance(value, annotation))
-
-
-def _bounds(args):
-  """Returns the bounds among the arguments of an `Annotated`."""
-  return [arg for arg in args[1:] if isinstance(arg, (Bounds, NotEmpty))]
+  if annotation in (int, float):
+    kind = numbers.Integral if annotation is int else numbers.Real
+    _require(value, isinstance(value, kind) and not isinstance(value, bool))
+    number = annotation(value)
+    if annotation is int:
+      return _require(number, -_INTEGER_LIMIT <= number < _INTEGER_LIMIT)
+    return _require(number, math.isfinite(number))
+  return _require(value, isinstance(value, annotation or type(None)))
 
 
 def _require(value, condition):
   if not condition:
-    raise _MismatchError
+    raise ValueError
   return value

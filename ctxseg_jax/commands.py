@@ -65,55 +65,41 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
   or a config that cannot be read, a file that cannot be read or written
   (exit 2) and an interruption (exit 130). Anything else is a bug and keeps its
   traceback.
-
-  Args:
-    main: Takes the arguments that are no flags.
   """
   signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
-  log_own_lines()
-  with guarded():
+  _log_own_lines()
+  with _guarded():
     # Texts of other alphabets are legible, or escaped, under LANG=C too.
     for stream in (sys.stdout, sys.stderr):
       stream.reconfigure(errors="backslashreplace")
 
-    def guarded_main(argv):
+    def checked_main(argv):
       if len(argv) > 1:
         fail(f"unexpected argument {argv[1]!r}; flags start with --", 2)
-      with guarded():
-        main(argv)
+      main(argv)
 
-    app.run(guarded_main, flags_parser=_parse_flags)
+    app.run(checked_main, flags_parser=_parse_flags)
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
+def _guarded() -> Iterator[None]:
   """Ends the process with one line and its exit code for what is no bug."""
   try:
-    with _interruptions():
-      yield
-  except errors.Preempted as e:
-    print(e, file=sys.stderr, flush=True)
-    sys.exit(e.exit_code)
-  except errors.UserError as e:
-    fail(str(e), e.exit_code)
-  except OSError as e:
-    if e.strerror is None:
-      raise  # Not of the operating system.
-    place = f"{e.filename}: " if e.filename is not None else ""
-    fail(f"{place}{e.strerror}; mend that and run the command again", 2)
+    yield
   except KeyboardInterrupt:
     fail("interrupted", 130)
-
-
-@contextlib.contextmanager
-def _interruptions():
-  """Raises what an interruption led to as the interruption that it is."""
-  try:
-    yield
   except Exception as e:
-    if _interrupted:
-      raise KeyboardInterrupt from e
+    if _interrupted:  # This is what the interruption led to.
+      fail("interrupted", 130)
+    if isinstance(e, errors.Preempted):
+      print(e, file=sys.stderr, flush=True)
+      sys.exit(e.exit_code)
+    if isinstance(e, errors.UserError):
+      fail(str(e), e.exit_code)
+    if isinstance(e, OSError) and e.strerror is not None:
+      place = f"{e.filename}: " if e.filename is not None else ""
+      fail(f"{place}{e.strerror}; mend that and run the command again", 2)
     raise
 
 
@@ -127,25 +113,24 @@ def _interrupt(number, frame):
   global _interrupted
   _interrupted = True
   sys.unraisablehook = lambda _: None
-  watch = threading.Timer(_SECONDS_TO_STOP, _end_interrupted)
+
+  def end():
+    print("error: interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
+
+  watch = threading.Timer(_SECONDS_TO_STOP, end)
   watch.daemon = True
   watch.start()
   raise KeyboardInterrupt
 
 
-def _end_interrupted():
-  print("error: interrupted", file=sys.stderr, flush=True)
-  os._exit(130)
-
-
-def log_own_lines() -> None:
+def _log_own_lines() -> None:
   """Logs what this package says, and of libraries only their warnings."""
   package = os.path.dirname(__file__)
 
   def is_wanted(record):
-    return record.levelno >= std_logging.WARNING or record.pathname.startswith(
-        package
-    )
+    own = record.pathname.startswith(package)
+    return own or record.levelno >= std_logging.WARNING
 
   # The logger, for every handler; the handler, for other loggers' records.
   handler = logging.get_absl_handler()
@@ -199,8 +184,7 @@ def _split_overrides(argv):
 
   `--config.a=1`, `--config.a 1`, `--config.a` (True), `--noconfig.a` (False).
   """
-  rest, overrides = [], []
-  remaining = list(argv)
+  rest, overrides, remaining = [], [], list(argv)
   while remaining:
     argument = remaining.pop(0)
     if argument == "--":

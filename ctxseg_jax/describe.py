@@ -9,9 +9,9 @@ Nothing is computed and no data set is read: the network is only traced.
 --options lists every option that a config can have.
 """
 
-import collections
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import json
 import re
 import textwrap
@@ -66,34 +66,23 @@ def describe(
   Raises:
     UserError: The network refuses images of a size.
   """
-  size = tuple(size)
-  train_size = size if train_size is None else tuple(train_size)
-  try:
+  train_size = train_size or size
+  with _refusals(train_size):
     variables = jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, train=False),
         _images(train_size),
     )
-  except ValueError as e:
-    raise _refusal(train_size, e) from e
   params = variables["params"]
-  try:
+  with _refusals(size):
     counts, outputs, notes = macs.count(
         lambda v, x: model.apply(v, x, train=False), variables, _images(size)
     )
-    run = {path[:1] for path, _ in counts}
-    training_only = [name for name in params if (name,) not in run]
-    all_counts = counts
+    run = {path[0] for path, _ in counts if path}
+    training_only = [name for name in params if name not in run]
+    all_counts = dict(counts)
     if training_only:
-      all_counts = counts | _training_counts(
-          model, variables, size, training_only
-      )
+      all_counts |= _training_counts(model, variables, size, training_only)
     stride = _output_stride(model, variables, size)
-  except Exception as e:
-    # The network exists: what fails at another size fails because of the size.
-    if isinstance(e, ValueError) or size != train_size:
-      raise _refusal(size, e) from e
-    raise
-
   by_part = _fold(all_counts, params, 1)
   by_operation = dict.fromkeys(macs.KINDS, 0)
   for (_, kind), work in counts.items():
@@ -120,15 +109,21 @@ def describe(
   }
 
 
+@contextlib.contextmanager
+def _refusals(size):
+  """Turns what a network raises for images of a size into a `UserError`."""
+  try:
+    yield
+  # A parameter of another size is an error of Flax.
+  except (ValueError, flax.errors.FlaxError) as e:
+    reason = str(e).partition("\n")[0]
+    raise errors.UserError(
+        f"the network refuses images of {size[0]},{size[1]} (H,W): {reason}"
+    ) from e
+
+
 def _images(size):
   return jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-
-
-def _refusal(size, error):
-  reason = (str(error).splitlines() or [repr(error)])[0]
-  return errors.UserError(
-      f"the network refuses images of {size[0]},{size[1]} (H,W): {reason}"
-  )
 
 
 def _training_counts(model, variables, size, parts):
@@ -141,10 +136,9 @@ def _training_counts(model, variables, size, parts):
       _images(size),
       jax.eval_shape(lambda: jax.random.key(0)),
   )
-  wanted = [(name,) for name in parts]
-  return collections.Counter(
-      {at: work for at, work in counts.items() if at[0][:1] in wanted}
-  )
+  return {
+      at: work for at, work in counts.items() if at[0] and at[0][0] in parts
+  }
 
 
 def _output_stride(model, variables, size):
@@ -202,15 +196,15 @@ def table(report: Mapping[str, Any]) -> str:
       name = layer["name"].partition("/")[2] or "(outside of these)"
       rows.append(row(f"  {name}", layer))
   rows.append(row("total", report))
-  lines = columns.align(rows, "<>>>", total=True)
 
   def sizes(shape):
     return "x".join(map(str, shape))
 
-  outputs = [f"{name} {sizes(x)}" for name, x in report["outputs"].items()]
-  facts = [f"Input {sizes(report['size'])}", f"outputs {', '.join(outputs)}"]
+  facts = [f"Input {sizes(report['size'])}"]
   if report["output_stride"]:
-    facts.insert(1, f"output stride {report['output_stride']}")
+    facts.append(f"output stride {report['output_stride']}")
+  outputs = [f"{name} {sizes(x)}" for name, x in report["outputs"].items()]
+  facts.append(f"outputs {', '.join(outputs)}")
   work = [
       f"{kind} {done / scale:,.3f}"
       for kind, done in report["macs_by_operation"].items()
@@ -224,8 +218,8 @@ def table(report: Mapping[str, Any]) -> str:
     )
   text += [f"Note: {note}." for note in report["notes"]]
   text.append(report["convention"])
-  lines += [line for x in text for line in textwrap.wrap(x, 80)]
-  return "\n".join(lines)
+  lines = columns.align(rows, "<>>>", total=True)
+  return "\n".join(lines + [x for y in text for x in textwrap.wrap(y, 80)])
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -250,12 +244,10 @@ def main(argv: Sequence[str]) -> None:
     raise errors.UserError("--config: missing; or pass --options")
   run = experiment.parse(flags.FLAGS.config)
   train_size = run.augmentation.crop_size
-  size = train_size
-  if flags.FLAGS.size is not None:
-    size = parse_size(flags.FLAGS.size)
+  size = flags.FLAGS.size
   report = describe(
       experiment.build_model(run.config["model"], run.spec.num_classes),
-      size,
+      train_size if size is None else parse_size(size),
       train_size=train_size,
       depth=flags.FLAGS.depth,
   )

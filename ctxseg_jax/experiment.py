@@ -44,11 +44,6 @@ Config = Mapping[str, Any] | ml_collections.ConfigDict
 
 _SECTIONS = ("data", "model", "loss", "optim", "eval", "init_from")
 
-# Fields of the parts of a network that are not their own options.
-_SHARED = ("num_classes", *schema.options(network.Common))
-# Fields that follow from others.
-_FROM_DATA = ("pad_color", "ignore_label")
-_OWN_DATA = ("root", "spec")
 _SCHEDULES = {"schedule": optim.SCHEDULES}
 
 
@@ -81,50 +76,36 @@ def parse(config: Config) -> run_lib.Run:
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
   schema.check_keys(config, config, "")
-  top = _pick(config, config.keys() - set(_SECTIONS))
-  done = schema.complete([run_lib.RunOptions], top, "")
+  top = {key: x for key, x in config.items() if key not in _SECTIONS}
+  done, options = schema.complete([run_lib.RunOptions], top, "")
   section = {name: config.get(name) or {} for name in _SECTIONS}
+  for name, values in section.items():
+    schema.check_keys(values, values, name)
 
-  done["data"], spec = complete_data(section["data"])
-  task = TASKS[spec.task]
-  done["model"] = complete_model(section["model"])
-  done["loss"] = complete_terms(section["loss"])
-  done["optim"] = complete_optimizer(section["optim"])
-  done["eval"] = schema.complete(
-      [task.settings, run_lib.EvalOptions],
-      section["eval"],
-      "eval",
-      given=() if task.protocols else ("protocol",),
+  done["data"], spec, data, augmentation = _parse_data(section["data"])
+  done["model"], model = _parse_model(
+      section["model"], spec.num_classes, step_lib.AXIS
   )
-  if task.protocols:
-    wanted = done["eval"]["protocol"] or task.protocols[0]
-    known = dict.fromkeys(task.protocols)
-    schema.lookup(known, wanted, "config: eval.protocol")
-    done["eval"]["protocol"] = wanted
-  done["init_from"] = schema.complete(
+  done["loss"], terms = _parse_terms(section["loss"])
+  done["optim"], optimizer = _parse_optimizer(section["optim"])
+  done["eval"], settings = _parse_evaluation(section["eval"], TASKS[spec.task])
+  done["init_from"], init_from = schema.complete(
       [loading.InitFrom], section["init_from"], "init_from"
   )
-
-  init_from = schema.build(loading.InitFrom, done["init_from"], "init_from")
-  return schema.build(
-      run_lib.Run,
-      done,
-      "the config",
-      given=dict(
-          config=done,
-          data=schema.build(options_lib.DataOptions, done["data"], "data"),
-          spec=spec,
-          augmentation=build_augmentation(done["data"], spec),
-          model=build_model(
-              done["model"], spec.num_classes, bn_axis_name=step_lib.AXIS
-          ),
-          terms=build_terms(done["loss"]),
-          optimizer=build_optimizer(done["optim"]),
-          settings=schema.build(task.settings, done["eval"], "eval"),
-          protocol=done["eval"].get("protocol"),
-          num_pictures=done["eval"]["num_pictures"],
-          init_from=init_from if init_from.path else None,
-      ),
+  init_from = schema.make(loading.InitFrom, init_from, "init_from")
+  return run_lib.Run(
+      config=done,
+      data=data,
+      spec=spec,
+      augmentation=augmentation,
+      model=model,
+      terms=terms,
+      optimizer=optimizer,
+      settings=settings,
+      protocol=done["eval"].get("protocol"),
+      num_pictures=done["eval"]["num_pictures"],
+      init_from=init_from if init_from.path else None,
+      **options,
   )
 
 
@@ -133,63 +114,48 @@ def _pick(section, keys):
   return {key: value for key, value in section.items() if key in keys}
 
 
-def complete_data(
-    section: Mapping[str, Any],
-) -> tuple[dict[str, Any], spec_lib.DatasetSpec]:
-  """Returns the complete section `data`, and the data set that it names.
+# `_parse_...` returns a section in its complete form, and what it describes.
 
-  Raises:
-    UserError: As `parse`.
-  """
-  schema.check_keys(section, section, "data")
-  mine = _pick(section, schema.options(options_lib.DataOptions))
-  own = schema.complete([options_lib.DataOptions], mine, "data")
-  is_own = own["name"] == custom.NAME
-  spec = datasets.open_spec(own["name"], own["root"], own["spec"])
-  done = schema.complete(
-      [options_lib.DataOptions, TASKS[spec.task].augmentation],
-      section,
-      "data",
-      given=_FROM_DATA if is_own else (*_FROM_DATA, *_OWN_DATA),
+
+def _parse_data(section):
+  general = _pick(section, schema.options(options_lib.DataOptions))
+  general, _ = schema.complete([options_lib.DataOptions], general, "data")
+  spec = datasets.open_spec(general["name"], general["root"], general["spec"])
+  own = general["name"] == custom.NAME
+  augmentation = TASKS[spec.task].augmentation
+  given = dict(pad_color=general["mean"], ignore_label=spec.ignore_label)
+  if not own:
+    given |= dict(root=schema.MISSING, spec=schema.MISSING)
+  done, options = schema.complete(
+      [options_lib.DataOptions, augmentation], section, "data", given=given
   )
-  if is_own:
+  if own:
     done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
     done["spec"] = custom.to_record(spec)
-  return done, spec
+    options |= _pick(done, ("root", "spec"))
+  data = schema.make(options_lib.DataOptions, options, "data")
+  return done, spec, data, schema.make(augmentation, options, "data")
 
 
-def build_augmentation(
-    section: Mapping[str, Any], spec: spec_lib.DatasetSpec
-) -> Any:
-  """Returns what is done to training examples, of a complete section."""
-  return schema.build(
-      TASKS[spec.task].augmentation,
-      section,
-      "data",
-      given=dict(
-          pad_color=tuple(section["mean"]), ignore_label=spec.ignore_label
-      ),
-  )
-
-
-def complete_model(section: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the complete section `model`.
-
-  Raises:
-    UserError: As `parse`.
-  """
-  schema.check_keys(section, section, "model")
+def _parse_model(section, num_classes, bn_axis_name):
   shared = _pick(section, schema.options(network.Common))
-  common = schema.complete(
-      [network.Common], shared, "model", given=("axis_name",)
+  done, options = schema.complete(
+      [network.Common], shared, "model", given=dict(axis_name=bn_axis_name)
   )
-  return common | schema.complete(
+  common = schema.make(network.Common, options, "model")
+  parts, options = schema.complete(
       [network.SegmentationModel],
       _pick(section, section.keys() - shared.keys()),
       "model",
-      given=_SHARED,
+      given=dict(
+          num_classes=num_classes,
+          norm=common.norm,
+          align_corners=common.align_corners,
+          dtype=getattr(jnp, common.dtype),
+      ),
       parts=network.PARTS,
   )
+  return done | parts, schema.make(network.SegmentationModel, options, "model")
 
 
 def build_model(
@@ -200,94 +166,58 @@ def build_model(
 ) -> network.SegmentationModel:
   """Returns the network that the section `model` of a config describes.
 
-  Args:
-    section: `backbone`, `head` and perhaps `aux_head`, each a `name` and its
-      fields; fields of `network.SegmentationModel` and `network.Common`.
-    num_classes: Number of classes of the data set.
-    bn_axis_name: Mesh axis over which batch norms are reduced; None outside
-      `shard_map`.
+  The section has `backbone`, `head` and perhaps `aux_head`, each a `name` and
+  its fields, and fields of `network.SegmentationModel` and `network.Common`.
+  Batch norms are reduced over the mesh axis `bn_axis_name` in a `shard_map`.
 
   Raises:
     UserError: As `parse`.
   """
-  section = complete_model(section)
-  common = schema.build(
-      network.Common, section, "model", given=dict(axis_name=bn_axis_name)
-  )
-  return schema.build(
-      network.SegmentationModel,
-      section,
-      "model",
-      given=dict(
-          num_classes=num_classes,
-          norm=common.norm,
-          align_corners=common.align_corners,
-          dtype=getattr(jnp, common.dtype),
-      ),
-      parts=network.PARTS,
-  )
+  return _parse_model(section, num_classes, bn_axis_name)[1]
 
 
-def complete_optimizer(section: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the complete section `optim`; without a name it is SGD.
-
-  Raises:
-    UserError: As `parse`.
-  """
-  schema.check_keys(section, section, "optim")
+def _parse_optimizer(section):
   return schema.complete_part(
       {"name": "sgd", **section}, optim.OPTIMIZERS, "optim", parts=_SCHEDULES
   )
 
 
 def build_optimizer(section: Mapping[str, Any]) -> optim.Optimizer:
-  """Returns the optimiser that the section `optim` of a config describes.
+  """Returns the optimiser of the section `optim`; without a name it is SGD.
 
   Raises:
     UserError: As `parse`.
   """
-  section = complete_optimizer(section)
-  target = optim.OPTIMIZERS[section["name"]]
-  return schema.build(target, section, "optim", parts=_SCHEDULES)
+  return _parse_optimizer(section)[1]
 
 
-def complete_terms(section: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the complete section `loss`; a term that is None is left out.
-
-  Raises:
-    UserError: As `parse`.
-  """
-  schema.check_keys(section, section, "loss")
-  done = {
-      name: _complete_term(name, term)
-      for name, term in section.items()
-      if term not in (None, "None")
-  }
+def _parse_terms(section):
+  done, terms = {}, {}
+  for name, term in section.items():
+    if term not in (None, "None"):  # None takes away a term of the config.
+      done[name], terms[name] = _parse_term(name, term)
   if not done:
     raise errors.UserError(
         "config: loss: no terms; expected at least one, such as"
         " dict(ce=dict(output='logits', loss='softmax_cross_entropy'))"
     )
-  return done
+  return done, terms
 
 
-def _complete_term(name, section):
+def _parse_term(name, section):
   where = f"loss.{name}"
-  schema.check_keys(section, section, where)
-  if "loss" not in section:
-    raise errors.UserError(
-        f"config: missing key '{where}.loss'; known losses:"
-        f" {', '.join(sorted(losses.LOSSES))}"
-    )
-  loss = schema.lookup(losses.LOSSES, section["loss"], f"config: {where}.loss")
+  loss = schema.choose(section, "loss", losses.LOSSES, where)
   given = ["loss", "ignore_label"]
   if section["loss"] not in losses.PIXEL_LOSSES:
     given.append("denominator")
   targets = [losses.Term, loss]
-  options = {"output": name} | schema.own_options(section, "loss", targets)
-  return {"loss": str(section["loss"])} | schema.complete(
-      targets, options, where, given=given
+  own = {"output": name} | schema.own_options(section, "loss", targets)
+  done, options = schema.complete(
+      targets, own, where, given=dict.fromkeys(given, schema.MISSING)
   )
+  options["loss"] = schema.make(loss, options, where)
+  term = schema.make(losses.Term, options, where)
+  return {"loss": str(section["loss"])} | done, term
 
 
 def build_terms(section: Mapping[str, Any]) -> dict[str, losses.Term]:
@@ -296,12 +226,18 @@ def build_terms(section: Mapping[str, Any]) -> dict[str, losses.Term]:
   Raises:
     UserError: As `parse`.
   """
-  terms = {}
-  for name, term in complete_terms(section).items():
-    where = f"loss.{name}"
-    loss = schema.build(losses.LOSSES[term["loss"]], term, where)
-    terms[name] = schema.build(losses.Term, term, where, given=dict(loss=loss))
-  return terms
+  return _parse_terms(section)[1]
+
+
+def _parse_evaluation(section, task):
+  targets = [task.settings, run_lib.EvalOptions]
+  given = {} if task.protocols else {"protocol": schema.MISSING}
+  done, options = schema.complete(targets, section, "eval", given=given)
+  if task.protocols:
+    done["protocol"] = done["protocol"] or task.protocols[0]
+    known = dict.fromkeys(task.protocols)
+    schema.lookup(known, done["protocol"], "config: eval.protocol")
+  return done, schema.make(task.settings, options, "eval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,19 +283,11 @@ class Trained:
   def predict(
       self, images: Sequence[np.ndarray], *, probabilities: bool = False
   ) -> list[np.ndarray]:
-    """Predicts images as evaluations of the run do.
+    """Predicts RGB images, uint8 [H, W, 3] each, as evaluations of the run do.
 
-    Args:
-      images: RGB, uint8 [H, W, 3] each, of any sizes.
-      probabilities: Whether to return class probabilities instead of classes.
-
-    Returns:
-      For each image classes, uint8 [H, W] (uint16 from 256 classes on), or
-      probabilities, float32 [H, W, C]. Networks that classify whole images
-      return [] and [C].
-
-    Raises:
-      ValueError: Something else than such images.
+    Returns for each image its classes, uint8 [H, W] (uint16 from 256 classes
+    on), or the probabilities of all, float32 [H, W, C]. Networks that classify
+    whole images return [] and [C]. Anything but such images is a `ValueError`.
     """
     return self._predictor.predict(
         self.variables, images, probabilities=probabilities
@@ -372,19 +300,15 @@ class Trained:
   def predictor(
       self, settings: tasks.Settings | None = None
   ) -> batching.Predictor:
-    """Returns a predictor of the network.
-
-    Args:
-      settings: How predictions are made; None is as in the config.
-    """
+    """Returns a predictor of the network; None is the config's settings."""
     return self.run.predictor(self.mesh, settings)
 
 
 def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
-  """Loads a trained network from a work dir.
+  """Loads a trained network from a work dir of `train.py`.
 
   Args:
-    workdir: A work dir of `train.py`.
+    workdir: The work dir.
     which: "best" (the highest score so far), "last", or a step that is kept.
 
   Raises:
@@ -392,16 +316,14 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
   """
   path = files.local_path(workdir, "--workdir")
   run = parse(workdir_lib.read_config(path))
-  if which == "best":
-    state, step = checkpoint.load(path / "best")
-  elif which == "last":
-    state, step = checkpoint.load(path / "checkpoints")
-  elif which.isdecimal():
-    state, step = checkpoint.load(path / "checkpoints", step=int(which))
-  else:
+  if which not in ("best", "last") and not which.isdecimal():
     raise errors.UserError(
         f"--checkpoint: expected 'best', 'last' or a step, got {which!r}"
     )
+  state, step = checkpoint.load(
+      path / ("best" if which == "best" else "checkpoints"),
+      step=int(which) if which.isdecimal() else None,
+  )
   # Empty collections and an average that is None leave no trace on disk.
   variables = {
       "params": state.get("average") or state["params"],

@@ -31,13 +31,9 @@ _LEFTOVER_SECONDS = 1.0
 def local_path(text: os.PathLike | str, flag: str) -> pathlib.Path:
   """Returns the path that a flag or a config names, with `~` expanded.
 
-  Args:
-    text: The path.
-    flag: Where it was given, for the message: `--workdir`.
-
   Raises:
-    UserError: It is a URL, such as `gs://bucket/run`: `pathlib` would make a
-      local folder of that name.
+    UserError: It is a URL, such as `gs://bucket/run`, of which `pathlib` would
+      make a local folder; the message says the flag.
   """
   scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", os.fsdecode(text))
   if scheme:
@@ -67,21 +63,20 @@ def open_regular(
   Raises:
     UserError: It is missing, unreadable, no regular file or too large.
   """
-  try:
+  with _reading(path, what, remedy):
     # A pipe would otherwise block until somebody writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-  except (OSError, ValueError) as error:
-    raise _unreadable(path, error, what, remedy) from error
-  status = os.fstat(descriptor)
-  problem = ""
-  if not stat.S_ISREG(status.st_mode):
-    kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
-    problem = f"{kind}; expected {what}. Choose a regular file."
-  elif max_bytes is not None and status.st_size > max_bytes:
-    problem = _too_large(status.st_size, max_bytes, what)
-  if problem:
+  try:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+      kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+      raise errors.UserError(
+          f"{printable(path)}: {kind}; expected {what}. Choose a regular file."
+      )
+    _check_size(path, status.st_size, max_bytes, what)
+  except errors.UserError:
     os.close(descriptor)
-    raise errors.UserError(f"{printable(path)}: {problem}")
+    raise
   return os.fdopen(descriptor, "rb")
 
 
@@ -93,17 +88,32 @@ def read_bytes(
     remedy: str = _REMEDY,
 ) -> bytes:
   """Returns the content of a file; arguments and errors as `open_regular`."""
-  with open_regular(
-      path, max_bytes=max_bytes, what=what, remedy=remedy
-  ) as file:
-    try:
-      data = file.read()
-    except OSError as error:
-      raise _unreadable(path, error, what, remedy) from error
-  if len(data) > max_bytes:  # It grew, or its size was not known before.
-    problem = _too_large(len(data), max_bytes, what)
-    raise errors.UserError(f"{printable(path)}: {problem}")
+  with (
+      open_regular(path, max_bytes=max_bytes, what=what, remedy=remedy) as file,
+      _reading(path, what, remedy),
+  ):
+    data = file.read()
+  # It may have grown; files of /proc have no size before.
+  _check_size(path, len(data), max_bytes, what)
   return data
+
+
+@contextlib.contextmanager
+def _reading(path, what, remedy):
+  try:
+    yield
+  except (OSError, ValueError) as e:  # The latter for a null byte.
+    raise errors.UserError(
+        f"{printable(path)}: {_reason(path, e)}; expected {what}. {remedy}"
+    ) from e
+
+
+def _check_size(path, size, max_bytes, what):
+  if max_bytes is not None and size > max_bytes:
+    raise errors.UserError(
+        f"{printable(path)}: {size:,} bytes; expected {what} of at most"
+        f" {max_bytes:,}. Choose another file."
+    )
 
 
 def read_text(
@@ -129,15 +139,9 @@ def read_text(
 
 
 def write_atomically(path: os.PathLike | str, data: bytes | str) -> None:
-  """Writes a file so that no reader ever sees a part of it.
+  """Writes a file so that no reader ever sees a part of it; see `writing`.
 
-  Args:
-    path: The file. A link is replaced, not followed.
-    data: The content; text is written as UTF-8.
-
-  Raises:
-    UserError: It cannot be written. The earlier file, if any, is unchanged and
-      no other is left.
+  Text is written as UTF-8. If that fails, the earlier file is unchanged.
   """
   with writing(path) as file:
     file.write(data.encode() if isinstance(data, str) else data)
@@ -147,18 +151,18 @@ def write_atomically(path: os.PathLike | str, data: bytes | str) -> None:
 def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
   """Yields a file that takes the place of `path` when the block is left.
 
-  If the block raises, the file at `path` stays as it was and none is left
-  behind. An `OSError`, also one of the block's, becomes a `UserError`.
+  A link is replaced, not followed. If the block raises, the file at `path`
+  stays as it was and none is left behind. An `OSError`, also one of the
+  block's, becomes a `UserError`.
   """
   with naming(path):
-    name = os.path.basename(os.fsdecode(path))
-    if name in ("", ".", "..") or os.path.isdir(path):
+    if os.path.isdir(path):
       raise IsADirectoryError(None, "it is a folder")
-    if "\0" in name:
+    if "\0" in os.fsdecode(path):
       raise OSError(None, "a name with a null byte")
-    if os.path.lexists(path) and not os.path.islink(path):
-      if not stat.S_ISREG(os.lstat(path).st_mode):
-        raise OSError(None, "it is a pipe or device")
+    replaceable = os.path.isfile(path) or os.path.islink(path)
+    if os.path.exists(path) and not replaceable:
+      raise OSError(None, "it is a pipe or device")
     part = _part(path)
     try:
       # "x" refuses an existing file; the mode follows the umask.
@@ -174,11 +178,7 @@ def writing(path: os.PathLike | str) -> Iterator[BinaryIO]:
 
 
 def refuse_existing(path: os.PathLike | str) -> None:
-  """Refuses an `--output` that exists, dangling links included.
-
-  Raises:
-    UserError: It exists.
-  """
+  """Refuses an `--output` that exists, dangling links included."""
   if os.path.lexists(path):
     raise errors.UserError(
         f"{printable(path)}: exists, and is not overwritten; choose another"
@@ -280,18 +280,3 @@ def _reason(path: os.PathLike | str, error: Exception) -> str:
         return "a link to a file that is missing"
     return "no such file"
   return getattr(error, "strerror", None) or str(error)
-
-
-def _unreadable(
-    path: os.PathLike | str, error: Exception, what: str, remedy: str
-) -> errors.UserError:
-  return errors.UserError(
-      f"{printable(path)}: {_reason(path, error)}; expected {what}. {remedy}"
-  )
-
-
-def _too_large(size: int, max_bytes: int, what: str) -> str:
-  return (
-      f"{size:,} bytes; expected {what} of at most {max_bytes:,}. "
-      "Choose another file."
-  )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dataclasses
 import textwrap
 from typing import Any
+from typing import NamedTuple
 
 from ctxseg_jax import bounds
 from ctxseg_jax import losses
@@ -26,20 +27,12 @@ _HIDDEN = {
 _WIDTH = 80
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One option.
+class Row(NamedTuple):
+  """One option."""
 
-  Attributes:
-    key: Its dotted name in a config.
-    allowed: What it can be, in words.
-    default: Its default; empty if it has to be given.
-    meaning: What it does.
-  """
-
-  key: str
-  allowed: str
-  default: str
+  key: str  # Its dotted name in a config.
+  allowed: str  # What it can be, in words.
+  default: str  # Empty if it has to be given.
   meaning: str
 
 
@@ -84,14 +77,12 @@ def text() -> str:
   """Returns the reference for a terminal."""
   lines = []
   for title, rows in sections():
-    lines += [title.replace("`", ""), "-" * len(title.replace("`", ""))]
+    title = title.replace("`", "")
+    lines += [title, "-" * len(title)]
     for row in rows:
       default = f" = {row.default}" if row.default else " (required)"
-      lines.append(f"{row.key}{default}")
-      about = f"{row.meaning} [{row.allowed}]"
-      lines += textwrap.wrap(
-          about, _WIDTH, initial_indent="    ", subsequent_indent="    "
-      )
+      about = textwrap.wrap(f"{row.meaning} [{row.allowed}]", _WIDTH - 4)
+      lines += [f"{row.key}{default}", *(f"    {line}" for line in about)]
     lines.append("")
   return "\n".join(lines).rstrip()
 
@@ -113,13 +104,10 @@ def page() -> str:
     lines += ["", f"## {title}", ""]
     lines += ["| option | default | allowed | meaning |", "| --- " * 4 + "|"]
     for row in rows:
-      cells = (f"`{row.key}`", _code(row.default), row.allowed, row.meaning)
+      default = f"`{row.default}`" if row.default else "required"
+      cells = (f"`{row.key}`", default, row.allowed, row.meaning)
       lines.append(f"| {' | '.join(c.replace('|', '/') for c in cells)} |")
   return "\n".join(lines)
-
-
-def _code(value: str) -> str:
-  return f"`{value}`" if value else "required"
 
 
 def _rows(where: str, target: schema.Target, hidden: set[str]) -> Iterator[Row]:
@@ -136,12 +124,8 @@ def _rows(where: str, target: schema.Target, hidden: set[str]) -> Iterator[Row]:
       continue
     else:
       allowed = bounds.description(option.annotation)
-    yield Row(
-        key,
-        allowed,
-        _default(option.default),
-        meanings.get(name, "").rstrip("."),
-    )
+    meaning = meanings.get(name, "").rstrip(".")
+    yield Row(key, allowed, _default(option.default), meaning)
 
 
 def _default(value: Any) -> str:

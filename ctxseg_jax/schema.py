@@ -3,7 +3,7 @@
 A *target* is what a section configures: a dataclass, a linen module, or a
 function with keyword-only options. Its fields are the keys of the section,
 their annotations the types, their defaults the defaults, and its docstring
-their meaning. `complete` checks a section and adds every default; `build` makes
+their meaning. `complete` checks a section and adds every default; `make` makes
 the value. So a key, a type or a bound is written down once, beside the code
 that uses it.
 
@@ -25,6 +25,7 @@ import inspect
 import re
 import typing
 from typing import Any
+from typing import NamedTuple
 
 from ctxseg_jax import bounds
 from ctxseg_jax import errors
@@ -39,17 +40,11 @@ class Text(str):
   """A value as it was written on the command line, not converted yet."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Option:
-  """One key of a section.
-
-  Attributes:
-    annotation: Its type, perhaps with bounds.
-    default: Its default; `MISSING` if it has none.
-  """
+class Option(NamedTuple):
+  """One key of a section; its annotation may have bounds, see `bounds`."""
 
   annotation: Any
-  default: Any
+  default: Any  # `MISSING` if it has none.
 
 
 def options(target: Target) -> dict[str, Option]:
@@ -114,135 +109,133 @@ def complete(
     section: Any,
     where: str,
     *,
-    given: Iterable[str] = (),
+    given: Mapping[str, Any] | None = None,
     parts: Parts | None = None,
-) -> dict[str, Any]:
-  """Returns a section with every option, checked and of its type.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns a section with every option, checked, and arguments for `make`.
 
   Args:
     targets: What the section configures; it has the options of all of them.
     section: A mapping. A `Text` is converted to the type of its option.
     where: Dotted name of the section for messages; "" is the whole config.
-    given: Names of options that the caller provides: no keys of the section.
+    given: Options that are no keys of the section and of none inside it, with
+      their values; `MISSING` is for one that keeps its default or comes later.
     parts: The targets to choose from, by the name of the field that holds one.
 
   Raises:
-    UserError: Not a section, an unknown or missing key, or a value of another
-      type or out of bounds. One line, with the dotted name of the key.
+    UserError: Not a section, an unknown or missing key, a value of another type
+      or out of bounds, or a combination that a part refuses. One line, with the
+      dotted name of the key.
   """
-  parts = parts or {}
-  known = {}
-  for target in targets:
-    known |= options(target)
-  for name in given:
-    known.pop(name, None)
+  given, parts = given or {}, parts or {}
+  known = {
+      name: option
+      for target in targets
+      for name, option in options(target).items()
+      if name not in given
+  }
   check_keys(section, known, where)
   done = {}
-  for name, option in known.items():
+  arguments = {name: x for name, x in given.items() if x is not MISSING}
+  for name, (annotation, default) in known.items():
     place = join(where, name)
-    value = section.get(name, option.default)
+    value = section.get(name, default)
     if isinstance(value, Text) and value in ("None", "none"):
       value = None
     if value is MISSING:
       raise errors.UserError(f"config: missing key '{place}'")
     nested = dict(given=given, parts=parts)
-    if name in parts:
-      if value is None and option.default is None:
-        done[name] = None
-      else:
-        if value is option.default:  # An instance, such as `Poly()`.
-          value = {"name": name_of(parts[name], value)}
-        done[name] = complete_part(value, parts[name], place, **nested)
-    elif dataclasses.is_dataclass(option.annotation):
-      value = {} if value is option.default else value
-      done[name] = complete([option.annotation], value, place, **nested)
-    elif typing.get_origin(option.annotation) is dict:
-      done[name] = _complete_mapping(value, option.annotation, place)
-    elif bounds.supports(option.annotation):
-      done[name] = convert(value, option.annotation, place)
+    if name in parts and not (value is None and default is None):
+      if value is default:  # An instance, such as `Poly()`.
+        value = {"name": name_of(parts[name], value)}
+      done[name], arguments[name] = complete_part(
+          value, parts[name], place, **nested
+      )
+    elif dataclasses.is_dataclass(annotation):
+      value = {} if value is default else value
+      done[name], fields = complete([annotation], value, place, **nested)
+      arguments[name] = make(annotation, fields, place)
+    elif typing.get_origin(annotation) is dict:
+      done[name] = arguments[name] = _convert_items(value, annotation, place)
     else:
-      done[name] = value
-  return done
+      done[name] = arguments[name] = convert(value, annotation, place)
+  return done, arguments
 
 
-def build(
-    target: Target,
-    section: Mapping[str, Any],
-    where: str,
-    *,
-    given: Mapping[str, Any] | None = None,
-    parts: Parts | None = None,
-) -> Any:
-  """Returns the value that a completed section describes.
+def complete_part(
+    section: Any, registry: Mapping[str, Target], where: str, **nested: Any
+) -> tuple[dict[str, Any], Any]:
+  """Returns the complete section of the target that its `name` chooses.
 
-  Args:
-    target: What to make; for a function, it with its options bound.
-    section: As `complete` returns it; keys of other targets are ignored.
-    where: Dotted name of the section, for messages.
-    given: Options that do not come from the config, for every target that has
-      them.
-    parts: As for `complete`.
+  With it comes the value that it describes. Arguments and errors are those of
+  `complete`, with a registry to choose from.
+  """
+  target = choose(section, "name", registry, where)
+  own = own_options(section, "name", [target])
+  done, arguments = complete([target], own, where, **nested)
+  value = make(target, arguments, where)
+  return {"name": str(section["name"])} | done, value
+
+
+def choose(
+    section: Any, key: str, registry: Mapping[str, Target], where: str
+) -> Target:
+  """Returns the target of a registry that a key of a section names.
 
   Raises:
-    UserError: A combination of values that the target refuses.
+    UserError: Not a section, no such key, or an unknown name.
   """
-  given, parts = given or {}, parts or {}
-  arguments = {}
-  for name, option in options(target).items():
-    place = join(where, name)
-    nested = dict(given=given, parts=parts)
-    if name in given:
-      arguments[name] = given[name]
-    elif name not in section:
-      continue
-    elif name in parts and section[name] is not None:
-      chosen = lookup(parts[name], section[name]["name"], place)
-      arguments[name] = build(chosen, section[name], place, **nested)
-    elif dataclasses.is_dataclass(option.annotation):
-      value = build(option.annotation, section[name], place, **nested)
-      arguments[name] = value
-    else:
-      arguments[name] = section[name]
+  check_keys(section, section, where)
+  place = join(where, key)
+  if key not in section:
+    raise errors.UserError(
+        f"config: missing key '{place}'; known names:"
+        f" {', '.join(sorted(registry))}"
+    )
+  return lookup(registry, section[key], f"config: {place}")
+
+
+def make(target: Target, arguments: Mapping[str, Any], where: str) -> Any:
+  """Returns what a target makes of those arguments that are its options.
+
+  Of a function that is the function with them bound. A `ValueError` becomes a
+  `UserError` that names the section or the field.
+  """
+  known = options(target)
+  own = {name: x for name, x in arguments.items() if name in known}
   if inspect.isfunction(target):
-    return functools.partial(target, **arguments)
+    return functools.partial(target, **own)
   try:
-    return target(**arguments)
+    return target(**own)
   except ValueError as e:
-    text = str(e)
-    if text.partition(":")[0] in options(target):  # It names the field.
-      raise errors.UserError(f"config: {join(where, text)}") from e
-    raise errors.UserError(f"config: {where}: {text}") from e
+    names_field = str(e).partition(":")[0] in known
+    text = join(where, str(e)) if names_field else f"{where}: {e}"
+    raise errors.UserError(f"config: {text}") from e
 
 
 def check_keys(section: Any, known: Iterable[str], where: str) -> None:
-  """Refuses what is no section, and keys that nothing reads.
-
-  Raises:
-    UserError: Names the first unknown key and the nearest known one.
-  """
+  """Refuses what is no section, and keys that nothing reads."""
   if not isinstance(section, Mapping):
     raise errors.UserError(
         f"config: {where or 'the config'}: expected a section with keys, got"
-        f" {_shorten(section)}"
+        f" {bounds.shortened(section)}"
     )
-  known = sorted(known)
   for key in section:
     if key not in known:
       raise errors.UserError(
           f"config: unknown key '{join(where, key)}'"
           f"{_suggest(key, known, join(where, ''))};"
-          f" known here: {', '.join(known) or 'none'}"
+          f" known here: {', '.join(sorted(known)) or 'none'}"
       )
 
 
 def convert(value: Any, annotation: Any, where: str) -> Any:
-  """Returns a value as its annotation wants it.
-
-  Raises:
-    UserError: It is of another type or out of bounds.
-  """
+  """Returns a value in the type of its annotation, or raises a `UserError`."""
   if isinstance(value, Text):
-    value = _from_text(value, annotation)
+    try:
+      return bounds.check_value(str(value), annotation, where)
+    except ValueError:  # Not an option of strings, or not one of its strings.
+      value = _literal(value)
   try:
     return bounds.check_value(value, annotation, where)
   except ValueError as e:
@@ -252,63 +245,27 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
 def override(config: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:
   """Returns a config with the value of one dotted key from the command line.
 
-  Raises:
-    UserError: The key leads through something that is no section.
+  A key that leads through something that is no section is a `UserError`.
   """
-  first, _, rest = key.partition(".")
-  changed = dict(config)
-  if not rest:
-    changed[first] = Text(text)
-    return changed
-  section = changed.get(first)
-  if section is None:
-    section = {}
-  if not isinstance(section, Mapping):
-    raise errors.UserError(
-        f"--config.{key}: {first!r} is {_shorten(section)}, not a section"
-    )
-  try:
-    changed[first] = override(section, rest, text)
-  except errors.UserError as e:
-    raise errors.UserError(str(e).replace(rest, key, 1)) from e
+  changed = section = dict(config)
+  *names, last = key.split(".")
+  for name in names:
+    inner = section.get(name)
+    inner = {} if inner is None else inner
+    if not isinstance(inner, Mapping):
+      raise errors.UserError(
+          f"--config.{key}: {name!r} is {bounds.shortened(inner)}, not a"
+          " section"
+      )
+    section[name] = dict(inner)
+    section = section[name]
+  section[last] = Text(text)
   return changed
 
 
 def join(where: str, key: str) -> str:
   """Returns the dotted name of a key."""
   return f"{where}.{key}" if where else str(key)
-
-
-def complete_part(
-    section: Any,
-    registry: Mapping[str, Target],
-    where: str,
-    *,
-    given: Iterable[str] = (),
-    parts: Parts | None = None,
-) -> dict[str, Any]:
-  """Returns the complete section of the target that its `name` chooses.
-
-  Args:
-    section: A mapping with a `name`, a key of `registry`.
-    registry: The targets to choose from.
-    where: As for `complete`, and so are the others.
-
-  Raises:
-    UserError: As `complete`; no name, or an unknown one.
-  """
-  if not isinstance(section, Mapping):
-    check_keys(section, (), where)
-  if "name" not in section:
-    raise errors.UserError(
-        f"config: missing key '{join(where, 'name')}'; known names:"
-        f" {', '.join(sorted(registry))}"
-    )
-  target = lookup(registry, section["name"], f"config: {join(where, 'name')}")
-  options_of_part = own_options(section, "name", [target])
-  return {"name": str(section["name"])} | complete(
-      [target], options_of_part, where, given=given, parts=parts
-  )
 
 
 def own_options(
@@ -334,28 +291,16 @@ def name_of(registry: Mapping[str, Target], value: Any) -> str:
   return next(name for name, x in registry.items() if x is type(value))
 
 
-def _complete_mapping(value, annotation, place):
-  """Returns a mapping with its values checked; None values are left out."""
-  value = value or {}
-  if isinstance(value, Text):
-    value = _literal(value)
-  if not isinstance(value, Mapping):
-    check_keys(value, (), place)
+def _convert_items(value, annotation, place):
+  """Returns a mapping with its values converted; None values are left out."""
+  value = _literal(value) if isinstance(value, Text) else value or {}
+  check_keys(value, value, place)
   of_value = typing.get_args(annotation)[1]
   return {
       str(key): convert(x, of_value, join(place, key))
       for key, x in value.items()
       if x is not None and x != "None"
   }
-
-
-def _from_text(text, annotation):
-  """Returns what a flag's text stands for, given the type it should have."""
-  if text in ("None", "none"):
-    return None
-  if _is_string(annotation):
-    return str(text)
-  return _literal(text)
 
 
 def _literal(text):
@@ -367,22 +312,6 @@ def _literal(text):
     return str(text)
 
 
-def _is_string(annotation):
-  """Returns whether an annotation is of strings, None and bounds aside."""
-  if annotation is str:
-    return True
-  if typing.get_origin(annotation) is typing.Literal:
-    return all(isinstance(x, str) for x in typing.get_args(annotation))
-  if typing.get_origin(annotation) in (tuple, list, dict):
-    return False
-  return any(map(_is_string, typing.get_args(annotation)))
-
-
 def _suggest(name: Any, known: Iterable[str], prefix: str = "") -> str:
   near = difflib.get_close_matches(str(name), list(known), n=1)
   return f", did you mean '{prefix}{near[0]}'?" if near else ""
-
-
-def _shorten(value: Any) -> str:
-  text = repr(value)
-  return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,8 +8,6 @@ from absl.testing import parameterized
 import numpy as np
 import test_configs
 
-from ctxseg_jax import options
-
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", *map(str, ROOT.glob("docs/*.md")))
 CONFIG = r"(configs/[\w/]+\.py)(?::([\w,]+))?"
@@ -54,13 +52,6 @@ class PagesTest(parameterized.TestCase):
           test_configs.load(path).get_config(variants)
         else:
           self.assertTrue((ROOT / path).exists(), path)
-
-  def test_the_reference_of_options_is_that_of_the_code(self):
-    command = "python -m ctxseg_jax.describe --options --markdown"
-    self.assertTrue(
-        read("docs/options.md").strip() == options.page().strip(),
-        f"run: {command} > docs/options.md",
-    )
 
 
 if __name__ == "__main__":

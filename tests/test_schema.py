@@ -55,9 +55,10 @@ PARTS = {"drive": {"wheel": Wheel, "track": Track}}
 
 
 def parse(section, *, given=None):
-  given = given or {}
-  done = schema.complete([Thing], section, "part", given=given, parts=PARTS)
-  return done, schema.build(Thing, done, "part", given=given, parts=PARTS)
+  done, arguments = schema.complete(
+      [Thing], section, "part", given=given, parts=PARTS
+  )
+  return done, schema.make(Thing, arguments, "part")
 
 
 class SchemaTest(parameterized.TestCase):

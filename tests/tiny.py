@@ -7,7 +7,6 @@ so that only the first test of the first session waits for them.
 import atexit
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import json
@@ -21,7 +20,9 @@ import sys
 import tempfile
 import time
 from typing import Any
+from typing import NamedTuple
 
+import flax
 import numpy as np
 
 from ctxseg_jax.data import packing
@@ -50,17 +51,10 @@ OVERRIDES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """How a command ended.
+class Result(NamedTuple):
+  """How a command ended."""
 
-  Attributes:
-    code: Its exit code; minus the number of the signal that killed it.
-    stdout: What it printed.
-    stderr: What it logged.
-  """
-
-  code: int
+  code: int  # Minus the number of the signal that killed it.
   stdout: str
   stderr: str
 
@@ -231,8 +225,7 @@ def finished_run(devices: int = 1) -> pathlib.Path:
   atexit.register(shutil.rmtree, directory, ignore_errors=True)
   path = pathlib.Path(directory) / "run"
   result = train(path, devices=devices)
-  if result.code:
-    raise AssertionError(f"exit code {result.code}:\n{result.stderr}")
+  assert result.code == 0, result.stderr
   return path
 
 
@@ -243,20 +236,19 @@ def copy_finished_run(
   target = pathlib.Path(target)
   shutil.copytree(finished_run(), target)
   if step is not None:
-    if not (target / "checkpoints" / str(step)).exists():
-      raise ValueError(f"step {step} is not among those kept")
     for path in (target / "checkpoints").iterdir():
       if int(path.name) > step:
         shutil.rmtree(path)
+    assert (target / "checkpoints" / str(step)).exists(), "not a step kept"
   return target
 
 
 def arrays(workdir: pathlib.Path, step: int = STEPS) -> dict[str, np.ndarray]:
   """Returns everything a checkpoint holds, by name: the whole state."""
   state, _ = checkpoint.load(workdir / "checkpoints", step=step)
-  if int(state["step"]) != step:
-    raise AssertionError(f"step {step}: state {state['step']}")
-  return _flatten(state)
+  assert int(state["step"]) == step, state["step"]
+  flat = flax.traverse_util.flatten_dict(state, sep="/")
+  return {name: np.asarray(array) for name, array in flat.items()}
 
 
 def digest(workdir: pathlib.Path, step: int = STEPS) -> str:
@@ -267,15 +259,6 @@ def digest(workdir: pathlib.Path, step: int = STEPS) -> str:
     total.update(f"{name} {array.dtype} {array.shape}\n".encode())
     total.update(array.tobytes())
   return total.hexdigest()
-
-
-def _flatten(tree, prefix=""):
-  if not isinstance(tree, dict):
-    return {prefix: np.asarray(tree)}
-  flat = {}
-  for key, value in tree.items():
-    flat |= _flatten(value, f"{prefix}/{key}" if prefix else key)
-  return flat
 
 
 def losses(workdir: pathlib.Path) -> list[tuple[int, dict[str, float]]]:

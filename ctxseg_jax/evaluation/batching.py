@@ -120,17 +120,11 @@ class Predictor(abc.ABC):
       *,
       probabilities: bool = False,
   ) -> list[np.ndarray]:
-    """Predicts images, each at its own size.
+    """Predicts RGB images, uint8 [H, W, 3] each, of any sizes.
 
-    Args:
-      variables: Variables of the model, `{"params": ..., ...}`.
-      images: RGB, uint8 [H, W, 3] each, of any sizes.
-      probabilities: Whether to return class probabilities instead of classes.
-
-    Returns:
-      In the order of the images: classes, uint8 (uint16 from 256 classes on)
-      [H, W] or, of whole images, []; or probabilities, float32 [H, W, C] or
-      [C].
+    Returns in their order classes, uint8 (uint16 from 256 classes on) [H, W]
+    or, of whole images, []; or the probabilities of all classes, float32
+    [H, W, C] or [C].
 
     Raises:
       ValueError: Something else than such images, or a mesh with devices of
@@ -168,11 +162,11 @@ class Predictor(abc.ABC):
     """Predicts images batch by batch; all processes of the mesh call it alike.
 
     Args:
-      variables: Variables of the model.
+      variables: Variables of the model, `{"params": ..., ...}`.
       sizes: (H, W) of every image, [N, 2].
       load: Returns the example of an index; called on threads, for the images
         of this process alone.
-      probabilities: Whether to predict class probabilities instead.
+      probabilities: Whether to predict those of all classes instead of classes.
 
     Raises:
       UserError: There is not enough memory.

@@ -36,11 +36,8 @@ class Settings:
 class Predictor(batching.Predictor):
   """Predicts one class for each image.
 
-  Args:
-    model: The network; its `"logits"` are [B, num_classes].
-    mesh: Mesh with one axis, over which images are spread.
-    crop_size: (H, W) of training images. Others are resized to it.
-    **kwargs: `mean`, `std` and `settings`; see `batching.Predictor`.
+  The `"logits"` of the model are [B, num_classes]. Images of another size than
+  `crop_size`, (H, W) of training images, are resized to it.
   """
 
   def __init__(

@@ -23,22 +23,20 @@ def plot_curves(
     score: str = "miou",
     title: str = "mIoU, %",
 ) -> None:
-  """Draws loss, learning rate and a score over the steps.
+  """Draws loss, learning rate and a score over the steps as a PNG.
 
   Args:
     metrics: Rows of `metrics.jsonl`: `"step"`, `"learning_rate"` and the loss
       terms `"loss/..."`; other entries and null are left out.
     evaluations: `"step"` and the score (a fraction) each.
-    path: The PNG to write.
+    path: The file to write.
     references: Known scores (fractions) by name, drawn as dashed lines.
     score: Name of the score.
     title: What to call it.
   """
   fig = figure.Figure(figsize=(11, 5.2), dpi=120, layout="constrained")
-  grid = fig.add_gridspec(2, 2, height_ratios=(3, 1))
-  losses = fig.add_subplot(grid[0, 0])
-  rate = fig.add_subplot(grid[1, 0])
-  scores = fig.add_subplot(grid[:, 1])
+  panels = fig.subplot_mosaic("ls;rs", height_ratios=(3, 1))
+  losses, rate, scores = (panels[name] for name in "lrs")
   _plot_losses(losses, metrics)
   rate.plot(*_series(metrics, "learning_rate"), color="tab:gray")
   rate.set_ylim(bottom=0.0)

@@ -49,7 +49,7 @@ def evaluate(
     variables: Variables of the model.
     source: The examples of the split; read on threads.
     spec: The data set.
-    split: Name of the split, for the report.
+    split: Its name, for the report.
     protocol: One of the task's `protocols`; None is the default.
     keep: Indices of images to return with labels and predictions.
     should_stop: Asked between batches; True abandons the evaluation.
@@ -71,9 +71,8 @@ def evaluate(
     return example
 
   count = _make_count(predictor.mesh, spec.num_classes, spec.ignore_label)
-  totals = np.zeros(spec.num_classes**2 + 1, np.int64)
+  counted = totals = np.zeros(spec.num_classes**2 + 1, np.int64)
   num_images = 0
-  counted = totals
   kept = {}
   with contextlib.closing(
       predictor.batches(variables, source.sizes(), load)
@@ -106,29 +105,26 @@ def evaluate(
       "Evaluated %d images of %s in %.1f s.", num_images, spec.name, seconds
   )
   task = TASKS[spec.task]
-  if protocol is None and task.protocols:
-    protocol = task.protocols[0]
-  report = {
-      name: value.tolist() if isinstance(value, np.ndarray) else value
-      for name, value in task.scores(confusion, protocol).items()
+  if task.protocols:
+    protocol = protocol or task.protocols[0]
+  report = task.scores(confusion, protocol) | {
+      "confusion_matrix": confusion,
+      "dataset": spec.name,
+      "task": spec.task,
+      "class_names": list(spec.class_names),
+      "references": dict(spec.references.get(split.split("[")[0], {})),
+      "num_images": num_images,
+      "split": split,
+      "procedure": predictor.settings.describe(),
+      "padded_to_multiples_of": predictor.multiple,
+      "compilations": predictor.compilations(),
+      "images_per_second": num_images / seconds,
   }
-  return (
-      report
-      | {
-          "confusion_matrix": confusion.tolist(),
-          "dataset": spec.name,
-          "task": spec.task,
-          "class_names": list(spec.class_names),
-          "references": dict(spec.references.get(split.split("[")[0], {})),
-          "num_images": num_images,
-          "split": split,
-          "procedure": predictor.settings.describe(),
-          "padded_to_multiples_of": predictor.multiple,
-          "compilations": predictor.compilations(),
-          "images_per_second": num_images / seconds,
-      },
-      kept,
-  )
+  plain = {
+      name: value.tolist() if isinstance(value, np.ndarray) else value
+      for name, value in report.items()
+  }
+  return plain, kept
 
 
 def _stack_labels(batch, spec):
@@ -143,14 +139,15 @@ def _stack_labels(batch, spec):
 
 def _kept(batch, keep):
   """Returns (image, label, prediction, name) of wanted images, by index."""
-  wanted = {i: n for n, i in enumerate(batch.indices.tolist()) if i in keep}
-  results = batch.results() if wanted else []
-  kept = {}
-  for i, n in wanted.items():
-    example = batch.examples[n]
-    label, name = example["label"], str(example["name"])
-    kept[i] = (example["image"], label, results[n], name)
-  return kept
+  indices = batch.indices.tolist()
+  if not set(indices) & set(keep):
+    return {}
+  rows = zip(indices, batch.examples, batch.results(), strict=True)
+  return {
+      i: (x["image"], x["label"], result, str(x["name"]))
+      for i, x, result in rows
+      if i in keep
+  }
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -191,8 +188,8 @@ def change(
   Args:
     usual: The settings.
     spec: The data set.
-    flags: Values by name of a setting, and of `protocol`, which is only checked
-      here: text, a list of texts, a bool, or None for what is not given.
+    flags: Text, a list of texts, a bool, or None for what is not given, by name
+      of a setting and of `protocol`, which is only checked here.
     crop_size: (H, W) of windows where neither says it.
 
   Raises:

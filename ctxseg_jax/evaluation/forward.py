@@ -24,7 +24,7 @@ def make(
     model: The network.
     mesh: Mesh with one axis, over which batches are spread.
     mean: Mean of the images' channels, 0 to 255.
-    std: Standard deviation of the images' channels.
+    std: Their standard deviation.
     window: (H, W) of the windows that the network sees; None is whole images.
 
   Returns:
@@ -66,12 +66,12 @@ def make(
     return total / jnp.maximum(count, 1.0)[..., None]
 
   def forward(variables, images, rows=None, cols=None, *where):
-    kw = dict(precision=jax.lax.Precision.HIGHEST)
     x = (windows if where else network)(variables, images, *where)
     if rows is None:
       return x
-    x = jnp.einsum("bHh,bhwc->bHwc", rows, x, **kw)
-    x = jnp.einsum("bWw,bHwc->bHWc", cols, x, **kw)
+    exact = jax.lax.Precision.HIGHEST
+    x = jnp.einsum("bHh,bhwc->bHwc", rows, x, precision=exact)
+    x = jnp.einsum("bWw,bHwc->bHWc", cols, x, precision=exact)
     return jax.nn.softmax(x, axis=-1)
 
   def call(variables, *inputs):

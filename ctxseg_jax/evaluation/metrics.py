@@ -31,21 +31,14 @@ def confusion_matrix(
     num_classes: int,
     ignore_label: int = 255,
 ) -> jax.Array:
-  """Counts pixels by label and prediction.
+  """Counts pixels by label and prediction, integers of any one shape.
 
-  Args:
-    labels: Integer classes of any shape.
-    predictions: Integer classes of the same shape.
-    num_classes: Number of classes C.
-    ignore_label: Label of pixels that do not count.
-
-  Returns:
-    int32 [C, C]; rows are labels, columns predictions. Pixels whose label is
-    ignored, or whose label or prediction is no class, are not counted: the
-    caller compares the sum with the number of labelled pixels.
+  Returns int32 [C, C] for C classes; rows are labels, columns predictions. What
+  is no class in either, such as `ignore_label`, is not counted: compare the sum
+  with the number of labelled pixels.
   """
-  labels = jnp.asarray(labels).astype(jnp.int32).ravel()
-  predictions = jnp.asarray(predictions).astype(jnp.int32).ravel()
+  labels = jnp.ravel(jnp.asarray(labels, jnp.int32))
+  predictions = jnp.ravel(jnp.asarray(predictions, jnp.int32))
   valid = (labels != ignore_label) & (labels >= 0) & (labels < num_classes)
   valid &= (predictions >= 0) & (predictions < num_classes)
   # int32 throughout: float32 stops counting at 2 ** 24 pixels.
@@ -68,15 +61,13 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
     number of classes in the mean IoU, and `protocol`.
 
   Raises:
-    ValueError: Unknown protocol, or a matrix that is not square.
+    ValueError: Unknown protocol.
   """
   if protocol not in PROTOCOLS:
     raise ValueError(
         f"Unknown protocol {protocol!r}; known: {sorted(PROTOCOLS)}."
     )
   counts = np.asarray(confusion, np.int64)
-  if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
-    raise ValueError(f"Expected a square matrix, got shape {counts.shape}.")
   absent, unlabelled = PROTOCOLS[protocol]
   hits = np.diag(counts).astype(np.float64)
   labelled = counts.sum(axis=1).astype(np.float64)

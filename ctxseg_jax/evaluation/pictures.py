@@ -26,28 +26,18 @@ _OPACITY = 0.6  # Of classes over an image.
 Palette = Sequence[tuple[int, int, int]] | np.ndarray
 
 
-def colorize(
-    labels: np.ndarray, palette: Palette, stripes: bool = True
-) -> np.ndarray:
-  """Paints a label map.
+def colorize(labels: np.ndarray, palette: Palette) -> np.ndarray:
+  """Paints classes [H, W] as RGB, uint8 [H, W, 3].
 
-  Args:
-    labels: Classes, [H, W]; what is no class of the palette is ignored.
-    palette: Colours of the classes.
-    stripes: Whether ignored pixels are hatched, to tell them from any class;
-      else plain dark gray.
-
-  Returns:
-    RGB, uint8 [H, W, 3].
+  What is no class of the palette is hatched, to tell it from any class.
   """
   labels = np.asarray(labels)
   colors = np.asarray(palette, np.uint8)
   ignored = (labels < 0) | (labels >= len(colors))
   picture = colors[np.where(ignored, 0, labels)]
   picture[ignored] = _IGNORED
-  if stripes:
-    rows, columns = np.indices(labels.shape)
-    picture[ignored & ((rows + columns) % 8 < 2)] = _IGNORED_STRIPE
+  rows, columns = np.indices(labels.shape)
+  picture[ignored & ((rows + columns) % 8 < 2)] = _IGNORED_STRIPE
   return picture
 
 
@@ -72,19 +62,15 @@ def overlay(
 
 def comparison(
     image: np.ndarray,
-    label: np.ndarray | None,
+    label: np.ndarray,
     prediction: np.ndarray,
     class_names: Sequence[str],
     palette: Palette,
 ) -> np.ndarray:
   """Lays an image, its label and its prediction side by side, with a legend.
 
-  Args:
-    image: RGB, uint8 [H, W, 3]; so is what is returned.
-    label: Classes, [H, W]; None leaves the panel out.
-    prediction: Classes, [H, W].
-    class_names: Names of the classes.
-    palette: Colours of the classes.
+  The image is RGB, uint8 [H, W, 3], as is what is returned; label and
+  prediction are classes, [H, W].
   """
   longest = max(image.shape[:2])
   stride = math.ceil(longest / _LARGE)
@@ -93,13 +79,12 @@ def comparison(
   if stride > 1:
     image = np.asarray(Image.fromarray(image).reduce(stride))
   image = _enlarge(image, factor)
-  panels, present = [("image", image)], []
+  panels = [("image", image)]
   for title, labels in (("label", label), ("prediction", prediction)):
-    if labels is not None:
-      labels = _enlarge(labels[::stride, ::stride], factor)
-      panels.append((title, overlay(image, labels, palette, _OPACITY)))
-      present = np.union1d(present, labels)
-  return _sheet(panels, len(panels), present, class_names, palette)
+    labels = _enlarge(labels[::stride, ::stride], factor)
+    panels.append((title, overlay(image, labels, palette, _OPACITY)))
+  present = np.union1d(label, prediction)
+  return _sheet(panels, 3, present, class_names, palette)
 
 
 def grid(
@@ -109,11 +94,8 @@ def grid(
 ) -> np.ndarray:
   """Lays images and their labels side by side in rows, with one legend.
 
-  Args:
-    samples: Title, image (RGB, uint8 [H, W, 3], as is what is returned) and
-      label ([H, W]) of each, all of one size.
-    class_names: Names of the classes.
-    palette: Colours of the classes.
+  A sample is a title, an image (RGB, uint8 [H, W, 3], as is what is returned)
+  and a label ([H, W]), all of one size.
   """
   longest = max(samples[0][1].shape[:2])
   stride = math.ceil(longest / _SMALL)

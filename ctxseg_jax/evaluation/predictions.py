@@ -26,9 +26,8 @@ _SUFFIXES = (".jpeg", ".jpg", ".png")
 def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   """Returns the images that a path stands for, sorted by name.
 
-  Args:
-    path: An image, a folder, or a `.txt` file with one image per line, taken
-      from the folder of the list if it is not absolute.
+  It is an image, a folder, or a `.txt` file with one image per line, taken from
+  the folder of the list if it is not absolute.
 
   Raises:
     UserError: There is nothing there, or a listed file is missing.
@@ -74,11 +73,10 @@ def write_maps(
   """Predicts images and writes `<stem>.png` and `<stem>_overlay.png`.
 
   Args:
-    predictor: Makes class maps.
-    variables: Variables of the model.
+    predictor: Makes class maps with `variables`.
     paths: Image files.
     output: Folder to write to; made if it is not there.
-    spec: The data set: its palette.
+    spec: The data set, whose palette and server it is.
     opacity: Of the classes in the overlay; None is one half.
     probabilities: Whether to write `<stem>.npy`, float16 [H, W, C], too.
     submission: Whether to write `submission/<stem>.png`, gray, with the ids of

@@ -23,7 +23,9 @@ from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.models.resizing import resize_matrix
 
-Scale = Annotated[float, bounds.Bounds(0.01, 100)]
+Scales = Annotated[
+    tuple[Annotated[float, bounds.Bounds(0.01, 100)], ...], bounds.NotEmpty()
+]
 Size = tuple[bounds.PositiveInt, bounds.PositiveInt]
 
 
@@ -49,7 +51,7 @@ class Settings:
   """
 
   mode: Literal["whole", "slide"] = "whole"
-  scales: tuple[Scale, ...] = (1.0,)
+  scales: Scales = (1.0,)
   short_side: bounds.PositiveInt | None = None
   long_side: bounds.PositiveInt | None = None
   flip: bool = False
@@ -60,8 +62,6 @@ class Settings:
 
   def __post_init__(self):
     bounds.check_fields(self)
-    if not self.scales:
-      raise ValueError("scales: expected at least one factor, got ()")
     if self.mode == "whole":
       return
     if self.crop_size is None:
@@ -105,9 +105,8 @@ def plan_canvases(
 ) -> tuple[np.ndarray, int]:
   """Rounds image sizes up until few distinct ones are left.
 
-  Returns:
-    The canvas of every image of `sizes`, [N, 2], and the multiple they were
-    rounded up to: 1 (no padding at all) if there are few sizes already.
+  Returns the canvas of every image of `sizes`, [N, 2], and the multiple they
+  were rounded up to: 1 (no padding at all) if there are few sizes already.
   """
   multiple = 1
   while True:
@@ -130,12 +129,7 @@ def window_starts(length: int, crop: int, stride: int) -> list[int]:
 class Predictor(batching.Predictor):
   """Predicts a class for every pixel.
 
-  Args:
-    model: The network.
-    mesh: Mesh with one axis, over which images are spread.
-    settings: How class maps are made.
-    align_corners: Convention for resizing logits, the model's own.
-    **kwargs: `mean` and `std`; see `batching.Predictor`.
+  `align_corners` is the convention for resizing logits, the model's own.
   """
 
   def __init__(

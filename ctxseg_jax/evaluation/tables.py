@@ -24,9 +24,6 @@ def iou_table(report: Mapping[str, Any]) -> str:
       labels; `miou`, `pixel_accuracy`, `mean_accuracy` and `fwiou`, fractions;
       `iou` and `accuracy`, by class; and `num_classes_averaged`. A score that
       is not defined is NaN or None.
-
-  Returns:
-    Lines without a line break at the end.
   """
   names = report["class_names"]
   confusion = np.asarray(report["confusion_matrix"])
@@ -62,9 +59,6 @@ def accuracy_table(report: Mapping[str, Any]) -> str:
   Args:
     report: `class_names` and `confusion_matrix`, counts [C, C] of images whose
       rows are labels.
-
-  Returns:
-    Lines without a line break at the end.
   """
   names = report["class_names"]
   rows = [("Class", "Acc", "images", "most often taken for")]

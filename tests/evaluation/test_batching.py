@@ -87,7 +87,7 @@ class PredictTest(parameterized.TestCase):
       ("photo.png", "image 1.*str"),
   )
   def test_what_is_no_image_is_refused(self, image, message):
-    predictor, variables = test_segmentation.make_predictor()
+    predictor, variables = test_segmentation.plain_predictor()
     with self.assertRaisesRegex(ValueError, message):
       predictor.predict(variables, [np.zeros((4, 4, 3), np.uint8), image])
 

@@ -1,6 +1,7 @@
 """One exact confusion matrix, whatever counts it."""
 
 import dataclasses
+import functools
 import io
 from unittest import mock
 
@@ -8,8 +9,6 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 import numpy as np
 import rich.console
 
@@ -29,8 +28,8 @@ KEYS += ("confusion_matrix", "num_images", "protocol")
 class ListSource:
   """Examples in memory."""
 
-  def __init__(self, sizes, seed=0):
-    rng = np.random.default_rng(seed)
+  def __init__(self, sizes):
+    rng = np.random.default_rng(0)
     self.examples = []
     for i, (h, w) in enumerate(sizes):
       label = rng.integers(0, NUM_CLASSES, (h, w)).astype(np.uint8)
@@ -48,7 +47,8 @@ class ListSource:
     return np.array([e["label"].shape for e in self.examples])
 
 
-def make_predictor(num_devices, **fields):
+@functools.cache
+def make_network():
   model = experiment.build_model(
       dict(
           backbone=dict(name="shallow", channels=8),
@@ -57,13 +57,18 @@ def make_predictor(num_devices, **fields):
       NUM_CLASSES,
       bn_axis_name="data",
   )
-  mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
-  variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  images = jnp.zeros((1, 16, 16, 3))
+  variables = jax.jit(model.init)(jax.random.key(0), images)
   variables.pop("diagnostics")
-  variables = jax.device_put(variables, NamedSharding(mesh, P()))
+  return model, variables
+
+
+@functools.cache
+def make_predictor(num_devices=1, **fields):
+  model, variables = make_network()
   predictor = segmentation.Predictor(
       model,
-      mesh,
+      jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",)),
       mean=(127.0,) * 3,
       std=(60.0,) * 3,
       settings=segmentation.Settings(**fields),
@@ -76,18 +81,14 @@ SPEC = DATASETS["context_scenes"]
 SIZES = [(16 + i % 2, 20 + i % 2) for i in range(37)]
 
 
-class EvaluateTest(parameterized.TestCase):
+def run(source, *, spec=SPEC, split="val", predictor=None, **kwargs):
+  predictor, variables = predictor or make_predictor()
+  return evaluate.evaluate(
+      predictor, variables, source, spec, split=split, **kwargs
+  )
 
-  def _run(self, num_devices, source=None, **fields):
-    predictor, variables = make_predictor(num_devices, **fields)
-    return evaluate.evaluate(
-        predictor,
-        variables,
-        source or ListSource(SIZES),
-        SPEC,
-        split="val",
-        keep=(0, 36),
-    )
+
+class EvaluateTest(parameterized.TestCase):
 
   def test_integers_are_equal_on_1_2_and_8_devices(self):
     source = ListSource(SIZES)
@@ -95,7 +96,7 @@ class EvaluateTest(parameterized.TestCase):
     matrices = []
     for num_devices in (1, 2, 8):
       for fields in ({}, dict(batch_size_per_device=3), dict(max_canvases=1)):
-        report, _ = self._run(num_devices, **fields)
+        report, _ = run(source, predictor=make_predictor(num_devices, **fields))
         matrix = np.array(report["confusion_matrix"])
         self.assertEqual(matrix.sum(), labelled)
         self.assertEqual(report["num_images"], 37)
@@ -107,21 +108,23 @@ class EvaluateTest(parameterized.TestCase):
 
   def test_equals_a_plain_loop_over_the_images(self):
     source = ListSource(SIZES[:5])
-    predictor, variables = make_predictor(1)
-    report, _ = self._run(1, source)
+    model, variables = make_network()
+    network = jax.jit(model.apply)
+    report, _ = run(source)
     expected = np.zeros((NUM_CLASSES, NUM_CLASSES), int)
     for example in source.examples:
       x = (example["image"][None].astype(np.float32) - 127) / 60
-      out = predictor_model(predictor, variables, x)
-      for t, p in zip(
-          example["label"].ravel(), out.argmax(-1).ravel(), strict=True
-      ):
+      logits = network(variables, x)["logits"]
+      predictions = np.asarray(logits).argmax(-1).ravel()
+      for t, p in zip(example["label"].ravel(), predictions, strict=True):
         if t != 255:
           expected[t, p] += 1
     np.testing.assert_array_equal(report["confusion_matrix"], expected)
 
   def test_the_report_has_what_stands_beside_an_miou(self):
-    report, kept = self._run(8)
+    report, kept = run(
+        ListSource(SIZES), predictor=make_predictor(8), keep=(0, 36)
+    )
     self.assertContainsSubset(KEYS, report)
     line = evaluate.summary(report | {"step": 1})
     for word in ("37 images", "protocol mmseg", "classes averaged", "39.50"):
@@ -134,35 +137,25 @@ class EvaluateTest(parameterized.TestCase):
 
   def test_references_are_those_of_the_split(self):
     spec = dataclasses.replace(SPEC, references={"test": {"a guess": 0.25}})
-    predictor, variables = make_predictor(1)
     for split, expected in (
         ("test", {"a guess": 0.25}),
         ("test[:5]", {"a guess": 0.25}),
         ("val", {}),
     ):
-      report, _ = evaluate.evaluate(
-          predictor, variables, ListSource(SIZES[:2]), spec, split=split
-      )
+      report, _ = run(ListSource(SIZES[:2]), spec=spec, split=split)
       self.assertEqual(report["references"], expected)
       self.assertEqual(
           "a guess: 25.00" in evaluate.summary(report), expected != {}
       )
 
   def test_undefined_scores_are_shown_also_when_they_come_from_a_file(self):
-    predictor, variables = make_predictor(1)
-    report, _ = evaluate.evaluate(
-        predictor,
-        variables,
-        ListSource(SIZES[:2]),
-        dataclasses.replace(
-            SPEC,
-            class_names=(*SPEC.class_names, "unicorn"),
-            palette=(*SPEC.palette, (1, 2, 3)),
-            label_map=spec_lib.label_map({i: i for i in range(18)}, 255),
-        ),
-        split="val",
-        protocol="torchvision",
+    spec = dataclasses.replace(
+        SPEC,
+        class_names=(*SPEC.class_names, "unicorn"),
+        palette=(*SPEC.palette, (1, 2, 3)),
+        label_map=spec_lib.label_map({i: i for i in range(18)}, 255),
     )
+    report, _ = run(ListSource(SIZES[:2]), spec=spec, protocol="torchvision")
     self.assertTrue(np.isnan(report["miou"]))
     for value in (report["miou"], None):
       read = report | {"miou": value, "step": 5}
@@ -170,14 +163,10 @@ class EvaluateTest(parameterized.TestCase):
       self.assertIn("unicorn", evaluate.describe(read))
 
   def test_progress_reaches_the_number_of_images(self):
-    predictor, variables = make_predictor(2)
     seen = []
-    evaluate.evaluate(
-        predictor,
-        variables,
+    run(
         ListSource(SIZES[:5]),
-        SPEC,
-        split="val",
+        predictor=make_predictor(2),
         report_progress=lambda *x: seen.append(x),
     )
     self.assertEqual(seen, sorted(seen))
@@ -187,24 +176,38 @@ class EvaluateTest(parameterized.TestCase):
     source = ListSource(SIZES[:3])
     source.examples[1]["label"][0, 0] = 200
     with self.assertRaisesRegex(errors.UserError, "1: label 200 in 1 pixels"):
-      self._run(1, source)
+      run(source)
 
   def test_a_split_without_labelled_pixels_is_an_error(self):
     source = ListSource(SIZES[:3])
     for example in source.examples:
       example["label"][:] = 255
     with self.assertRaisesRegex(errors.UserError, "no labelled pixels"):
-      self._run(2, source)
+      run(source, predictor=make_predictor(2))
 
   def test_can_be_abandoned(self):
-    predictor, variables = make_predictor(1)
-    source, kw = ListSource(SIZES), dict(should_stop=lambda: True)
-    self.assertIsNone(
-        evaluate.evaluate(predictor, variables, source, SPEC, split="val", **kw)
+    self.assertIsNone(run(ListSource(SIZES), should_stop=lambda: True))
+
+
+class FlagsTest(parameterized.TestCase):
+
+  def test_flags_change_settings(self):
+    flags = dict(mode="slide", flip=True, scales=["0.5", "1"], stride=None)
+    flags["protocol"] = "semseg"
+    self.assertEqual(
+        evaluate.change(segmentation.Settings(), SPEC, flags, (9, 8)),
+        segmentation.Settings("slide", (0.5, 1.0), flip=True, crop_size=(9, 8)),
     )
 
-
-class NameTest(absltest.TestCase):
+  @parameterized.parameters(
+      (dict(protocol="voc"), "--protocol.*voc.*mmseg"),
+      (dict(scales=["0.5", "big"]), "--scales.*0.5,big"),
+      (dict(mode="slide", stride=["9", "9"]), "--stride.*gaps"),
+      (dict(rotate=True), "--rotate: has no meaning for the segmentation"),
+  )
+  def test_bad_flags_are_named(self, flags, message):
+    with self.assertRaisesRegex(errors.UserError, message):
+      evaluate.change(segmentation.Settings(), SPEC, flags, (9, 8))
 
   def test_reports_that_differ_in_anything_have_names_of_their_own(self):
     usual = dict(
@@ -259,10 +262,6 @@ class ProgressTest(absltest.TestCase):
         report(3, 37)
     self.assertLen(logs.output, 1)
     self.assertIn("evaluating: 2 of 37 images", logs.output[0])
-
-
-def predictor_model(predictor, variables, x):
-  return np.asarray(predictor.model.apply(variables, x, train=False)["logits"])
 
 
 if __name__ == "__main__":

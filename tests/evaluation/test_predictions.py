@@ -29,9 +29,7 @@ class FolderCase(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    directory = tempfile.TemporaryDirectory()
-    self.addCleanup(directory.cleanup)
-    self.folder = pathlib.Path(directory.name)
+    self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.photos = self.folder / "photos"
     self.photos.mkdir()
     self.output = self.folder / "out"
@@ -41,12 +39,12 @@ class FolderCase(parameterized.TestCase):
       [image] = test_segmentation.make_images((6 + i, 9))
       Image.fromarray(image).save(self.photos / name)
 
-  def write(self, images=None, output=None, **kw):
+  def write(self, images=None, output=None, spec=SPEC, **kw):
     return predictions.write_maps(
-        *test_segmentation.make_predictor(),
+        *test_segmentation.plain_predictor(),
         predictions.list_images(images or self.photos),
         output or self.output,
-        SPEC,
+        spec,
         **kw,
     )
 
@@ -120,16 +118,13 @@ class WriteTest(FolderCase):
       images = self.folder / "submission"
       self.photos.rename(images)
       spec = dataclasses.replace(SPEC, submission_ids=(7, 8, 9, 10))
-    before = contents(self.folder)
-    with self.assertRaisesRegex(errors.UserError, "--output.*is the folder of"):
-      predictions.write_maps(
-          *test_segmentation.make_predictor(),
-          predictions.list_images(images),
-          output,
-          spec,
-          submission=kind == "submission",
-      )
-    self.assertEqual(contents(self.folder), before)
+    self.assert_refused(
+        "--output.*is the folder of",
+        images=images,
+        output=output,
+        spec=spec,
+        submission=kind == "submission",
+    )
 
   @parameterized.parameters(
       (("a.png", "a.jpg"), r"a\.png.*a\.jpg"),
@@ -186,22 +181,28 @@ class WriteTest(FolderCase):
 
 class ReadTest(FolderCase):
 
-  @parameterized.parameters("fifo", "dangling", "loop", "folder", "text")
-  def test_what_is_no_image_is_named(self, kind):
+  @parameterized.named_parameters(
+      ("fifo", os.mkfifo),
+      ("dangling", lambda path: path.symlink_to("nowhere")),
+      ("loop", lambda path: path.symlink_to(path)),
+      ("folder", lambda path: path.mkdir()),
+      ("text", lambda path: path.write_text("not an image")),
+  )
+  def test_what_is_no_image_is_named(self, make):
     self.add_photos("a.png")
     path = self.photos / "b.png"
-    if kind == "fifo":
-      os.mkfifo(path)
-    elif kind == "dangling":
-      path.symlink_to(self.folder / "nowhere")
-    elif kind == "loop":
-      path.symlink_to(path)
-    elif kind == "folder":
-      path.mkdir()
-    else:
-      path.write_text("not an image")
+    make(path)
     self.assert_refused("b.png")
     self.assert_refused("b.png", images=path)
+
+  def test_a_damaged_image_is_named(self):
+    self.add_photos("a.png")
+    path = self.photos / "b.jpg"
+    [image] = test_segmentation.make_images((200, 64))
+    Image.fromarray(image).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with self.assertRaisesRegex(errors.UserError, str(path)):
+      self.write()
 
   def test_a_name_that_is_no_utf_8(self):
     self.add_photos("a.png")
