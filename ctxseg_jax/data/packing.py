@@ -69,8 +69,7 @@ def ensure_prepared(
           f"{folder}: {spec.name} is not prepared; run: "
           f"{prepare_command(spec, str(data_dir))}"
       )
-    message = f"Preparing {spec.name} in {data_dir}, once."
-    print(message, file=sys.stderr, flush=True)
+    print(f"Preparing {spec.name} in {data_dir}, once.", file=sys.stderr)
     prepare(spec, data_dir)
   return folder
 
@@ -82,16 +81,13 @@ def prepare(
     source: str | os.PathLike | None = None,
     any_size: bool = False,
 ) -> bool:
-  """Writes a dataset, unless it is there.
+  """Writes a dataset, unless it is there; returns whether it was written.
 
   Args:
     spec: The dataset.
     data_dir: Folder of all prepared datasets.
     source: The user's folder, for a dataset that needs one.
     any_size: Whether to accept a source of another size than the published.
-
-  Returns:
-    Whether it was written now.
 
   Raises:
     UserError: The source is missing or faulty, or `data_dir` cannot be written.
@@ -124,7 +120,7 @@ def prepare(
         "the command again."
     ) from error
   for note in notes:
-    print(f"warning: {note}", file=sys.stderr, flush=True)
+    print(f"warning: {note}", file=sys.stderr)
   return True
 
 
@@ -159,16 +155,8 @@ def find(
         f"{source or spec.name}: no pairs in any split; expected "
         f"{spec.layouts}. Complete the source."
     )
-  if not any_size:
-    _check_sizes(spec, source, items)
-  return items
-
-
-def _check_sizes(
-    spec: spec_lib.DatasetSpec,
-    source: pathlib.Path | None,
-    items: Mapping[str, Sequence[Any]],
-) -> None:
+  if any_size:
+    return items
   found, expected, wrong = [], [], []
   for split, size in spec.split_sizes.items():
     if size is None or (split in spec.optional_splits and split not in items):
@@ -184,6 +172,7 @@ def _check_sizes(
         f"{', '.join(expected)}. Complete {', '.join(wrong)}, or pass "
         "--any_size to prepare what is there."
     )
+  return items
 
 
 @contextlib.contextmanager

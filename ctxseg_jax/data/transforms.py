@@ -1,8 +1,8 @@
 """Random scale, rotation, flip and crop, as one affine warp for label maps.
 
-Fusing them samples every pixel once instead of once per step, which is less
-blur and less time. Neither the fused warp nor a bilinear resize filters when it
-shrinks, so a scale of 0.5 aliases slightly.
+Every pixel is sampled once instead of once per step, which is less blur and
+less time. As in a bilinear resize nothing is filtered when it shrinks, so a
+scale of 0.5 aliases slightly.
 """
 
 from collections.abc import Mapping
@@ -44,8 +44,7 @@ def fit_scale(
 class Augmentation:
   """Draws a warp and applies it to an image and its label.
 
-  Every part is optional; with the defaults only the crop is drawn. What lies
-  outside the image is `pad_color` and `ignore_label`.
+  With the defaults only the crop is drawn.
 
   Attributes:
     crop_size: Height and width of the result.
@@ -148,8 +147,6 @@ class PaddedCrop:
   ) -> dict[str, np.ndarray]:
     """Returns a random crop of `"image"` uint8 [H, W, 3], and `"label"` [].
 
-    As many random numbers are drawn whatever the settings.
-
     Raises:
       UserError: The padded image is smaller than the crop.
     """
@@ -181,13 +178,7 @@ def crop_matrix(
 ) -> np.ndarray:
   """Returns the matrix that scales, crops, then turns and mirrors the crop.
 
-  Args:
-    crop_size: Height and width of the crop.
-    top: First row of the crop in the scaled image.
-    left: First column of the crop in the scaled image.
-    scale: Factor from image to scaled image.
-    degrees: Rotation of the crop about its centre.
-    flip: Whether the crop is mirrored left and right.
+  `top` and `left` are of the scaled image; the crop is turned about its centre.
 
   Returns:
     float64 [2, 3]: maps (x, y, 1) of the crop to (x, y) of the image, pixel

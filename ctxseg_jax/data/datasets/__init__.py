@@ -33,11 +33,7 @@ DATASETS = {
 
 
 def lookup(name: str, where: str = "--dataset") -> spec.DatasetSpec:
-  """Returns a published dataset by name.
-
-  Args:
-    name: A key of `DATASETS`.
-    where: The flag or key that the name is from, for the message.
+  """Returns a published dataset by its name, given by the flag or key `where`.
 
   Raises:
     UserError: There is none of this name.
@@ -54,8 +50,7 @@ def open_spec(
   Args:
     name: A key of `DATASETS`, or "custom" for a user's own.
     root: The folder of a user's own.
-    record: What `custom.to_record` made of the folder, which is not looked at
-      then and need not be there.
+    record: What `custom.to_record` made of the folder; it is not looked at.
 
   Raises:
     UserError: The name is unknown, or the folder faulty.
