@@ -11,9 +11,7 @@ from collections.abc import Mapping
 import contextlib
 import io
 import os
-import struct
 import warnings
-import zlib
 
 import cv2
 import numpy as np
@@ -32,19 +30,6 @@ _NEARLY_BLACK = 64
 
 # Pillow warns of odd EXIF, which is overlooked.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
-
-# What Pillow's readers raise on damaged files of these two formats.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 def decode_image(
@@ -189,8 +174,8 @@ def _read(
 ) -> tuple[bytes, str]:
   if isinstance(data, bytes):
     return data, name or "image"
-  name = name or files.printable(data)
-  return files.read_bytes(data, what="an image file"), name
+  content = files.read_bytes(data, what="an image file")
+  return content, name or files.printable(data)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -250,7 +235,9 @@ def _opened(
               "image."
           )
         yield image
-  except _DAMAGE as error:
+  except errors.UserError:
+    raise
+  except Exception as error:  # A damaged file can lead Pillow anywhere.
     reason = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
       reason = "not such a file"  # Pillow's own text prints a BytesIO object.

@@ -6,11 +6,9 @@ import tempfile
 from unittest import mock
 
 from absl.testing import absltest
-from absl.testing import parameterized
 import numpy as np
 
 from ctxseg_jax.data import records
-from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import context_scenes
 
 INDICES = range(40)
@@ -91,7 +89,7 @@ class DrawTest(absltest.TestCase):
     self.assertGreater(checked, 10)
 
 
-class WindowBoundTest(parameterized.TestCase):
+class WindowBoundTest(absltest.TestCase):
 
   def test_value(self):
     # Five classes are local; of twelve, each look's four get 1/7 each.
@@ -100,23 +98,13 @@ class WindowBoundTest(parameterized.TestCase):
     )
     self.assertAlmostEqual(context_scenes.window_bound(), 0.3949579831932773)
 
-  @parameterized.parameters(
-      ((0.25, 0.25, 0.25, 0.25), 0.5714),
-      ((0.5, 0.25, 0.25), 0.6250),
-      ((0.6, 0.3, 0.1), 0.6710),
-      ((0.7, 0.1, 0.1, 0.1), 0.7273),
-  )
-  def test_no_random_guess_beats_the_closed_form(self, priors, expected):
-    best = context_scenes.guess_ious(priors).sum()
-    self.assertAlmostEqual(best, expected, places=4)
-    guesses = np.random.default_rng(0).dirichlet(np.ones(len(priors)), 100_000)
-    hits = guesses * priors
-    found = np.sum(hits / (priors + guesses - hits), axis=1).max()
+  def test_no_random_guess_beats_the_closed_form(self):
+    guesses = np.random.default_rng(0).dirichlet(np.ones(4), 100_000)
+    hits = guesses / 4
+    found = np.sum(hits / (1 / 4 + guesses - hits), axis=1).max()
+    best = (17 * context_scenes.window_bound() - 5) / 3  # Of one look.
     self.assertLessEqual(found, best + 1e-12)
     self.assertGreater(found, best - 0.01)  # It is reached, too.
-
-  def test_one_class_is_always_right(self):
-    self.assertEqual(context_scenes.guess_ious([1.0]).tolist(), [1.0])
 
   def test_simulated_guess_reaches_the_bound(self):
     # Equal shares of the scenes, as in the closed form: every index under all.
@@ -166,38 +154,6 @@ class DatasetTest(absltest.TestCase):
     self.assertEqual(val[2]["name"], "val_0002")
     self.assertEqual(val.sizes().tolist(), [[128, 128]] * 3)
     self.assertNotIn("tensorflow", sys.modules)
-
-
-class SpecTest(absltest.TestCase):
-
-  def test_mistakes_in_the_tables_are_caught(self):
-    good = dict(
-        name="toy",
-        class_names=("a", "b"),
-        palette=((0, 0, 0), (1, 1, 1)),
-        label_map=spec_lib.label_map({0: 0, 7: 1}, 255),
-        mean=(1.0, 2.0, 3.0),
-        split_sizes={"train": 1},
-        find=None,
-        read=None,
-        void_ids=(1,),
-        needs_source=False,
-    )
-    spec = spec_lib.DatasetSpec(**good)
-    self.assertEqual(spec.num_classes, 2)
-    self.assertEqual(spec.label_map[[0, 7, 1, 255]].tolist(), [0, 1, 255, 255])
-    for key, value, words in (
-        ("class_names", ("a", "a"), "twice"),
-        ("palette", ((0, 0, 0),), "1 colours for 2"),
-        ("void_ids", (7,), "void id"),
-        ("optional_splits", ("extra",), "no size"),
-        ("palette", ((0, 0, 0), (0, 0, 256)), "0-255"),
-        ("label_map", spec_lib.label_map({0: 0}, 255), "label_map reaches"),
-        ("label_map", np.zeros(256, np.int64), "uint8"),
-        ("mean", (0.4, 0.4), "mean"),
-    ):
-      with self.assertRaisesRegex(ValueError, words):
-        spec_lib.DatasetSpec(**(good | {key: value}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Two guarantees, both tested:
 2. The Chebyshev distance of any object pixel to the band is over `GAP`.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -111,35 +110,16 @@ def cue_swap(seed: int, index: int) -> list[Scene]:
 def window_bound() -> float:
   """Returns the best mIoU a predictor limited to the blind window can expect.
 
-  On an object pixel the window looks the same in every scene, so the best left
-  to do is to guess among the classes of its look. Background and bands can be
-  told locally and count as solved.
+  Background and bands can be told locally and count as solved. On an object
+  pixel the window looks the same in every scene, so the best left to do is to
+  guess among the classes of its look. With each true on a share p of the area
+  and class j guessed on a share q_j of it independently, IoU_j = p q_j /
+  (p + q_j - p q_j). These are concave in q_j, so their sum is largest where all
+  q_j are the same, p. Scenes are drawn uniformly: p = 1 / NUM_SCENES.
   """
-  scenes = np.full(NUM_SCENES, 1 / NUM_SCENES)  # Scenes are drawn uniformly.
-  ious = [1.0] * (1 + NUM_SCENES)
-  for _ in range(NUM_LOOKS):
-    ious.extend(guess_ious(scenes))
-  return float(np.mean(ious))
-
-
-def guess_ious(priors: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Returns the IoU of each class of one look at the best blind guess.
-
-  That is the one with the largest sum of IoUs. With class j true on a share p_j
-  of the area and guessed on a share q_j of it independently, IoU_j = p_j q_j /
-  (p_j + q_j - p_j q_j). Each term is concave in q_j, and the slopes are equal
-  where q_j is proportional to p_j / (1 - p_j).
-
-  Args:
-    priors: Share p_j of each class, positive, summing to 1.
-  """
-  priors = np.asarray(priors, np.float64)
-  if priors.size == 1:
-    return np.ones(1)
-  guess = priors / (1 - priors)
-  guess /= guess.sum()
-  hits = priors * guess
-  return hits / (priors + guess - hits)
+  guessed = 1 / (2 * NUM_SCENES - 1)
+  num_local, num_guessed = 1 + NUM_SCENES, NUM_LOOKS * NUM_SCENES
+  return (num_local + num_guessed * guessed) / (num_local + num_guessed)
 
 
 def find(source: None, *, any_size: bool) -> dict[str, list[tuple]]:
