@@ -243,6 +243,40 @@ class AugmentationTest(parameterized.TestCase):
 
 class PaddedCropTest(parameterized.TestCase):
 
+  def test_all_81_positions_and_both_sides_occur_alike(self):
+    augmentation = transforms.PaddedCrop((32, 32), padding=4, flip=True)
+    example = _example(32, 32) | {"label": np.uint8(7)}
+    padded = np.pad(example["image"], ((4, 4), (4, 4), (0, 0)))
+    windows = {}
+    for top in range(9):
+      for left in range(9):
+        window = padded[top : top + 32, left : left + 32]
+        windows[window.tobytes()] = (top, left, False)
+        windows[window[:, ::-1].tobytes()] = (top, left, True)
+    rng = np.random.default_rng(0)
+    counts = dict.fromkeys(windows.values(), 0)
+    for _ in range(162 * 20):
+      out = augmentation(example, rng)
+      self.assertEqual(out["label"], 7)
+      counts[windows[out["image"].tobytes()]] += 1  # KeyError: no such crop.
+    # 20 each on average; 1 % of a Poisson variable is outside of 9 to 33.
+    self.assertBetween(min(counts.values()), 3, 20)
+    self.assertBetween(max(counts.values()), 20, 45)
+
+  def test_without_padding_and_flip_nothing_changes(self):
+    example = _example(32, 32)
+    out = transforms.PaddedCrop((32, 32))(example, np.random.default_rng(0))
+    np.testing.assert_array_equal(out["image"], example["image"])
+
+  def test_positions_do_not_depend_on_the_flip(self):
+    example = _example(32, 32)
+    plain = transforms.PaddedCrop((32, 32), padding=4)
+    flipped = transforms.PaddedCrop((32, 32), padding=4, flip=True)
+    for seed in range(8):
+      a = plain(example, np.random.default_rng(seed))["image"]
+      b = flipped(example, np.random.default_rng(seed))["image"]
+      self.assertTrue(np.array_equal(a, b) or np.array_equal(a, b[:, ::-1]))
+
   @parameterized.parameters(
       (dict(crop_size=(0, 8)), "crop_size"),
       (dict(padding=-1), "padding"),
