@@ -38,7 +38,7 @@ def decode_image(
     *,
     verify: bool = True,
 ) -> np.ndarray:
-  """Decodes a JPEG or PNG image.
+  """Decodes a JPEG or PNG to uint8 RGB, [H, W, 3], turned as EXIF says.
 
   Args:
     data: The encoded bytes, or the path of a file.
@@ -46,9 +46,6 @@ def decode_image(
     verify: Whether to find out first if the file is whole, by a second decode:
       OpenCV before 5 fills the rest of a truncated JPEG with gray. What was
       prepared has been verified.
-
-  Returns:
-    uint8 RGB, [H, W, 3], turned as the EXIF orientation says.
 
   Raises:
     UserError: The file is unreadable, damaged, too large or of another format,
@@ -71,10 +68,9 @@ def decode_image(
 
 
 def verify_image(data: bytes, name: str) -> tuple[int, int]:
-  """Decodes an image in full to find out whether it is whole.
+  """Finds out if an image is whole; returns its height and width.
 
-  Returns:
-    Height and width of what `decode_image` returns, whose errors it raises.
+  They are those of `decode_image`, whose errors it raises.
   """
   with _opened(data, name) as image:
     _load_whole(image, data)
@@ -145,7 +141,7 @@ def decode_label(
 
 def orientation(data: bytes) -> int:
   """Returns the EXIF orientation, 1 to 8, of a JPEG or PNG; 1 if none."""
-  # Few files have any, and to search is faster than to open.
+  # To search is faster than to open.
   if b"Exif\0\0" not in data and b"eXIf" not in data:
     return 1
   try:

@@ -87,7 +87,7 @@ def prepare(
     spec: The dataset.
     data_dir: Folder of all prepared datasets.
     source: The user's folder, for a dataset that needs one.
-    any_size: Whether to accept a source of another size than the published.
+    any_size: Accept a source of another size than the published.
 
   Raises:
     UserError: The source is missing or faulty, or `data_dir` cannot be written.

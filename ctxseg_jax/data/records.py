@@ -31,17 +31,11 @@ _INDEX = "metadata.json"
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """What is known of a split without its records.
+  """What is known of a split without its records."""
 
-  Attributes:
-    shard_lengths: Number of examples in each file.
-    sizes: int32 [n, 2], height and width of each image.
-    label_pixels: Number of pixels with each label, 256 of them.
-  """
-
-  shard_lengths: list[int]
-  sizes: np.ndarray
-  label_pixels: list[int]
+  shard_lengths: list[int]  # Number of examples in each file.
+  sizes: np.ndarray  # int32 [n, 2], height and width of each image.
+  label_pixels: list[int]  # Number of pixels with each label, 256 of them.
 
   def __post_init__(self):
     sizes = np.array(self.sizes, np.int32).reshape(-1, 2)

@@ -24,32 +24,21 @@ _NUM_LISTED = 8  # Values in a message that must stay one line.
 
 
 class UnknownValuesError(errors.UserError):
-  """A label holds ids that no table knows.
-
-  Attributes:
-    known: int64 [256], how many pixels have each train id or `ignore_label`.
-    unknown: int64 [256], how many pixels have each id that is unknown.
-  """
+  """A label holds ids that no table knows."""
 
   def __init__(self, message: str, known: np.ndarray, unknown: np.ndarray):
     super().__init__(message)
-    self.known = known
-    self.unknown = unknown
+    self.known = known  # int64 [256], pixels by train id or `ignore_label`.
+    self.unknown = unknown  # int64 [256], pixels by unknown id.
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """What is stored of an example.
+  """What is stored of an example."""
 
-  Attributes:
-    name: Its id, unique in the split.
-    image: JPEG or PNG, encoded.
-    label: uint8 train ids, [H, W], or [] for an image of one class.
-  """
-
-  name: str
-  image: bytes
-  label: np.ndarray
+  name: str  # Unique in the split.
+  image: bytes  # JPEG or PNG.
+  label: np.ndarray  # uint8 train ids, [H, W], or [] for an image of one class.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,12 +90,8 @@ class Augmentation:
     position = rng.uniform(size=2)
     # Whole pixels of the scaled image, so that a crop alone is not resampled.
     # A crop larger than the image puts the image anywhere inside it.
-    top, left = (
-        _crop_start(round(side * scale), crop, part)
-        for side, crop, part in zip(
-            (height, width), self.crop_size, position, strict=True
-        )
-    )
+    room = np.rint(np.multiply((height, width), scale)) - self.crop_size
+    top, left = np.minimum(0, room) + np.floor(position * (np.abs(room) + 1))
     return crop_matrix(
         self.crop_size, top, left, scale=scale, degrees=degrees, flip=flip
     )
@@ -195,11 +191,6 @@ def crop_matrix(
   center = (np.array([left, top]) + size / 2) / scale - 0.5
   shift = center - linear @ ((size - 1) / 2)
   return np.concatenate([linear, shift[:, None]], axis=1)
-
-
-def _crop_start(side: int, crop: int, part: float) -> int:
-  room = side - crop
-  return min(0, room) + math.floor(part * (abs(room) + 1))
 
 
 def _check_pixels(crop_size: tuple[int, int]) -> None:

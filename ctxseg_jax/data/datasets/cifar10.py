@@ -54,8 +54,7 @@ def load(
 
   Args:
     source: Holds the folder or the archive of `SPEC.layouts`, or is the folder.
-    any_size: Whether to accept files of other than 10,000 images and classes of
-      unequal size: for miniatures and excerpts.
+    any_size: Accept files of other than 10,000 images and unequal classes.
 
   Returns:
     By split, images uint8 [N, 32, 32, 3] and labels uint8 [N], in the order of
