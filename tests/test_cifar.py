@@ -240,11 +240,12 @@ class NetworksTest(parameterized.TestCase):
     )
 
   @parameterized.parameters("preactivation", "encoding")
+  @with_few_blocks()
   def test_every_parameter_but_cancelled_biases_has_a_gradient(self, block):
     model = build(block)
-    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
-    variables = jax.jit(model.init)(jax.random.key(0), x)
-    params = noisy(variables.pop("params"), scale=0.05)
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    variables = networks.uniform(model, (8, 8), kernels=0.2)
+    params = variables.pop("params")
     mesh = make_mesh(1)
     probe = jax.random.normal(jax.random.key(1), (4, 10))
 
@@ -264,11 +265,7 @@ class NetworksTest(parameterized.TestCase):
     # sums of a pre-activation network, whose last layer is one.
     cancelled = {
         "preactivation": ["stage2_block1/shortcut", "stage3_block1/shortcut"],
-        "encoding": [
-            f"stage{i}_block{j}/gate/reduce_conv"
-            for i in (1, 2, 3)
-            for j in (1, 2)
-        ],
+        "encoding": [f"stage{i}_block1/gate/reduce_conv" for i in (1, 2, 3)],
     }[block]
     flat = flax.traverse_util.flatten_dict(grads, sep="/")
     found = [path for path, x in flat.items() if np.abs(x).max() < 2e-5]
@@ -302,7 +299,7 @@ class StepTest(absltest.TestCase):
   @with_few_blocks()
   def test_8_devices_do_as_one(self):
     results = []
-    batch = test_step.make_batch()
+    batch = test_step.make_batch(size=8)
     batch["label"] = np.arange(8, dtype=np.uint8) % test_step.NUM_CLASSES
     for num_devices in (1, 8):
       step, state, put = test_step.make_step(num_devices, section(), LOSS)

@@ -155,8 +155,16 @@ def find(
         f"{source or spec.name}: no pairs in any split; expected "
         f"{spec.layouts}. Complete the source."
     )
-  if any_size:
-    return items
+  if not any_size:
+    _check_sizes(spec, source, items)
+  return items
+
+
+def _check_sizes(
+    spec: spec_lib.DatasetSpec,
+    source: pathlib.Path | None,
+    items: Mapping[str, Sequence[Any]],
+) -> None:
   found, expected, wrong = [], [], []
   for split, size in spec.split_sizes.items():
     if size is None or (split in spec.optional_splits and split not in items):
@@ -172,7 +180,6 @@ def find(
         f"{', '.join(expected)}. Complete {', '.join(wrong)}, or pass "
         "--any_size to prepare what is there."
     )
-  return items
 
 
 @contextlib.contextmanager
