@@ -46,7 +46,7 @@ class _Info(tfds.core.DatasetInfo):
     """Does nothing: tfds asks its server and leaves an empty folder in /tmp."""
 
 
-# One class serves every dataset, so it is no entry of tfds's registry.
+# One class serves every dataset: no entry of tfds's registry.
 class Builder(tfds.core.DatasetBuilder, skip_registration=True):
   """Packs the examples of a specification."""
 
