@@ -11,7 +11,6 @@ alone they are scaled, mirrored and cropped as most recipes do.
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-import contextlib
 import itertools
 import pathlib
 
@@ -32,6 +31,7 @@ from ctxseg_jax.evaluation import pictures
 
 _PER_PAGE = 12
 
+# Name, image uint8 [H, W, 3] and label uint8 [H, W].
 Sample = tuple[str, np.ndarray, np.ndarray]
 
 
@@ -43,25 +43,16 @@ def samples(
     batch_size: int,
     seed: int,
 ) -> Iterator[Sample]:
-  """Yields the examples of training batches, endlessly.
-
-  Arguments are those of the training.
-
-  Yields:
-    Name, image uint8 [H, W, 3] and label uint8 [H, W].
-
-  Raises:
-    UserError: The data cannot be read.
-  """
-  options = dict(batch_size=batch_size, seed=seed)
-  batches = pipeline.train_batches(source, augmentation, **options)
-  with contextlib.closing(batches):
-    for batch in batches:
-      columns = (batch[name] for name in ("index", "image", "label"))
-      for index, image, label in zip(*columns, strict=True):
-        name = source.record(int(index))["name"].decode()
-        spec.check_label(label, name)
-        yield name, image, label
+  """Yields the examples of `pipeline.train_batches`, endlessly."""
+  batches = pipeline.train_batches(
+      source, augmentation, batch_size=batch_size, seed=seed
+  )
+  for batch in batches:
+    columns = (batch[name] for name in ("index", "image", "label"))
+    for index, image, label in zip(*columns, strict=True):
+      name = source.record(int(index))["name"].decode()
+      spec.check_label(label, name)
+      yield name, image, label
 
 
 def write_pages(
@@ -117,8 +108,7 @@ def main(argv: Sequence[str]) -> None:
   )
   seed = seed if values.seed is None else values.seed
   shown = samples(spec, source, augmentation, batch_size=batch_size, seed=seed)
-  with contextlib.closing(shown):
-    shown = list(itertools.islice(shown, values.num_images))
+  shown = list(itertools.islice(shown, values.num_images))
   pages = write_pages(shown, spec, files.local_path(values.output, "--output"))
   print(f"{values.num_images} samples on {len(pages)} pages: {pages[0].parent}")
 

@@ -1,9 +1,8 @@
 """Writes a dataset to array_record files, in the way tfds opens them.
 
 The generator-based builder of tfds holds a split in memory up to 1 GB and then
-takes TensorFlow to write temporary files, so that Cityscapes could not be
-prepared. Examples are to keep their order, so none of that is needed: each goes
-to its file as it comes, and memory does not grow with the dataset.
+takes TensorFlow to write temporary files, in order to shuffle. Here examples
+keep their order, and each goes to its file as it comes.
 """
 
 from collections.abc import Mapping
@@ -47,7 +46,7 @@ class _Info(tfds.core.DatasetInfo):
     """Does nothing: tfds asks its server and leaves an empty folder in /tmp."""
 
 
-# One class serves every dataset, so it is no entry of tfds's registry.
+# One class serves every dataset: no entry of tfds's registry.
 class Builder(tfds.core.DatasetBuilder, skip_registration=True):
   """Packs the examples of a specification."""
 
@@ -67,10 +66,7 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     super().__init__(data_dir=data_dir)
 
   def write(self) -> list[str]:
-    """Writes all splits; what is unfinished is not kept.
-
-    Returns:
-      A line for each lack of classes in the labels of a user's own data.
+    """Writes all splits, or nothing; returns `rules.Report.absent`.
 
     Raises:
       UserError: An example, or a user's own data as a whole, is faulty.
@@ -121,10 +117,8 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
         # The one label of an image counts as a pixel.
         pixels += np.bincount(example.label.ravel(), minlength=256)
         sizes.append(images.image_size(example.image, example.name))
-        is_map = example.label.ndim
-        label = (
-            images.encode_png(example.label) if is_map else int(example.label)
-        )
+        label = example.label
+        label = images.encode_png(label) if label.ndim else int(label)
         record = dict(image=example.image, label=label, name=example.name)
         shards.write(self.info.features.serialize_example(record))
         report(count, len(items))
@@ -144,16 +138,11 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
 
 
 class _Shards:
-  """Writes records to files that take their names when all are there.
-
-  Attributes:
-    lengths: Number of records in each file so far.
-    num_bytes: Size of all records so far.
-  """
+  """Writes records to files that take their names when all are there."""
 
   def __init__(self, template: tfds.core.ShardedFileTemplate):
-    self.lengths = []
-    self.num_bytes = 0
+    self.lengths = []  # Number of records in each file so far.
+    self.num_bytes = 0  # Of all records so far.
     self._template = template
     self._paths = []
     self._writer = None
@@ -161,13 +150,13 @@ class _Shards:
 
   def write(self, record: bytes) -> None:
     if self._room <= 0:
-      self._close_file()
+      if self._writer is not None:
+        self._writer.close()
       name = f"{self._template.split}.{len(self._paths)}.part"
       self._paths.append(self._template.data_dir / name)
+      # One record a group: they are read one by one.
       self._writer = array_record_module.ArrayRecordWriter(
-          # One record a group: they are read one by one.
-          os.fspath(self._paths[-1]),
-          "group_size:1",
+          os.fspath(self._paths[-1]), "group_size:1"
       )
       self._room = _SHARD_BYTES
       self.lengths.append(0)
@@ -177,11 +166,8 @@ class _Shards:
     self._room -= len(record)
 
   def close(self) -> None:
-    self._close_file()
+    if self._writer is not None:
+      self._writer.close()
     name = self._template.sharded_filepath
     for i, path in enumerate(self._paths):
       path.rename(name(shard_index=i, num_shards=len(self._paths)))
-
-  def _close_file(self) -> None:
-    if self._writer is not None:
-      self._writer.close()

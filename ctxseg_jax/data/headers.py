@@ -8,7 +8,6 @@ import struct
 import zlib
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PIECE = 1 << 20  # Bytes that are held at a time.
 
 # First column, first row, and steps of the passes of an interlaced PNG.
 _ADAM7 = (
@@ -28,10 +27,7 @@ def lacks_end(data: bytes) -> bool:
 
 
 def lacks_rows(data: bytes) -> bool:
-  """Whether it is a PNG with less pixels than its header declares.
-
-  Args:
-    data: A PNG whose header was read, or another file.
+  """Whether it is a PNG, its header sound, with less pixels than that declares.
 
   Raises:
     zlib.error: The pixels are damaged.
@@ -41,8 +37,9 @@ def lacks_rows(data: bytes) -> bool:
   inflater = zlib.decompressobj()
   missing = _num_raw_bytes(data)
   for kind, body in _png_chunks(data):
+    # A megabyte at a time, of what may be hundreds.
     while kind == b"IDAT" and body and missing > 0:
-      missing -= len(inflater.decompress(body, _PIECE))
+      missing -= len(inflater.decompress(body, 1 << 20))
       body = inflater.unconsumed_tail
   return missing > 0
 

@@ -1,11 +1,9 @@
 """Encoded images and labels to arrays, with one rule for every odd file.
 
-Images may be JPEG or PNG and come out as RGB: gray and palette images are
+Images are JPEG or PNG and come out as RGB: gray and palette images are
 converted, 16-bit ones reduced to their upper 8 bits, an alpha channel is
 dropped. They are turned as their EXIF orientation says, which is how viewers
-show and annotation tools label them. Labels are PNG of one 8-bit channel, gray
-or palette, and come out as the raw indices; a dataset may allow for 16 bits or
-for its colours in RGB.
+show and annotation tools label them.
 """
 
 from collections.abc import Iterator
@@ -13,9 +11,7 @@ from collections.abc import Mapping
 import contextlib
 import io
 import os
-import struct
 import warnings
-import zlib
 
 import cv2
 import numpy as np
@@ -35,19 +31,6 @@ _NEARLY_BLACK = 64
 # Pillow warns of odd EXIF, which is overlooked.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
-# What Pillow's readers raise on damaged files of these two formats.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
 
 def decode_image(
     data: bytes | os.PathLike | str,
@@ -55,18 +38,14 @@ def decode_image(
     *,
     verify: bool = True,
 ) -> np.ndarray:
-  """Decodes a JPEG or PNG image.
+  """Decodes a JPEG or PNG to uint8 RGB, [H, W, 3], turned as EXIF says.
 
   Args:
     data: The encoded bytes, or the path of a file.
     name: What to call the image in messages; a path names itself.
-    verify: Whether to find out first if the file is whole, which OpenCV before
-      5 does not tell: it fills the rest of a truncated JPEG with gray. Costs a
-      second decode; for bytes that were verified when the dataset was
-      prepared, skip it.
-
-  Returns:
-    uint8 RGB, [H, W, 3], turned as the EXIF orientation says.
+    verify: Whether to find out first if the file is whole, by a second decode:
+      OpenCV before 5 fills the rest of a truncated JPEG with gray. What was
+      prepared has been verified.
 
   Raises:
     UserError: The file is unreadable, damaged, too large or of another format,
@@ -77,9 +56,8 @@ def decode_image(
     verify_image(data, name)
   # OpenCV knows the orientation of JPEG alone.
   flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-  bgr = None
-  if data:  # OpenCV raises on an empty buffer instead of returning None.
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+  # Of an empty buffer it would raise.
+  bgr = cv2.imdecode(np.frombuffer(data or b"0", np.uint8), flags)
   if bgr is None:
     # Pillow reads a PNG whose last bytes are lost, if every row is there.
     with _opened(data, name) as image:
@@ -90,10 +68,9 @@ def decode_image(
 
 
 def verify_image(data: bytes, name: str) -> tuple[int, int]:
-  """Decodes an image in full to find out whether it is whole.
+  """Finds out if an image is whole; returns its height and width.
 
-  Returns:
-    Height and width of what `decode_image` returns, whose errors it raises.
+  They are those of `decode_image`, whose errors it raises.
   """
   with _opened(data, name) as image:
     _load_whole(image, data)
@@ -126,9 +103,9 @@ def decode_label(
     colors: Ids by RGB colour, to accept labels that were saved as RGB.
     deep: Whether to accept 16-bit labels.
     remedy: What to do about a label of another mode.
-    verify: Whether to find out if rows are missing, which Pillow does not tell:
-      it leaves them 0. Costs about a third more. An EXIF orientation is refused
-      as well: whether its pixels were turned already, nobody knows.
+    verify: Whether to refuse missing rows, which Pillow leaves 0, for a third
+      of the time more, and an EXIF orientation: whether the pixels were turned
+      already, nobody knows.
 
   Returns:
     uint8 (uint16 for 16-bit labels), [H, W]: the gray values, or the indices of
@@ -164,7 +141,7 @@ def decode_label(
 
 def orientation(data: bytes) -> int:
   """Returns the EXIF orientation, 1 to 8, of a JPEG or PNG; 1 if none."""
-  # Few files have any, and to search is faster than to open.
+  # To search is faster than to open.
   if b"Exif\0\0" not in data and b"eXIf" not in data:
     return 1
   try:
@@ -185,10 +162,7 @@ def encode_png(array: np.ndarray) -> bytes:
   """Encodes uint8 [H, W] as gray or [H, W, 3] as RGB."""
   if array.ndim == 3:
     array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
-  done, data = cv2.imencode(".png", array)
-  if not done:
-    raise ValueError(f"Cannot encode {array.dtype} {array.shape} as PNG.")
-  return data.tobytes()
+  return cv2.imencode(".png", array)[1].tobytes()
 
 
 def _read(
@@ -196,8 +170,8 @@ def _read(
 ) -> tuple[bytes, str]:
   if isinstance(data, bytes):
     return data, name or "image"
-  name = name or files.printable(data)
-  return files.read_bytes(data, what="an image file"), name
+  content = files.read_bytes(data, what="an image file")
+  return content, name or files.printable(data)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -226,19 +200,18 @@ def _color_ids(
     rgb: np.ndarray, colors: Mapping[tuple[int, int, int], int], name: str
 ) -> np.ndarray:
   codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-  table = {(r << 16) + (g << 8) + b: i for (r, g, b), i in colors.items()}
   values, inverse, counts = np.unique(
       codes, return_inverse=True, return_counts=True
   )
-  for code, count in zip(values.tolist(), counts, strict=True):
-    if code not in table:
-      color = (code >> 16, code >> 8 & 255, code & 255)
+  found = [(c >> 16, c >> 8 & 255, c & 255) for c in values.tolist()]
+  for color, count in zip(found, counts, strict=True):
+    if color not in colors:
       raise errors.UserError(
           f"{name}: RGB label with the colour {color} in {count} pixels, which "
           "is no class; expected class ids (gray or palette), or the colours "
           "of the dataset unchanged. Replace the file."
       )
-  ids = np.array([table[code] for code in values.tolist()], np.uint8)
+  ids = np.array([colors[color] for color in found], np.uint8)
   return ids[inverse].reshape(codes.shape)
 
 
@@ -249,9 +222,7 @@ def _opened(
   """Yields an image that is not loaded; damage becomes a `UserError`."""
   try:
     with warnings.catch_warnings():
-      # Pillow warns of odd EXIF, and from 89 megapixels on, which is an error
-      # below.
-      warnings.simplefilter("ignore")
+      warnings.simplefilter("ignore")  # Of odd EXIF and of many pixels.
       with Image.open(io.BytesIO(data), formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
           raise errors.UserError(
@@ -260,7 +231,9 @@ def _opened(
               "image."
           )
         yield image
-  except _DAMAGE as error:
+  except errors.UserError:
+    raise
+  except Exception as error:  # A damaged file can lead Pillow anywhere.
     reason = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
       reason = "not such a file"  # Pillow's own text prints a BytesIO object.

@@ -69,8 +69,7 @@ def ensure_prepared(
           f"{folder}: {spec.name} is not prepared; run: "
           f"{prepare_command(spec, str(data_dir))}"
       )
-    message = f"Preparing {spec.name} in {data_dir}, once."
-    print(message, file=sys.stderr, flush=True)
+    print(f"Preparing {spec.name} in {data_dir}, once.", file=sys.stderr)
     prepare(spec, data_dir)
   return folder
 
@@ -82,16 +81,13 @@ def prepare(
     source: str | os.PathLike | None = None,
     any_size: bool = False,
 ) -> bool:
-  """Writes a dataset, unless it is there.
+  """Writes a dataset, unless it is there; returns whether it was written.
 
   Args:
     spec: The dataset.
     data_dir: Folder of all prepared datasets.
     source: The user's folder, for a dataset that needs one.
-    any_size: Whether to accept a source of another size than the published.
-
-  Returns:
-    Whether it was written now.
+    any_size: Accept a source of another size than the published.
 
   Raises:
     UserError: The source is missing or faulty, or `data_dir` cannot be written.
@@ -124,7 +120,7 @@ def prepare(
         "the command again."
     ) from error
   for note in notes:
-    print(f"warning: {note}", file=sys.stderr, flush=True)
+    print(f"warning: {note}", file=sys.stderr)
   return True
 
 

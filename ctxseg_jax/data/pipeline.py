@@ -41,14 +41,13 @@ def train_batches(
   Args:
     source: Examples, `"image"` uint8 [H, W, 3] and `"label"` uint8 [H, W] or
       []; picklable for workers.
-    augmentation: Makes an example of fixed size of one, with an own generator.
+    augmentation: Makes an example of fixed size of one.
     batch_size: Examples in a batch, over all processes.
     seed: Decides order and augmentation.
     step: Number of batches to leave out; they are not computed.
-    num_workers: Processes that load; 0 loads in this one. The batches are the
-      same.
-    shard: Index of this process and number of processes. Each loads its own
-      part of every batch.
+    num_workers: Processes that load; 0 loads in this one.
+    shard: Index of this process, which loads its part of every batch, and
+      number of processes.
 
   Returns:
     An iterator of dicts `"image"` uint8 [b, h, w, 3], `"label"` uint8 [b, h, w]
@@ -56,9 +55,8 @@ def train_batches(
     with b = batch_size / number of processes. Close it when done.
 
   Raises:
-    UserError: The batch does not divide over the processes, the source is
-      empty, or a number is out of range. The iterator raises what the source
-      raises, also from a worker.
+    UserError: The batch does not divide over the processes, or the source is
+      empty. The iterator raises what the source raises, also from a worker.
   """
   shard_index, shard_count = shard
   if not 0 <= shard_index < shard_count:
@@ -68,11 +66,6 @@ def train_batches(
         f"batch_size: {batch_size} does not divide over {shard_count} "
         "processes; expected a positive multiple. Change the config."
     )
-  for key, value in (("seed", seed), ("num_workers", num_workers)):
-    if value < 0:
-      raise errors.UserError(
-          f"{key}: {value}; expected 0 or more. Change the config."
-      )
   if len(source) == 0:
     raise errors.UserError(
         "data: the training split is empty; expected at least one example. "

@@ -31,17 +31,11 @@ _INDEX = "metadata.json"
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """What is known of a split without its records.
+  """What is known of a split without its records."""
 
-  Attributes:
-    shard_lengths: Number of examples in each file.
-    sizes: int32 [n, 2], height and width of each image.
-    label_pixels: Number of pixels with each label, 256 of them.
-  """
-
-  shard_lengths: list[int]
-  sizes: np.ndarray
-  label_pixels: list[int]
+  shard_lengths: list[int]  # Number of examples in each file.
+  sizes: np.ndarray  # int32 [n, 2], height and width of each image.
+  label_pixels: list[int]  # Number of pixels with each label, 256 of them.
 
   def __post_init__(self):
     sizes = np.array(self.sizes, np.int32).reshape(-1, 2)
@@ -61,7 +55,7 @@ class Split:
 
 
 class Source:
-  """Random access to a prepared split, decoding on access.
+  """Random access to a prepared split, decoding on access; see `open_source`.
 
   It is picklable, and threads may share it.
   """
@@ -69,25 +63,16 @@ class Source:
   def __init__(
       self,
       spec: spec_lib.DatasetSpec,
-      title: str,
-      shards: list[tuple[str, int]],
-      sizes: np.ndarray,
-      chosen: np.ndarray,
+      split: str,
+      shards: list[tuple[str, int]],  # Files and numbers of records.
+      chosen: np.ndarray,  # [len], the records that are examples, in order.
+      sizes: np.ndarray,  # int32 [len, 2], height and width of their images.
   ):
-    """Opens files, of which nothing is read yet.
-
-    Args:
-      spec: The dataset.
-      title: What to call the split in messages.
-      shards: The files, with the number of records in each.
-      sizes: Height and width of the image of each record, int32 [n, 2].
-      chosen: Which of the records are examples, and in which order, [len].
-    """
-    self._title = title
+    self._title = f"{spec.name}/{split}"
     self._paths = [path for path, _ in shards]
     self._ends = np.cumsum([length for _, length in shards])
-    self._sizes = sizes[chosen]
     self._chosen = chosen
+    self._sizes = sizes
     self._features = builder.features(spec)
     self._decoders = dict.fromkeys(
         ("image", "label"), tfds.decode.SkipDecoding()
@@ -113,7 +98,7 @@ class Source:
     record = self.record(index)
     name = record["name"].decode()
     place = f"{self._title}/{name}"
-    # Verified at preparation, so there is no second decode here.
+    # Verified at preparation.
     image = images.decode_image(record["image"], place, verify=False)
     if image.shape[:2] != tuple(self._sizes[index]):
       raise self._damaged(index, f"the size of {name} is not that in {_INDEX}")
@@ -156,23 +141,23 @@ def open_source(
 
   Args:
     spec: The dataset; one that needs no source is generated when missing.
-    split: Name of the split, a slice such as `train[:10%]`, or several with
-      `+` between. There has to be an example in it.
+    split: Name of a split, a slice such as `train[:10%]`, or several with `+`
+      between.
     data_dir: Folder of all prepared datasets.
 
   Raises:
-    UserError: The dataset is not prepared or damaged, or has no such split.
+    UserError: The dataset is not prepared or damaged, or has no such split, or
+      no example is in it.
   """
   folder = packing.ensure_prepared(spec, data_dir)
   known = _read_index(folder)
-  shards, sizes, chosen = [], [], []
+  shards, chosen, sizes = [], [], []
   for name, part in _select(spec, split, known):
-    num_before = sum(map(len, sizes))
-    chosen += [num_before + i for i in part]
+    first = sum(length for _, length in shards)
     shards += _check_files(folder, spec.name, name, known[name].shard_lengths)
-    sizes.append(known[name].sizes)
-  title = f"{spec.name}/{split}"
-  return Source(spec, title, shards, np.concatenate(sizes), np.array(chosen))
+    chosen += [first + i for i in part]
+    sizes.append(known[name].sizes[part])
+  return Source(spec, split, shards, np.array(chosen), np.concatenate(sizes))
 
 
 def splits(
@@ -190,7 +175,7 @@ def summary(spec: spec_lib.DatasetSpec, data_dir: str | os.PathLike) -> str:
   lines = ["split     examples  classes  ignored"]
   for name, split in known.items():
     pixels = split.label_pixels
-    present = sum(count > 0 for count in pixels[: spec.num_classes])
+    present = np.count_nonzero(pixels[: spec.num_classes])
     classes = f"{present}/{spec.num_classes}"
     ignored = pixels[spec.ignore_label] / sum(pixels)
     lines.append(

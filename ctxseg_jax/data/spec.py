@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -23,32 +24,21 @@ _NUM_LISTED = 8  # Values in a message that must stay one line.
 
 
 class UnknownValuesError(errors.UserError):
-  """A label holds ids that no table knows.
-
-  Attributes:
-    known: int64 [256], how many pixels have each train id or `ignore_label`.
-    unknown: int64 [256], how many pixels have each id that is unknown.
-  """
+  """A label holds ids that no table knows."""
 
   def __init__(self, message: str, known: np.ndarray, unknown: np.ndarray):
     super().__init__(message)
-    self.known = known
-    self.unknown = unknown
+    self.known = known  # int64 [256], pixels by train id or `ignore_label`.
+    self.unknown = unknown  # int64 [256], pixels by unknown id.
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """What is stored of an example.
+  """What is stored of an example."""
 
-  Attributes:
-    name: Its id, unique in the split.
-    image: JPEG or PNG, encoded.
-    label: uint8 train ids, [H, W], or [] for an image of one class.
-  """
-
-  name: str
-  image: bytes
-  label: np.ndarray
+  name: str  # Unique in the split.
+  image: bytes  # JPEG or PNG.
+  label: np.ndarray  # uint8 train ids, [H, W], or [] for an image of one class.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +51,10 @@ class DatasetSpec:
     split_sizes: Number of examples of each published split; None where that
       is not one number.
     find: `(source, *, any_size)` -> what `read` needs of each example, by
-      split, in the order of its list or else by name, at little cost. `source`
-      is the user's folder, in one of `layouts`, or None without `needs_source`;
-      with `any_size` a split may be missing or incomplete. A `UserError` says
-      that the layout is unknown, a file missing or an id there twice.
+      split, in the order of its list or else by name. `source` is the user's
+      folder, in one of `layouts`, or None without `needs_source`; with
+      `any_size` a split may be missing or incomplete. A `UserError` says that
+      the layout is unknown, a file missing or an id there twice.
     read: `(spec, item)` -> the `Example` of an item of `find`, checked.
     mean: Mean RGB of the training images, 0-255; the colour of padding.
     needs_source: Whether preparing it takes a folder of the user's; if not,
@@ -72,9 +62,8 @@ class DatasetSpec:
     task: One of `TASKS`.
     palette: One RGB colour per train id, for label images and overlays; none
       where labels are no maps.
-    label_map: [256] uint8, raw id -> train id or `ignore_label`. It is applied
-      once, when the dataset is prepared: labels on disk are train ids. None
-      where labels are no maps.
+    label_map: [256] uint8, raw id -> train id or `ignore_label`, applied once,
+      when the dataset is prepared. None where labels are no maps.
     submission_ids: What the dataset's server calls each train id; none where
       there is no server.
     description: Of the dataset, stored with it.
@@ -85,11 +74,9 @@ class DatasetSpec:
     variant_sizes: Sizes of splits in a second edition in use, where there is
       one; they count as complete, too.
     remedy: What to do about a label of other values.
-    references: Known figures to print beside a result, by the split that they
-      are of and their description.
+    references: Known figures to print beside a result, by split and name.
     ignore_label: The label of pixels that are neither trained nor scored.
-    is_own: Whether it is a user's own, of which nothing was published, so that
-      its labels are held against `data.rules` before they are trained on.
+    is_own: Whether it is a user's own, to be held against `data.rules`.
     colors: Of a user's own, ids by the RGB colours that labels may have.
   """
 
@@ -120,53 +107,47 @@ class DatasetSpec:
   )
 
   def __post_init__(self):
-    if len(set(self.class_names)) != len(self.class_names):
-      raise ValueError(f"{self.name}: a class name occurs twice.")
-    if not all(
-        isinstance(i, int) and 0 <= i < 256 for i in self.colors.values()
-    ):
-      raise ValueError(f"{self.name}: a colour of no id from 0 to 255.")
-    if self.task not in TASKS:
-      raise ValueError(f"{self.name}: task {self.task!r}, not one of {TASKS}.")
-    if not {*self.optional_splits, *self.variant_sizes} <= set(
-        self.split_sizes
-    ):
-      raise ValueError(f"{self.name}: a split has no size.")
-    if len(self.mean) != 3 or not all(0 <= v <= 255 for v in self.mean):
-      raise ValueError(f"{self.name}: mean {self.mean} is not RGB of 0-255.")
-    if self.task == "segmentation":
-      self._check_maps()
-    elif self.palette or self.label_map is not None:
-      raise ValueError(f"{self.name}: palette and label_map are for maps.")
+    for problem in self._problems():
+      raise ValueError(f"{self.name}: {problem}.")
 
-  def _check_maps(self):
-    if len(self.palette) != self.num_classes:
-      raise ValueError(
-          f"{self.name}: {len(self.palette)} colours for {self.num_classes} "
-          "classes."
-      )
+  def _problems(self) -> Iterator[str]:
+    if len(set(self.class_names)) != len(self.class_names):
+      yield "a class name occurs twice"
+    if not set(self.colors.values()) <= set(range(256)):
+      yield "a colour of no id from 0 to 255"
+    if self.task not in TASKS:
+      yield f"task {self.task!r}, not one of {TASKS}"
+    if not {*self.optional_splits, *self.variant_sizes} <= {*self.split_sizes}:
+      yield "a split has no size"
+    if len(self.mean) != 3 or not all(0 <= v <= 255 for v in self.mean):
+      yield f"mean {self.mean} is not RGB of 0-255"
+    if self.task == "segmentation":
+      yield from self._problems_of_maps()
+    elif self.palette or self.label_map is not None:
+      yield "palette and label_map are for maps"
+
+  def _problems_of_maps(self) -> Iterator[str]:
+    num_classes = self.num_classes
+    if len(self.palette) != num_classes:
+      yield f"{len(self.palette)} colours for {num_classes} classes"
     # Two classes may share a colour: those of published palettes do.
-    if np.shape(self.palette) != (self.num_classes, 3) or not all(
-        0 <= value <= 255 for color in self.palette for value in color
+    palette = np.array(self.palette)
+    if (
+        palette.shape != (num_classes, 3)
+        or not np.isin(palette, range(256)).all()
     ):
-      raise ValueError(f"{self.name}: colours are three values of 0-255.")
+      yield "colours are three values of 0-255"
     table = np.asarray(self.label_map)  # None has neither.
     if table.shape != (256,) or table.dtype != np.uint8:
-      raise ValueError(
-          f"{self.name}: label_map must be uint8 [256], is "
-          f"{table.dtype} {table.shape}."
-      )
+      yield f"label_map must be uint8 [256], is {table.dtype} {table.shape}"
     # A map that skips a class or names one too many is a mistake in the table.
-    targets = set(self.label_map.tolist()) - {self.ignore_label}
-    if targets != set(range(self.num_classes)):
-      raise ValueError(
-          f"{self.name}: label_map reaches {sorted(targets)}, not the "
-          f"{self.num_classes} classes."
-      )
-    if self.submission_ids and len(self.submission_ids) != self.num_classes:
-      raise ValueError(f"{self.name}: not one submission id per class.")
-    if not all(self.label_map[i] == self.ignore_label for i in self.void_ids):
-      raise ValueError(f"{self.name}: a void id is mapped to a class.")
+    targets = set(table.tolist()) - {self.ignore_label}
+    if targets != set(range(num_classes)):
+      yield f"label_map reaches {sorted(targets)}, not {num_classes} classes"
+    if self.submission_ids and len(self.submission_ids) != num_classes:
+      yield "not one submission id per class"
+    if (table[list(self.void_ids)] != self.ignore_label).any():
+      yield "a void id is mapped to a class"
 
   @property
   def num_classes(self) -> int:
@@ -178,26 +159,19 @@ class DatasetSpec:
     return tuple(image_size) if self.task == "segmentation" else ()
 
   def map_label(self, raw: np.ndarray, place: str) -> np.ndarray:
-    """Maps raw ids to train ids, refusing those that no table knows.
-
-    Args:
-      raw: uint8 raw ids of any shape.
-      place: File name, for the message.
-
-    Returns:
-      uint8 train ids and `ignore_label`, of the shape of `raw`.
+    """Maps uint8 raw ids of any shape to train ids and `ignore_label`.
 
     Raises:
-      UnknownValuesError: Names the file, each unknown id and how many pixels
-        have it.
+      UnknownValuesError: Names the file, `place`, each id that no table knows
+        and how many pixels have it.
     """
     classes = np.flatnonzero(self.label_map != self.ignore_label).tolist()
     known = np.isin(np.arange(256), [*classes, *self.void_ids])
     counts = np.bincount(raw.ravel(), minlength=256)
-    if not counts[~known].any():
+    unknown = np.where(known, 0, counts)
+    if not unknown.any():
       # `take` is several times as fast as indexing for tables of bytes.
       return np.take(self.label_map, raw)
-    unknown = np.where(known, 0, counts)
     ids = np.flatnonzero(unknown)
     found = ", ".join(f"{i} ({counts[i]} pixels)" for i in ids[:_NUM_LISTED])
     if len(ids) > _NUM_LISTED:
@@ -212,10 +186,6 @@ class DatasetSpec:
 
   def check_label(self, label: np.ndarray, name: str) -> None:
     """Refuses values that are no class: in JAX they would go unnoticed.
-
-    Args:
-      label: Train ids of any shape, also a single one.
-      name: Of the example, for the message.
 
     Raises:
       UserError: Names the example, the value and how many pixels have it.

@@ -1,8 +1,8 @@
 """Random scale, rotation, flip and crop, as one affine warp for label maps.
 
-Fusing them samples every pixel once instead of once per step, which is less
-blur and less time. Neither the fused warp nor a bilinear resize filters when it
-shrinks, so a scale of 0.5 aliases slightly.
+Every pixel is sampled once instead of once per step, which is less blur and
+less time. As in a bilinear resize nothing is filtered when it shrinks, so a
+scale of 0.5 aliases slightly.
 """
 
 from collections.abc import Mapping
@@ -44,8 +44,7 @@ def fit_scale(
 class Augmentation:
   """Draws a warp and applies it to an image and its label.
 
-  Every part is optional; with the defaults only the crop is drawn. What lies
-  outside the image is `pad_color` and `ignore_label`.
+  With the defaults only the crop is drawn.
 
   Attributes:
     crop_size: Height and width of the result.
@@ -91,12 +90,8 @@ class Augmentation:
     position = rng.uniform(size=2)
     # Whole pixels of the scaled image, so that a crop alone is not resampled.
     # A crop larger than the image puts the image anywhere inside it.
-    top, left = (
-        _crop_start(round(side * scale), crop, part)
-        for side, crop, part in zip(
-            (height, width), self.crop_size, position, strict=True
-        )
-    )
+    room = np.rint(np.multiply((height, width), scale)) - self.crop_size
+    top, left = np.minimum(0, room) + np.floor(position * (np.abs(room) + 1))
     return crop_matrix(
         self.crop_size, top, left, scale=scale, degrees=degrees, flip=flip
     )
@@ -148,8 +143,6 @@ class PaddedCrop:
   ) -> dict[str, np.ndarray]:
     """Returns a random crop of `"image"` uint8 [H, W, 3], and `"label"` [].
 
-    As many random numbers are drawn whatever the settings.
-
     Raises:
       UserError: The padded image is smaller than the crop.
     """
@@ -181,13 +174,7 @@ def crop_matrix(
 ) -> np.ndarray:
   """Returns the matrix that scales, crops, then turns and mirrors the crop.
 
-  Args:
-    crop_size: Height and width of the crop.
-    top: First row of the crop in the scaled image.
-    left: First column of the crop in the scaled image.
-    scale: Factor from image to scaled image.
-    degrees: Rotation of the crop about its centre.
-    flip: Whether the crop is mirrored left and right.
+  `top` and `left` are of the scaled image; the crop is turned about its centre.
 
   Returns:
     float64 [2, 3]: maps (x, y, 1) of the crop to (x, y) of the image, pixel
@@ -204,11 +191,6 @@ def crop_matrix(
   center = (np.array([left, top]) + size / 2) / scale - 0.5
   shift = center - linear @ ((size - 1) / 2)
   return np.concatenate([linear, shift[:, None]], axis=1)
-
-
-def _crop_start(side: int, crop: int, part: float) -> int:
-  room = side - crop
-  return min(0, room) + math.floor(part * (abs(room) + 1))
 
 
 def _check_pixels(crop_size: tuple[int, int]) -> None:

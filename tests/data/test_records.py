@@ -120,9 +120,7 @@ class RecordsTest(parameterized.TestCase):
     source = self.open()
     for path in self.folder.glob("*.array_record*"):
       path.unlink()
-    self.assertEqual(
-        source.sizes().tolist(), [list(_size(i)) for i in range(12)]
-    )
+    self.assertEqual([*map(tuple, source.sizes())], [*map(_size, range(12))])
 
   def test_threads_share_a_source(self):
     source = pickle.loads(pickle.dumps(self.open()))

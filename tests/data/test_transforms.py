@@ -208,49 +208,71 @@ class AugmentationTest(parameterized.TestCase):
   def test_switching_one_part_off_leaves_the_others(self):
     options = dict(crop_size=(30, 40), scale_range=(0.5, 2.0))
     for seed in range(10):
-      with_flip = transforms.Augmentation(flip=True, **options).draw(
-          np.random.default_rng(seed), 50, 60
-      )
-      without = transforms.Augmentation(**options).draw(
-          np.random.default_rng(seed), 50, 60
+      with_flip, without = (
+          transforms.Augmentation(flip=flip, **options).draw(
+              np.random.default_rng(seed), 50, 60
+          )
+          for flip in (True, False)
       )
       np.testing.assert_allclose(np.abs(with_flip[0, 0]), without[0, 0])
       np.testing.assert_allclose(with_flip[1], without[1])
 
   @parameterized.parameters(
-      (dict(crop_size=480), "crop_size"),
-      (dict(crop_size=(480,)), "crop_size"),
-      (dict(crop_size=(0, 480)), "crop_size"),
-      (dict(crop_size=(480.5, 480)), "crop_size"),
-      (dict(crop_size=("a", 480)), "crop_size"),
-      (dict(crop_size=(math.inf, 480)), "crop_size"),
-      (dict(crop_size=(40_000, 8)), "crop_size"),  # OpenCV refuses it.
-      (dict(crop_size=(30_000, 30_000)), "crop_size"),
-      (dict(scale_range=(2.0, 0.5)), "scale_range"),
-      (dict(scale_range=(0.0, 1.0)), "scale_range"),
-      (dict(scale_range=(1.0, 1e6)), "scale_range"),
-      (dict(scale_range=1.5), "scale_range"),
-      (dict(scale_range=(1.0, math.nan)), "scale_range"),
-      (dict(rotation=-1), "rotation"),
-      (dict(rotation=math.nan), "rotation"),
-      (dict(short_side=0), "short_side"),
-      (dict(long_side=10**9), "long_side"),
+      ("crop_size", 480, (480,), (0, 480), (480.5, 480), ("a", 480)),
+      ("crop_size", (math.inf, 480), (40_000, 8), (30_000, 30_000)),
+      ("scale_range", (2.0, 0.5), (0.0, 1.0), (1.0, 1e6), 1.5, (1.0, math.nan)),
+      ("rotation", -1, math.nan),
+      ("short_side", 0),
+      ("long_side", 10**9),
   )
-  def test_bad_settings_are_named(self, changes, field):
-    with self.assertRaisesRegex(ValueError, f"^{field}: .*expected"):
-      transforms.Augmentation(**dict(crop_size=(8, 8)) | changes)
+  def test_bad_settings_are_named(self, field, *values):
+    for value in values:
+      with self.assertRaisesRegex(ValueError, f"^{field}: .*expected"):
+        transforms.Augmentation(**{"crop_size": (8, 8), field: value})
 
 
 class PaddedCropTest(parameterized.TestCase):
 
+  def test_all_81_positions_and_both_sides_occur_alike(self):
+    augmentation = transforms.PaddedCrop((32, 32), padding=4, flip=True)
+    example = _example(32, 32) | {"label": np.uint8(7)}
+    padded = np.pad(example["image"], ((4, 4), (4, 4), (0, 0)))
+    windows = {}
+    for top in range(9):
+      for left in range(9):
+        window = padded[top : top + 32, left : left + 32]
+        windows[window.tobytes()] = (top, left, False)
+        windows[window[:, ::-1].tobytes()] = (top, left, True)
+    rng = np.random.default_rng(0)
+    counts = dict.fromkeys(windows.values(), 0)
+    for _ in range(162 * 20):
+      out = augmentation(example, rng)
+      self.assertEqual(out["label"], 7)
+      counts[windows[out["image"].tobytes()]] += 1  # KeyError: no such crop.
+    # 20 each on average; 1 % of a Poisson variable is outside of 9 to 33.
+    self.assertBetween(min(counts.values()), 3, 20)
+    self.assertBetween(max(counts.values()), 20, 45)
+
+  def test_without_padding_and_flip_nothing_changes(self):
+    example = _example(32, 32)
+    out = transforms.PaddedCrop((32, 32))(example, np.random.default_rng(0))
+    np.testing.assert_array_equal(out["image"], example["image"])
+
+  def test_positions_do_not_depend_on_the_flip(self):
+    example = _example(32, 32)
+    plain = transforms.PaddedCrop((32, 32), padding=4)
+    flipped = transforms.PaddedCrop((32, 32), padding=4, flip=True)
+    for seed in range(8):
+      a = plain(example, np.random.default_rng(seed))["image"]
+      b = flipped(example, np.random.default_rng(seed))["image"]
+      self.assertTrue(np.array_equal(a, b) or np.array_equal(a, b[:, ::-1]))
+
   @parameterized.parameters(
-      (dict(crop_size=(0, 8)), "crop_size"),
-      (dict(padding=-1), "padding"),
-      (dict(padding=10**6), "padding"),
+      ("crop_size", (0, 8)), ("padding", -1), ("padding", 10**6)
   )
-  def test_bad_settings_are_named(self, changes, field):
+  def test_bad_settings_are_named(self, field, value):
     with self.assertRaisesRegex(ValueError, f"^{field}: .*expected"):
-      transforms.PaddedCrop(**dict(crop_size=(8, 8)) | changes)
+      transforms.PaddedCrop(**{"crop_size": (8, 8), field: value})
 
   def test_a_crop_larger_than_the_image_is_named(self):
     example = {"image": np.zeros((4, 4, 3), np.uint8), "label": np.uint8(0)}

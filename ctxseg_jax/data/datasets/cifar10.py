@@ -3,13 +3,11 @@
 Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images",
 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
 
-Both editions are read, as archives too, which are not unpacked. The files of
-the Python one are pickles. They are read and not run: arrays are put together
-here from what the pickle says of them, and a file that says anything else is
-refused.
+The files of the Python edition are pickles. They are read and not run: arrays
+are put together here from what the pickle says of them, and a file that says
+anything else is refused.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import pathlib
 import tarfile
@@ -31,21 +29,16 @@ CLASS_NAMES = tuple(
 SIZE = 32
 PER_FILE = 10_000
 
-_BATCHES = {
+_SPLITS = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test": ("test_batch",),
 }
-_PIXELS = 3 * SIZE * SIZE
-_RECORD = 1 + _PIXELS  # A label, then the planes R, G and B row by row.
+_NAMES = (*_SPLITS["train"], *_SPLITS["test"])
 _LARGEST_FILE = 64_000_000  # Twice the published ones.
 
-_BINARY = "cifar-10-batches-bin"
-_PYTHON = "cifar-10-batches-py"
-_LAYOUTS = (
-    f"{_BINARY}/ (data_batch_1.bin ... test_batch.bin) or "
-    f"cifar-10-binary.tar.gz, or {_PYTHON}/ (data_batch_1 ... test_batch) or "
-    "cifar-10-python.tar.gz"
-)
+_FOLDER = "cifar-10-batches-py"
+_ARCHIVE = "cifar-10-python.tar.gz"
+_LAYOUTS = f"{_FOLDER}/ (data_batch_1 ... test_batch) or {_ARCHIVE}"
 
 _ARRAYS = (
     ("numpy.core.multiarray", "_reconstruct"),
@@ -60,40 +53,30 @@ def load(
   """Reads and checks all images.
 
   Args:
-    source: A folder that holds one of the layouts of `SPEC.layouts`, or is one
-      of the two folders itself. If there are several the first is read.
-    any_size: Whether to accept files of other than 10,000 images and classes of
-      unequal size: for miniatures and excerpts.
+    source: Holds the folder or the archive of `SPEC.layouts`, or is the folder.
+    any_size: Accept files of other than 10,000 images and unequal classes.
 
   Returns:
     By split, images uint8 [N, 32, 32, 3] and labels uint8 [N], in the order of
     the files.
 
   Raises:
-    UserError: No layout is there, a file is missing, cut short or damaged, a
-      label is no class, or the counts are not the published ones.
+    UserError: Neither is there, a file is missing or damaged, or the counts are
+      not the published ones.
   """
-  contents, decode, place = _read_all(pathlib.Path(source))
+  contents, place = _read_files(pathlib.Path(source))
   splits = {}
-  for split, names in _BATCHES.items():
+  for split, names in _SPLITS.items():
     parts = []
     for name in names:
-      found, labels = decode(contents[name], f"{place}: {name}")
-      where = f"{place}: {name}"
-      if len(labels) != PER_FILE and not any_size:
+      parts.append(_decode(contents[name], f"{place}: {name}"))
+      count = len(parts[-1][1])
+      if count != PER_FILE and not any_size:
         raise errors.UserError(
-            f"{where}: {len(labels)} images; expected {PER_FILE}. Download the "
-            "file again, or pass --any_size to prepare what is there."
+            f"{place}: {name}: {count} images; expected {PER_FILE}. Download "
+            "the file again, or pass --any_size to prepare what is there."
         )
-      if labels.max() >= len(CLASS_NAMES):
-        index = int(np.argmax(labels >= len(CLASS_NAMES)))
-        raise errors.UserError(
-            f"{where}: label {labels[index]} of image {index}; expected 0 to "
-            f"{len(CLASS_NAMES) - 1}. Is this CIFAR-10? Download the file "
-            "again."
-        )
-      parts.append((found, labels))
-    found, labels = (np.concatenate(x) for x in zip(*parts, strict=True))
+    planes, labels = (np.concatenate(x) for x in zip(*parts, strict=True))
     counts = np.bincount(labels, minlength=len(CLASS_NAMES))
     # This also finds a file that is there twice under two names.
     if counts.min() != counts.max() and not any_size:
@@ -102,7 +85,6 @@ def load(
           f"class; expected {len(labels) // len(CLASS_NAMES)} of each. "
           "Download the files again."
       )
-    planes = found.reshape(-1, 3, SIZE, SIZE)
     splits[split] = (planes.transpose(0, 2, 3, 1), labels)
   return splits
 
@@ -110,7 +92,7 @@ def load(
 def find(
     source: pathlib.Path, *, any_size: bool
 ) -> dict[str, Sequence[tuple[str, np.ndarray, int]]]:
-  """Lists name, picture and label of every example; see `load`."""
+  """Lists name, picture and label of every example; errors are of `load`."""
   return {
       split: [
           (f"{split}_{i:05d}", picture, int(label))
@@ -144,39 +126,21 @@ SPEC = spec_lib.DatasetSpec(
 )
 
 
-def _read_all(
-    source: pathlib.Path,
-) -> tuple[dict[str, bytes], Callable[..., Any], pathlib.Path]:
-  """Returns the files of the first layout, how to decode them, their place."""
-  for folder, archive, suffix, decode in (
-      (_BINARY, "cifar-10-binary.tar.gz", ".bin", _decode_binary),
-      (_PYTHON, "cifar-10-python.tar.gz", "", _decode_python),
-  ):
-    wanted = {f"{n}{suffix}": n for names in _BATCHES.values() for n in names}
-    for path in (source / folder, source):
-      if (path / f"test_batch{suffix}").is_file():
-        contents = {
-            name: files.read_bytes(
-                path / file, max_bytes=_LARGEST_FILE, what="a file of CIFAR-10"
-            )
-            for file, name in wanted.items()
-        }
-        return contents, decode, path
-    path = source / archive
-    if path.is_file():
-      return _unpack(path, wanted), decode, path
-  raise layouts.unknown(source, _LAYOUTS)
-
-
-def _unpack(path: pathlib.Path, wanted: dict[str, str]) -> dict[str, bytes]:
-  """Returns the files of an archive by the names that `wanted` has for them."""
-  contents = {}
+def _read_files(source: pathlib.Path) -> tuple[dict[str, bytes], pathlib.Path]:
+  """Returns the content of each file, and where they are."""
+  for folder in (source / _FOLDER, source):
+    if (folder / "test_batch").is_file():
+      limits = dict(max_bytes=_LARGEST_FILE, what="a file of CIFAR-10")
+      return {n: files.read_bytes(folder / n, **limits) for n in _NAMES}, folder
+  path, contents = source / _ARCHIVE, {}
+  if not path.is_file():
+    raise layouts.unknown(source, _LAYOUTS)
   try:
     # In one pass: to seek in a compressed archive is to start over.
     with tarfile.open(path, "r|gz") as archive:
       for member in archive:
-        name = wanted.get(pathlib.PurePosixPath(member.name).name)
-        if name and member.isfile():
+        name = pathlib.PurePosixPath(member.name).name
+        if name in _NAMES and member.isfile():
           if member.size > _LARGEST_FILE:
             raise OSError(f"{member.name} of {member.size} bytes")
           contents[name] = archive.extractfile(member).read()
@@ -185,47 +149,36 @@ def _unpack(path: pathlib.Path, wanted: dict[str, str]) -> dict[str, bytes]:
         f"{path}: cannot be unpacked ({' '.join(str(error).split())}); "
         "expected a whole .tar.gz archive of CIFAR-10. Download it again."
     ) from error
-  for file, name in wanted.items():
+  for name in _NAMES:
     if name not in contents:
       raise errors.UserError(
-          f"{path}: holds no {file}; expected one of each of "
-          f"{', '.join(wanted)}. Download it again."
+          f"{path}: holds no {name}; expected one of each of "
+          f"{', '.join(_NAMES)}. Download it again."
       )
-  return contents
+  return contents, path
 
 
-def _decode_binary(data: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns planes uint8 [N, 3072] and labels uint8 [N]."""
-  if not data or len(data) % _RECORD:
-    raise errors.UserError(
-        f"{place}.bin has {len(data)} bytes; expected a multiple of {_RECORD}, "
-        f"{PER_FILE * _RECORD} as published. It is cut short or another file: "
-        "download it again."
-    )
-  records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
-  return records[:, 1:], records[:, 0]
-
-
-def _decode_python(data: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns planes uint8 [N, 3072] and labels uint8 [N]."""
+def _decode(data: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns planes R, G and B uint8 [N, 3, 32, 32], and labels uint8 [N]."""
   try:
     batch = pickles.read(data)
     if not isinstance(batch, dict):
       raise TypeError(f"{pickles.describe(batch)} and no dictionary")
     planes, labels = _read_array(batch[b"data"]), batch[b"labels"]
-    if not isinstance(labels, list) or not all(
-        type(label) is int and 0 <= label <= 255 for label in labels
-    ):
-      raise TypeError("labels that are no list of numbers up to 255")
-    if not labels or planes.shape != (len(labels), _PIXELS):
+    if not isinstance(labels, list) or {*map(type, labels)} != {int}:
+      raise TypeError("labels that are no list of numbers")
+    if planes.shape != (len(labels), 3 * SIZE * SIZE):
       raise ValueError(f"{planes.shape} values for {len(labels)} labels")
+    for index, label in enumerate(labels):
+      if not 0 <= label < len(CLASS_NAMES):
+        raise ValueError(f"label {label} of image {index}; expected 0 to 9")
   except Exception as error:  # A damaged pickle can raise anything.
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     raise errors.UserError(
         f"{place} is not a batch of CIFAR-10 ({reason}); expected a dictionary "
-        "of images and labels. Download it again, or use the binary version."
+        "of images and labels. Download it again."
     ) from error
-  return planes, np.array(labels, np.uint8)
+  return planes.reshape(-1, 3, SIZE, SIZE), np.array(labels, np.uint8)
 
 
 def _read_array(value: Any) -> np.ndarray:

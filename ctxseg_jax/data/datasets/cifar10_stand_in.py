@@ -3,8 +3,6 @@
 Ten classes, five shapes with stripes either way, that a network learns in
 minutes. Nothing of it is CIFAR-10: an accuracy here says that training and
 evaluation work, and nothing about what a network reaches there.
-
-Everything is drawn from (split, index).
 """
 
 import numpy as np
@@ -24,15 +22,7 @@ _SEEDS = {"train": 20_240_601, "test": 20_240_602}
 
 
 def draw(split: str, index: int) -> tuple[np.ndarray, int]:
-  """Draws an image.
-
-  Args:
-    split: "train" or "test".
-    index: Position in the split; classes take turns.
-
-  Returns:
-    uint8 [32, 32, 3] and its class.
-  """
+  """Draws an image, uint8 [32, 32, 3]; returns it and its class, index % 10."""
   rng = np.random.default_rng((_SEEDS[split], index))
   label = index % len(CLASS_NAMES)
   radius = rng.uniform(7, 11)

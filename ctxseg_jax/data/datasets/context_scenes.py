@@ -14,8 +14,7 @@ Two guarantees, both tested:
 2. The Chebyshev distance of any object pixel to the band is over `GAP`.
 """
 
-from collections.abc import Sequence
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,23 +40,14 @@ _ATTEMPTS = 60  # To place an object before it is left out.
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scene:
-  """One drawn image.
+class Scene(NamedTuple):
+  """One drawn image."""
 
-  Attributes:
-    image: uint8 RGB, [SIZE, SIZE, 3].
-    label: uint8 train ids, [SIZE, SIZE].
-    scene: Which of the four scenes.
-    look: int8, [SIZE, SIZE]: the look of the object at a pixel, -1 elsewhere.
-    band: Rows and columns of the band, (y0, y1, x0, x1), ends excluded.
-  """
-
-  image: np.ndarray
-  label: np.ndarray
-  scene: int
-  look: np.ndarray
-  band: tuple[int, int, int, int]
+  image: np.ndarray  # uint8 RGB, [SIZE, SIZE, 3].
+  label: np.ndarray  # uint8 train ids, [SIZE, SIZE].
+  scene: int  # Which of the four scenes.
+  look: np.ndarray  # int8, [SIZE, SIZE]; of the object there, -1 elsewhere.
+  band: tuple[int, int, int, int]  # y0, y1, x0, x1, ends excluded.
 
 
 def band_class(scene: int) -> int:
@@ -79,10 +69,7 @@ def draw(seed: int, index: int, scene: int | None = None) -> Scene:
   Args:
     seed: Which stream of images; `TRAIN_SEED` and `VAL_SEED` are the splits.
     index: Position in the stream.
-    scene: Overrides the scene and nothing else; None takes the drawn one.
-
-  Returns:
-    The image with its label, and what it was made of.
+    scene: Overrides the scene and nothing else.
   """
   rng = np.random.default_rng((seed, index))
   # The scene is the first draw and is drawn even if overridden, so that every
@@ -98,9 +85,9 @@ def draw(seed: int, index: int, scene: int | None = None) -> Scene:
 
   extra = int(rng.integers(1, 4))
   looks = [*range(NUM_LOOKS), *rng.integers(0, NUM_LOOKS, size=extra)]
-  placed = []
+  drawn, placed = Scene(image, label, scene, look, band), []
   for kind in looks:
-    _place_object(rng, int(kind), scene, band, placed, image, label, look)
+    _place_object(rng, int(kind), drawn, placed)
 
   y0, y1, x0, x1 = band
   inside = (slice(y0, y1), slice(x0, x1))
@@ -112,7 +99,7 @@ def draw(seed: int, index: int, scene: int | None = None) -> Scene:
 
   image += rng.normal(size=image.shape).astype(np.float32) * 9
   image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-  return Scene(image, label, scene, look, band)
+  return drawn._replace(image=image)
 
 
 def cue_swap(seed: int, index: int) -> list[Scene]:
@@ -123,37 +110,16 @@ def cue_swap(seed: int, index: int) -> list[Scene]:
 def window_bound() -> float:
   """Returns the best mIoU a predictor limited to the blind window can expect.
 
-  On an object pixel the window looks the same in every scene, so the best left
-  to do is to guess among the classes of its look. Background and bands can be
-  told locally and count as solved.
+  Background and bands can be told locally and count as solved. On an object
+  pixel the window looks the same in every scene, so the best left to do is to
+  guess among the classes of its look. With each true on a share p of the area
+  and class j guessed on a share q_j of it independently, IoU_j = p q_j /
+  (p + q_j - p q_j). These are concave in q_j, so their sum is largest where all
+  q_j are the same, p. Scenes are drawn uniformly: p = 1 / NUM_SCENES.
   """
-  scenes = np.full(NUM_SCENES, 1 / NUM_SCENES)  # Scenes are drawn uniformly.
-  ious = [1.0] * (1 + NUM_SCENES)
-  for _ in range(NUM_LOOKS):
-    ious.extend(guess_ious(scenes))
-  return float(np.mean(ious))
-
-
-def guess_ious(priors: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Returns the IoUs of the best blind guess among classes of one look.
-
-  With class j true on a share p_j of the area and guessed on a share q_j of it
-  independently, IoU_j = p_j q_j / (p_j + q_j - p_j q_j). Each term is concave
-  in q_j, and the slopes are equal where q_j is proportional to p_j / (1 - p_j).
-
-  Args:
-    priors: Share p_j of each class, positive, summing to 1.
-
-  Returns:
-    The IoU of each class at the guess with the largest sum of IoUs.
-  """
-  priors = np.asarray(priors, np.float64)
-  if priors.size == 1:
-    return np.ones(1)
-  guess = priors / (1 - priors)
-  guess /= guess.sum()
-  hits = priors * guess
-  return hits / (priors + guess - hits)
+  guessed = 1 / (2 * NUM_SCENES - 1)
+  num_local, num_guessed = 1 + NUM_SCENES, NUM_LOOKS * NUM_SCENES
+  return (num_local + num_guessed * guessed) / (num_local + num_guessed)
 
 
 def find(source: None, *, any_size: bool) -> dict[str, list[tuple]]:
@@ -206,12 +172,8 @@ def _smooth_noise(rng: np.random.Generator, nodes: int = 6) -> np.ndarray:
 
 
 def _band_box(side: int) -> tuple[int, int, int, int]:
-  return [
-      (0, BAND, 0, SIZE),
-      (SIZE - BAND, SIZE, 0, SIZE),
-      (0, SIZE, 0, BAND),
-      (0, SIZE, SIZE - BAND, SIZE),
-  ][side]
+  start, stop = [(0, BAND), (SIZE - BAND, SIZE)][side % 2]
+  return (start, stop, 0, SIZE) if side < 2 else (0, SIZE, start, stop)
 
 
 def _pattern(scene: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -229,12 +191,8 @@ def _pattern(scene: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 def _place_object(
     rng: np.random.Generator,
     kind: int,
-    scene: int,
-    band: tuple[int, int, int, int],
+    drawn: Scene,
     placed: list[tuple[int, int, int, int]],
-    image: np.ndarray,
-    label: np.ndarray,
-    look: np.ndarray,
 ) -> None:
   """Draws shades, shape and position of an object and paints it in place."""
   dark = rng.uniform(30, 110) + rng.uniform(-12, 12, 3)
@@ -251,7 +209,7 @@ def _place_object(
     half_y = half_x = rng.uniform(8, 12)
   reach_y, reach_x = int(np.ceil(half_y)), int(np.ceil(half_x))
 
-  center = _find_place(rng, reach_y, reach_x, band, placed)
+  center = _find_place(rng, reach_y, reach_x, drawn.band, placed)
   if center is None:
     return
   center_y, center_x = center
@@ -270,9 +228,10 @@ def _place_object(
     else:
       is_dark = ((y + 60) // 4 + (x + 60) // 4) % 2 < 1
   color = np.where(is_dark[..., None], dark, light)
-  image[inside] = np.where(mask[..., None], color, image[inside])
-  look[inside][mask] = kind
-  label[inside][mask] = object_class(kind, scene)
+  pixels = drawn.image[inside]
+  pixels[...] = np.where(mask[..., None], color, pixels)
+  drawn.look[inside][mask] = kind
+  drawn.label[inside][mask] = object_class(kind, drawn.scene)
 
 
 def _find_place(
@@ -292,16 +251,14 @@ def _find_place(
     distance = max(
         band_y0 - y1, y0 - (band_y1 - 1), band_x0 - x1, x0 - (band_x1 - 1)
     )
-    if distance <= GAP:
-      continue
-    if any(
+    touches = any(
         y0 <= bottom + _MARGIN
         and top - _MARGIN <= y1
         and x0 <= right + _MARGIN
         and left - _MARGIN <= x1
         for top, bottom, left, right in placed
-    ):
-      continue
-    placed.append((y0, y1, x0, x1))
-    return center_y, center_x
+    )
+    if distance > GAP and not touches:
+      placed.append((y0, y1, x0, x1))
+      return center_y, center_x
   return None
