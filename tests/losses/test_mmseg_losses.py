@@ -3,7 +3,6 @@
 `golden/make_mmseg_losses.py` computed what is expected here.
 """
 
-from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
@@ -68,7 +67,3 @@ class LossParityTest(parameterized.TestCase):
     np.testing.assert_allclose(
         gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
     )
-
-
-if __name__ == "__main__":
-  absltest.main()

@@ -1,6 +1,5 @@
 """Backbones: published parameter counts, strides and dilations."""
 
-from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
@@ -134,7 +133,3 @@ class ResNetTest(parameterized.TestCase):
     ):
       np.testing.assert_array_equal(a, b)
       self.assertFalse(np.array_equal(a, c))
-
-
-if __name__ == "__main__":
-  absltest.main()

@@ -3,7 +3,6 @@
 import inspect
 import typing
 
-from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
@@ -111,7 +110,3 @@ class OptionsTest(parameterized.TestCase):
     model = networks.build(dict(name="cifar_resnet"), head, **aux)
     with self.assertRaisesRegex(errors.UserError, message):
       networks.abstract(model, (32, 32))
-
-
-if __name__ == "__main__":
-  absltest.main()

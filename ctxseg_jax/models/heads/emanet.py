@@ -14,9 +14,9 @@ from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
 
 
-def l2_normalize(x: jax.Array, axis: int = -1, eps: float = 1e-6) -> jax.Array:
-  """Divides by the norm along an axis, plus `eps`."""
-  return x / (jnp.linalg.norm(x, axis=axis, keepdims=True) + eps)
+def l2_normalize(x: jax.Array) -> jax.Array:
+  """Divides vectors [..., C] by their norm."""
+  return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
 
 
 def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -24,8 +24,7 @@ def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
 
   Args:
     x: Pixel features, [B, N, C].
-    bases: Current bases, [B, K, C] or the same [K, C] for all images, of norm
-      about 1.
+    bases: Current bases of norm 1, [B, K, C], or [K, C] for all images.
 
   Returns:
     Responsibilities [B, N, K] (rows sum to 1) and new bases [B, K, C] of norm
@@ -43,9 +42,8 @@ def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
 class FrozenConv(nn.Module):
   """A 1x1 convolution that is never trained.
 
-  Kernel and bias are in the collection `"frozen"`, not among the parameters:
-  they have no gradient, no momentum and no weight decay, and are saved with
-  the other collections. The bias is drawn as in PyTorch.
+  Kernel and bias are in the collection `"frozen"`, out of the optimiser's
+  reach, momentum and weight decay included. The bias is drawn as in PyTorch.
   """
 
   channels: int
@@ -75,12 +73,11 @@ class EMAttention(nn.Module):
   """Reconstructs features from K bases that a few EM steps fit to the image.
 
   The bases start from a running average, in the collection `"bases"`, that
-  only training updates; no optimiser touches it. As in the code, no gradient
-  enters the EM steps or the reconstruction: only the identity branch reaches
-  the backbone, and the convolution before the steps keeps its random weights.
-  PyTorch's optimisers skip a weight without gradient; here that convolution
-  is a `FrozenConv`, because weight decay would otherwise erase it. The fields
-  are `EMAHead`'s.
+  only training updates. As in the code, no gradient enters the EM steps or the
+  reconstruction: only the identity branch reaches the backbone, and the
+  convolution before the steps keeps its random weights. PyTorch's optimisers
+  skip a weight without gradient; here it is a `FrozenConv`, because weight
+  decay would otherwise erase it. The fields are `EMAHead`'s.
   """
 
   num_bases: int = 64
