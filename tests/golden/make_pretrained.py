@@ -42,17 +42,10 @@ TIMM = (
     *("resnet101c", "resnet101d", "resnet101s"),
     *(f"efficientnet_b{i}" for i in range(6)),
 )
+BASIC = dict(hidden_sizes=[64, 128, 256, 512], layer_type="basic")
 HUGGINGFACE = {
-    18: dict(
-        depths=[2, 2, 2, 2],
-        hidden_sizes=[64, 128, 256, 512],
-        layer_type="basic",
-    ),
-    34: dict(
-        depths=[3, 4, 6, 3],
-        hidden_sizes=[64, 128, 256, 512],
-        layer_type="basic",
-    ),
+    18: dict(depths=[2, 2, 2, 2], **BASIC),
+    34: dict(depths=[3, 4, 6, 3], **BASIC),
     50: dict(depths=[3, 4, 6, 3]),
     101: dict(depths=[3, 4, 23, 3]),
     152: dict(depths=[3, 8, 36, 3]),

@@ -41,6 +41,18 @@ def count(tree):
   return sum(x.size for x in jax.tree.leaves(tree))
 
 
+def initialize(module, inputs):
+  """Initialises a module as one program."""
+  init = jax.jit(module.init, static_argnames="train")
+  return init(jax.random.key(0), inputs, train=False)
+
+
+def evaluate(module, variables, inputs):
+  """Applies a module as one program, not in training."""
+  apply = jax.jit(module.apply, static_argnames="train")
+  return apply(variables, inputs, train=False)
+
+
 def normal(seed, *shape):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 

@@ -19,6 +19,8 @@ from ctxseg_jax.models.heads import double_attention
 from ctxseg_jax.models.heads import emanet
 from ctxseg_jax.models.heads import non_local
 
+PROJECTIONS = ("query", "key", "value")
+
 
 def softmax(x):
   weights = np.exp(x - np.max(x))
@@ -130,8 +132,8 @@ class EquationsTest(parameterized.TestCase):
         mean /= np.linalg.norm(mean)
         np.testing.assert_allclose(new_bases[b, k], mean, rtol=1e-4, atol=1e-5)
 
-  def _apply(self, block, channels, *names, **kwargs):
-    """Returns variables, pixels, three projections of them, the output."""
+  def _apply(self, block, channels, names, **kwargs):
+    """Returns variables, pixels, their projections by name, the output."""
     x = normal(0, 2, 3, 4, channels)
     variables = uniform(block, x, kernels=0.5)
     out = block.apply(variables, x, **kwargs).reshape(2, 12, channels)
@@ -141,10 +143,7 @@ class EquationsTest(parameterized.TestCase):
 
   def test_non_local_block_matches_loops(self):
     variables, pixels, projected, out = self._apply(
-        non_local.NonLocalBlock(chunk_size=5),
-        6,
-        *("query", "key", "value"),
-        train=False,
+        non_local.NonLocalBlock(chunk_size=5), 6, PROJECTIONS, train=False
     )
     queries, keys, values = projected
     params, stats = variables["params"], variables["batch_stats"]
@@ -157,7 +156,7 @@ class EquationsTest(parameterized.TestCase):
 
   def test_position_attention_matches_loops(self):
     variables, pixels, projected, out = self._apply(
-        danet.PositionAttention(chunk_size=5), 16, "query", "key", "value"
+        danet.PositionAttention(chunk_size=5), 16, PROJECTIONS
     )
     queries, keys, values = projected
     self.assertEqual(queries.shape, (2, 12, 2))
@@ -186,7 +185,7 @@ class EquationsTest(parameterized.TestCase):
     variables, pixels, projected, out = self._apply(
         double_attention.DoubleAttentionBlock(2, 3, form),
         8,
-        *("features", "gather", "distribute"),
+        ("features", "gather", "distribute"),
     )
     features, gather, distribute = projected
     self.assertEqual(features.shape, (2, 12, 4))

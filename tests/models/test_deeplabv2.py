@@ -25,7 +25,7 @@ FILE = "torch_vgg.npz"
 SCALES = (1.0, 0.75, 0.5)
 OUTPUTS = ("logits", "scale100_logits", "scale75_logits", "scale50_logits")
 MSRA = dict(
-    depth=101,
+    depth=50,
     stem="7x7",
     dilation="uniform",
     stride_in_1x1=True,
@@ -181,7 +181,7 @@ class ResNetTest(parity.ParityTestCase):
     self.assertEqual(features["stage4"].shape[1], expected)
 
   def test_stages_are_those_of_the_first_release(self):
-    module = resnet.ResNet(**MSRA | dict(depth=50))
+    module = resnet.ResNet(**MSRA)
     self.compare_stages(parity.Golden(FILE, "resnet"), module)
 
 

@@ -117,8 +117,7 @@ def perturbed(name):
   """
   features = make_features(channels=(4, 8, 16, 32))
   head = small_head(name)
-  init = jax.jit(head.init, static_argnames="train")
-  variables = dict(init(jax.random.key(0), features, train=False))
+  variables = dict(networks.initialize(head, features))
   variables.pop("diagnostics", None)
   params = networks.perturb(variables.pop("params"), 0.1)
   return head, features, params, variables
@@ -161,8 +160,8 @@ class AllHeadsTest(parameterized.TestCase):
   def test_bfloat16_stays_near_float32(self, name):
     _, features, params, state = perturbed(name)
     exact, rough = (
-        jax.jit(small_head(name, dtype).apply, static_argnames="train")(
-            {"params": params, **state}, features, train=False
+        networks.evaluate(
+            small_head(name, dtype), {"params": params, **state}, features
         )
         for dtype in (jnp.float32, jnp.bfloat16)
     )
@@ -304,9 +303,11 @@ class EncNetHeadTest(parameterized.TestCase):
     bn = variables["params"]["encoding"]["bn"]
     self.assertEqual(bn["scale"].shape, (8,))
     variables["params"]["se"]["bias"] *= 0
-    mean = head.apply(variables, features, train=False)["se_logits"]
-    total = head.clone(pooling="sum").apply(variables, features, train=False)
-    np.testing.assert_allclose(total["se_logits"], 8 * mean, rtol=1e-4)
+    mean, total = (
+        networks.evaluate(x, variables, features)["se_logits"]
+        for x in (head, head.clone(pooling="sum"))
+    )
+    np.testing.assert_allclose(total, 8 * mean, rtol=1e-4)
 
   def test_without_se_loss_there_is_no_se_output(self):
     head = encnet.EncNetHead(num_classes=5, channels=16, se_loss=False)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from networks import abstract
+from networks import initialize
 from networks import normal
 from networks import uniform
 import numpy as np
@@ -109,8 +110,7 @@ class MFHeadTest(parameterized.TestCase):
 
   def test_factors_start_within_the_bounds_of_the_code(self):
     head = make_head(reconstruction_loss=False)
-    init = jax.jit(head.init, static_argnames="train")
-    params = init(jax.random.key(0), make_features(), train=False)["params"]
+    params = initialize(head, make_features())["params"]
     for name, shape in (("y", (8, 3)), ("z", (3, 15))):
       self.assertEqual(params[name].shape, shape)
       bound = params[name].size ** -0.5

@@ -10,6 +10,7 @@ from absl.testing import parameterized
 import foreign
 import jax
 import mmseg_names
+import networks
 import numpy as np
 import test_mmseg_parity as parity
 
@@ -128,7 +129,7 @@ class HeadParityTest(parity.ParityTestCase):
   def test_logits(self, file, name):
     golden, features, variables, *_ = self._load(file, name)
 
-    out = HEADS[file, name].apply(variables, features, train=False)
+    out = networks.evaluate(HEADS[file, name], variables, features)
 
     names = ["logits"]
     if name.startswith("encnet"):

@@ -12,6 +12,7 @@ from absl.testing import parameterized
 import foreign
 import jax
 import mmseg_names
+import networks
 import numpy as np
 import pytest
 
@@ -127,9 +128,7 @@ class ParityTestCase(parameterized.TestCase):
         tensors(golden), foreign.rows(module, tree), tree
     )
 
-    features = jax.jit(module.apply, static_argnames="train")(
-        variables, images, train=False
-    )
+    features = networks.evaluate(module, variables, images)
 
     for stage in ("stage1", "stage2", "stage3", "stage4"):
       maps, means = golden[f"{stage}/maps"], golden[f"{stage}/means"]

@@ -44,8 +44,10 @@ class OptionsTest(parameterized.TestCase):
     head = deeplabv3.DeepLabV3Head(num_classes=5, channels=8, rates=(1, 2, 3))
     variables = networks.uniform(head, FEATURES)
     other = head.clone(rates=(2, 4, 6))
-    out = head.apply(variables, FEATURES, train=False)["logits"]
-    wider = other.apply(variables, FEATURES, train=False)["logits"]
+    out, wider = (
+        networks.evaluate(x, variables, FEATURES)["logits"]
+        for x in (head, other)
+    )
     self.assertGreater(np.abs(out - wider).max(), 1e-3)
 
   @parameterized.parameters(
@@ -94,8 +96,7 @@ class PooledBatchNormTest(parameterized.TestCase):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     spec = jax.sharding.PartitionSpec
     head = cls(num_classes=5, channels=8)
-    init = jax.jit(head.init, static_argnames="train")
-    variables = init(jax.random.key(0), FEATURES, train=False)
+    variables = networks.initialize(head, FEATURES)
 
     def run(head):
       def apply(features):

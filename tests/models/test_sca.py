@@ -64,9 +64,7 @@ class SCAHeadTest(parameterized.TestCase):
     else:
       expected = aggregate(classify(x), predict(x, predictor))
 
-    out = jax.jit(head.apply, static_argnames="train")(
-        variables, features, train=False
-    )
+    out = networks.evaluate(head, variables, features)
 
     self.assertSameElements(out, ["logits"])
     np.testing.assert_allclose(
@@ -96,8 +94,7 @@ class SCAHeadTest(parameterized.TestCase):
   @parameterized.parameters(*READINGS)
   def test_gradients_reach_everything_from_the_start(self, reading):
     head, _, features, _ = self._head(reading)
-    init = jax.jit(head.init, static_argnames="train")
-    variables = init(jax.random.key(0), features, train=False)
+    variables = networks.initialize(head, features)
 
     def loss(params, features):
       out = head.apply({**variables, "params": params}, features, train=False)

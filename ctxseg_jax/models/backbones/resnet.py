@@ -59,7 +59,7 @@ def stage_plan(
   """Returns the stride and the blocks' dilations of each of the four stages.
 
   Raises:
-    ValueError: A dilation that the depth has too few or too many blocks for.
+    ValueError: The stages of this depth have not as many blocks as the grid.
   """
   sizes = STAGE_SIZES[depth]
   strides = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}

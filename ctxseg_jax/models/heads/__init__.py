@@ -3,6 +3,7 @@
 A head maps `features`, the outputs of a backbone by name, [B, h, w, C] each,
 to a dict of float32 outputs: `"logits"`, [B, h, w, num_classes] at a size of
 its own, and what else its paper supervises, with names that end in `_logits`.
+Features that do not suit it and its options are refused with a `ValueError`.
 `train` is whether batch norms use and update batch statistics, dropout drops,
 and other state is updated; the collections must then be mutable.
 

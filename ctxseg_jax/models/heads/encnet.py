@@ -66,12 +66,7 @@ class EncNetHead(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
-    """Maps `"stage4"` to `"logits"` and `"se_logits"`, [B, num_classes].
-
-    Raises:
-      ValueError: `lateral`, and stages 2, 3 and 4 do not have the same size
-        (output stride 8).
-    """
+    """Maps `"stage4"` to `"logits"` and `"se_logits"`, [B, num_classes]."""
     x = features["stage4"]
     x = layers.convolve(self, x, self.channels, name="reduce", train=train)
     if self.lateral:

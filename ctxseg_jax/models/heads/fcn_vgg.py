@@ -52,11 +52,7 @@ class FCNVGGHead(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
-    """Maps `"stage4"` to `"logits"`, at the image size but for "dilated".
-
-    Raises:
-      ValueError: A form that needs the backbone `vgg16` with `form="fcn"`.
-    """
+    """Maps `"stage4"` to `"logits"`, at the image size but for "dilated"."""
     if self.form != "dilated" and "image" not in features:
       raise ValueError(
           f"form={self.form!r} crops the padding of a backbone 'vgg16' with"

@@ -57,9 +57,6 @@ class MFHead(layers.CheckedModule):
 
     Training, with `reconstruction_loss`, has `"reconstruction_residual"`, too:
     conv1(X) - YZ, [B, h * w, C].
-
-    Raises:
-      ValueError: Stage 4 is not of `map_size`.
     """
     x = features["stage4"]
     h, w, c = x.shape[1:]

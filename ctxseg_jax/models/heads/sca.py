@@ -78,11 +78,7 @@ class SCAHead(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
-    """Returns the host's outputs; context is added to `"stage4"` or logits.
-
-    Raises:
-      ValueError: A reading that the host's logits do not fit.
-    """
+    """Returns the host's outputs; context is added to `"stage4"` or logits."""
     x = features["stage4"]
     if self.reading == "features":
       x = x.astype(self.dtype)
