@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
+from ctxseg_jax.models.encoding import uniform
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
@@ -52,21 +53,18 @@ class FrozenConv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [..., C] to [..., channels]."""
-    width = x.shape[-1]
 
-    def init_kernel():
-      return layers.conv_init(self.make_rng("params"), (width, self.channels))
-
-    def init_bias():
-      bound = width**-0.5
-      return jax.random.uniform(
-          self.make_rng("params"), (self.channels,), jnp.float32, -bound, bound
+    def frozen(name, init, *shape):
+      variable = self.variable(
+          "frozen", name, lambda: init(self.make_rng("params"), shape)
       )
+      return variable.value.astype(self.dtype)
 
-    kernel = self.variable("frozen", "kernel", init_kernel).value
-    bias = self.variable("frozen", "bias", init_bias).value
-    x = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-    return x + bias.astype(self.dtype)
+    width = x.shape[-1]
+    bound = width**-0.5
+    kernel = frozen("kernel", layers.conv_init, width, self.channels)
+    bias = frozen("bias", uniform(-bound, bound), self.channels)
+    return jnp.dot(x.astype(self.dtype), kernel) + bias
 
 
 class EMAttention(nn.Module):
