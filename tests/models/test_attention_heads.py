@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from networks import abstract
 from networks import count
+from networks import initialize
 from networks import normal
 from networks import perturb
 from networks import uniform
@@ -235,23 +236,21 @@ class EMAHeadTest(parameterized.TestCase):
     features = {"stage4": normal(0, 4, 4, 4, 12)}
     fields = dict(channels=8, num_bases=5, dropout_rate=0.0)
     head = emanet.EMAHead(num_classes=3, **fields)
-    variables = head.init(jax.random.key(0), features, train=True)
+    variables = initialize(head, features)
     bases = variables["bases"]["em"]["mean"]
     self.assertEqual(bases.shape, (5, 8))
     np.testing.assert_allclose(np.linalg.norm(bases, axis=1), 1, rtol=1e-4)
-    _, updated = head.apply(
-        variables, features, train=False, mutable=list(variables)
-    )
+    kw = dict(train=False, mutable=list(variables))
+    _, updated = jax.jit(lambda v: head.apply(v, features, **kw))(variables)
     chex.assert_trees_all_equal(updated, variables)
 
   @parameterized.parameters(False, True)
   def test_bases_move_by_a_tenth_of_the_mean_over_the_batch(self, normalize):
     module = emanet.EMAttention(num_bases=5, normalize_mean=normalize)
     x = normal(0, 4, 3, 3, 8)
-    variables = module.init(jax.random.key(0), x, train=True)
-    _, updated = module.apply(
-        variables, x, train=True, mutable=["bases", "batch_stats"]
-    )
+    variables = initialize(module, x)
+    kw = dict(train=True, mutable=["bases", "batch_stats"])
+    _, updated = jax.jit(lambda v: module.apply(v, x, **kw))(variables)
     pixels = dense(variables["frozen"]["pre"], x.reshape(4, 9, 8))
     old = np.asarray(variables["bases"]["mean"])
     bases = jnp.broadcast_to(old, (4, 5, 8))
@@ -271,7 +270,7 @@ class EMAHeadTest(parameterized.TestCase):
     module = emanet.EMAttention(num_bases=5)
     x = normal(0, 2, 3, 3, 8)
     probe = normal(1, 2, 3, 3, 8)
-    variables = dict(module.init(jax.random.key(0), x, train=False))
+    variables = dict(initialize(module, x))
     # For a batch norm that is not affine with a bias of 0.
     params = perturb(variables.pop("params"))
 
