@@ -1,40 +1,25 @@
 """Losses as (sum, count), so that a mean can be taken over all devices.
 
-With ignored pixels every device sees another number of labelled ones: a mean
-of the devices' means is a noisier loss than the papers'. The caller sums both
-parts over the devices and divides once. Nothing in a loss depends on which
-images share a device: what is no sum over pixels is one over images.
+Devices see different numbers of labelled pixels: a mean of their means would
+be a noisier loss than the papers'. The caller sums both parts over the devices
+and divides once. Nothing in a loss depends on which images share a device: what
+is no sum over pixels is one over images.
 
 A loss maps `logits`, unnormalised class scores [B, ..., num_classes], and
-`labels`, integer classes [B, ...], to a sum and a count, both float scalars.
-Pixels whose label is `ignore_label` are in neither.
+`labels`, integer classes [B, ...], to a sum and a count, both scalars. Pixels
+whose label is `ignore_label` are in neither.
 """
 
-from ctxseg_jax.losses.context import class_presence
+from ctxseg_jax.losses.context import class_presence as class_presence
 from ctxseg_jax.losses.context import mean_squared_residual
 from ctxseg_jax.losses.context import presence_bce
 from ctxseg_jax.losses.pixels import focal
 from ctxseg_jax.losses.pixels import ohem_cross_entropy
-from ctxseg_jax.losses.pixels import resize_labels
+from ctxseg_jax.losses.pixels import resize_labels as resize_labels
 from ctxseg_jax.losses.pixels import softmax_cross_entropy
 from ctxseg_jax.losses.regions import dice
 from ctxseg_jax.losses.regions import lovasz_softmax
-from ctxseg_jax.losses.term import Term
-
-__all__ = [
-    "class_presence",
-    "dice",
-    "focal",
-    "lovasz_softmax",
-    "mean_squared_residual",
-    "ohem_cross_entropy",
-    "presence_bce",
-    "resize_labels",
-    "softmax_cross_entropy",
-    "LOSSES",
-    "PIXEL_LOSSES",
-    "Term",
-]
+from ctxseg_jax.losses.term import Term as Term
 
 LOSSES = {
     "dice": dice,

@@ -1,4 +1,8 @@
-"""Losses that context heads bring along, of whole images or features."""
+"""Losses that context heads bring along, of whole images or features.
+
+The counts are sums of ones, not constants: inside `shard_map` they must vary
+over the devices as the sums do.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +12,13 @@ import optax
 def class_presence(
     labels: jax.Array, num_classes: int, *, ignore_label: int = 255
 ) -> jax.Array:
-  """Returns which classes occur in labels [B, H, W] or [B].
+  """Returns whether each class occurs in labels [B, ...]: 1 or 0, float32.
 
-  float32 [B, num_classes], 1 where at least one pixel has the class.
+  The shape is [B, num_classes]; of labels [B], one per image, it is one-hot.
   """
   classes = jnp.arange(num_classes)
   labels = labels.astype(jnp.int32)[..., None]
   present = (labels == classes) & (labels != ignore_label)
-  # Over no axis where a label is one class: then it is one-hot.
   axes = tuple(range(1, labels.ndim - 1))
   return jnp.any(present, axis=axes).astype(jnp.float32)
 
@@ -27,15 +30,12 @@ def presence_bce(
 
   Binary cross-entropy of "class c occurs in this label map", after
   augmentation, so small and large objects weigh the same. Paper: section 3.1
-  of Zhang et al., CVPR 2018; averaged over images and classes as the authors'
-  code does. The logits are one score per image and class, [B, num_classes];
-  the count is B * num_classes.
+  of Zhang et al., CVPR 2018; averaged over images and classes, as in the
+  authors' code. The logits are [B, num_classes], the count is their number.
   """
   targets = class_presence(labels, logits.shape[-1], ignore_label=ignore_label)
   loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
-  # An array that varies over devices like the sum does, not a constant.
-  count = jnp.sum(jnp.ones_like(loss))
-  return jnp.sum(loss), count
+  return jnp.sum(loss), jnp.sum(jnp.ones_like(loss))
 
 
 def mean_squared_residual(
@@ -48,5 +48,4 @@ def mean_squared_residual(
   """
   del labels, ignore_label
   squares = jnp.square(residual.astype(jnp.float32))
-  # An array that varies over devices like the sum does, not a constant.
   return jnp.sum(squares), jnp.sum(jnp.ones_like(squares))

@@ -22,9 +22,6 @@ def softmax_cross_entropy(
   """Computes cross-entropy over the pixels that carry a label.
 
   Args:
-    logits: [..., num_classes].
-    labels: [...].
-    ignore_label: The label to leave out of both the sum and the count.
     class_weights: Weight of each class's pixels, in the count as well, so that
       the mean is the weighted mean of PyTorch; None is 1 for all.
 
@@ -46,7 +43,7 @@ def softmax_cross_entropy(
 
 
 def _cross_entropy(logits, labels, ignore_label):
-  """Returns the loss of each pixel, which are valid, and safe labels."""
+  """Returns the pixels' losses, which pixels are valid, and safe labels."""
   labels = labels.astype(jnp.int32)
   valid = labels != ignore_label
   safe_labels = jnp.where(valid, labels, 0)
@@ -70,18 +67,12 @@ def ohem_cross_entropy(
   an image with fewer than `min_kept` such pixels, the `min_kept` hardest count.
   Rule and defaults are mmsegmentation's, which applies it to all images of a
   device together: here it applies to each image, so that the loss does not
-  depend on the number of devices.
+  depend on the number of devices. OHEM takes the mean over the hard pixels,
+  mmsegmentation's sampler over all (denominator "pixels").
 
   Args:
-    logits: [B, ..., num_classes].
-    labels: [B, ...].
-    ignore_label: The label to leave out.
     threshold: Probability from which a pixel is easy.
     min_kept: Least number of pixels that count in an image that has as many.
-
-  Returns:
-    The summed loss of the hard pixels and their number: OHEM takes the mean
-    over them, mmsegmentation's sampler over all (denominator "pixels").
   """
   loss, valid, _ = _cross_entropy(logits, labels, ignore_label)
   num_images = labels.shape[0]
@@ -111,9 +102,6 @@ def focal(
   0.25), and as there a pixel has the mean over its classes.
 
   Args:
-    logits: Scores of each class against the rest, [..., num_classes].
-    labels: [...].
-    ignore_label: The label to leave out of both the sum and the count.
     alpha: Weight of a pixel's own class; the others have 1 - alpha.
     gamma: Exponent of 1 - p_t, by which easy decisions count less.
   """
@@ -130,10 +118,7 @@ def focal(
 
 
 def resize_labels(labels: jax.Array, size: Sequence[int]) -> jax.Array:
-  """Picks the label nearest to the middle of each cell of a coarser map.
-
-  Maps [B, H, W] to [B, h, w] = `size`, that of the logits (DeepLabV2).
-  """
+  """Maps [B, H, W] to (h, w) = `size`: the labels nearest to its centres."""
   for axis, (target, source) in enumerate(
       zip(size, labels.shape[1:], strict=True), start=1
   ):

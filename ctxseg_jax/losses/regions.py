@@ -34,8 +34,8 @@ def lovasz_softmax(
 def _jaccard_steps(errors, own):
   """Returns by how much the Jaccard loss grows with each pixel's error.
 
-  Paper: Algorithm 1. Errors are [C, N], negative for ignored pixels; so is
-  `own`, whether the class is the pixel's, and the result, by pixel.
+  Paper: Algorithm 1. Errors [C, N] are negative for ignored pixels; `own`,
+  whether a class is the pixel's, and the result have their shape.
   """
   order = jnp.argsort(-errors, axis=-1)
   own = jnp.take_along_axis(own, order, axis=-1)
@@ -69,9 +69,6 @@ def dice(
   errors.
 
   Args:
-    logits: [B, ..., num_classes].
-    labels: [B, ...].
-    ignore_label: The label to leave out.
     epsilon: Added to both sums of the denominator.
   """
   probabilities, own, valid = _class_maps(logits, labels, ignore_label)
@@ -96,7 +93,6 @@ def _class_maps(logits, labels, ignore_label):
 
 
 def _mean_over_present(loss, own):
-  """Averages [B, C] over the classes present, and sums over images."""
   present = jnp.any(own > 0, axis=-1)
   num_present = jnp.sum(present, axis=-1)
   mean = jnp.sum(loss, axis=-1, where=present) / jnp.maximum(num_present, 1)

@@ -41,7 +41,7 @@ class Term:
   def mean(
       self, total: jax.Array, count: jax.Array, num_images: int, num_pixels: int
   ) -> jax.Array:
-    """Returns the loss of the global batch from its global sum and count."""
+    """Returns the loss of the global batch from its sum and count."""
     divisor = {
         "labelled": count,
         "pixels": jnp.full_like(count, num_pixels),

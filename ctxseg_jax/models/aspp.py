@@ -1,8 +1,4 @@
-"""Atrous spatial pyramid pooling, of DeepLabV3 and DeepLabV3+.
-
-Reference: Chen et al., "Rethinking Atrous Convolution for Semantic Image
-Segmentation", 2017, https://arxiv.org/abs/1706.05587.
-"""
+"""Atrous spatial pyramid pooling, of DeepLabV3 and DeepLabV3+ (see there)."""
 
 import flax.linen as nn
 import jax
@@ -12,13 +8,12 @@ from ctxseg_jax.models import layers
 
 
 class ASPP(nn.Module):
-  """Convolves each position at several rates, beside the mean of the image.
+  """Projects a 1x1 convolution, one 3x3 per rate and the mean of the image.
 
-  A 1x1 convolution, a 3x3 convolution for each rate and the mean of the image
-  are concatenated and projected. The branch of the mean is float32: it has
-  only B samples per channel for its batch norm (which needs the axis of `norm`
-  over small batches per device), and hardly any work. The fields are
-  `DeepLabV3PlusHead`'s; `dropout_rate` is of the projection.
+  The branch of the mean is float32: it has only B samples per channel for its
+  batch norm (which needs the axis of `norm` over small batches per device),
+  and hardly any work. The fields are `DeepLabV3PlusHead`'s; `dropout_rate` is
+  of the projection.
   """
 
   channels: int
@@ -48,9 +43,7 @@ class ASPP(nn.Module):
       branch = conv(self.channels, dilation=rate, name=f"atrous{i}", **kw)
       maps.append(branch(x, train=train))
     x = jnp.concatenate(maps, axis=-1)
-    size = self.project_kernel_size
-    x = layers.convolve(
-        self, x, self.channels, size, name="project", train=train
-    )
+    project = dict(kernel_size=self.project_kernel_size, name="project")
+    x = layers.convolve(self, x, self.channels, train=train, **project)
     drop = dict(channel_dropout=self.channel_dropout, name="dropout")
     return layers.dropout(x, self.dropout_rate, train=train, **drop)

@@ -21,7 +21,7 @@ def attention(
   Args:
     queries: [B, N, D].
     keys: [B, M, D].
-    values: [B, M, C]; C need not be D.
+    values: [B, M, C].
     scale: Factor of the inner products.
     chunk_size: Largest number of queries at a time.
 
@@ -29,16 +29,12 @@ def attention(
     [B, N, C] in the dtype of the values; inner products, softmax and sums are
     float32.
   """
-  f32 = jnp.float32
+  kw = dict(preferred_element_type=jnp.float32)
 
   def attend(queries):
-    logits = jnp.einsum(
-        "bnd,bmd->bnm", queries, keys, preferred_element_type=f32
-    )
+    logits = jnp.einsum("bnd,bmd->bnm", queries, keys, **kw)
     weights = jax.nn.softmax(scale * logits, axis=-1).astype(values.dtype)
-    out = jnp.einsum(
-        "bnm,bmc->bnc", weights, values, preferred_element_type=f32
-    )
+    out = jnp.einsum("bnm,bmc->bnc", weights, values, **kw)
     return out.astype(values.dtype)
 
   b, n, d = queries.shape

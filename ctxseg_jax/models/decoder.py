@@ -1,8 +1,4 @@
-"""The decoder of DeepLabV3+, which MFNet shares.
-
-Reference: Chen et al., "Encoder-Decoder with Atrous Separable Convolution for
-Semantic Image Segmentation", ECCV 2018, https://arxiv.org/abs/1802.02611.
-"""
+"""The decoder of DeepLabV3+ (see there), which MFNet shares."""
 
 import flax.linen as nn
 import jax
@@ -22,21 +18,18 @@ def decode(
 ) -> jax.Array:
   """Classifies upsampled features beside reduced ones of stage 1.
 
-  The layers (`low`, `decoder1`, `decoder2`, `classifier`) belong to the head.
+  The layers belong to the calling head, and their options are its fields.
 
   Args:
-    head: The calling head. Its fields `channels`, `low_channels`,
-      `decoder_dropout_rate`, `align_corners`, `norm`, `dtype` and those of
-      `classify` are used.
-    x: What the head made of the deepest features, [B, h, w, C].
-    low: Features of stage 1, [B, H1, W1, C1]; so are the logits.
+    head: The calling head.
+    x: What it made of the deepest features, [B, h, w, C].
+    low: Features of stage 1, [B, H1, W1, C1]; the logits have its size.
     separable: Make the 3x3 convolutions depthwise separable.
     train: As for heads.
   """
   kw = dict(norm=head.norm, dtype=head.dtype)
-  low = layers.convolve(
-      head, low, head.low_channels, 1, name="low", train=train
-  )
+  reduced = head.low_channels
+  low = layers.convolve(head, low, reduced, 1, name="low", train=train)
   size = low.shape[1:3]
   x = resizing.resize_bilinear(x, size, align_corners=head.align_corners)
   x = jnp.concatenate([x.astype(head.dtype), low], axis=-1)

@@ -1,7 +1,6 @@
-"""The encoding layer: residuals to codewords under soft assignment.
+"""EncNet's encoding layer: residuals to codewords under soft assignment.
 
-Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
-2018, https://arxiv.org/abs/1803.08904, section 3.
+Paper: section 3; see `heads.encnet`.
 """
 
 from collections.abc import Callable
@@ -22,15 +21,15 @@ def encode(
 ) -> tuple[jax.Array, jax.Array]:
   """Sums the residuals to each codeword, weighted by soft assignment.
 
-  Paper: Eq. (1), with the sign inside `scale` (the paper's -s_k), as in the
-  code. The distances are expanded, |x|^2 - 2 x.d + |d|^2, and the residuals
-  summed as A^T x - (sum A) d, so that nothing of size [B, N, K, C] exists.
+  Paper: Eq. (1). The distances are expanded, |x|^2 - 2 x.d + |d|^2, and the
+  residuals summed as A^T x - (sum A) d, so that nothing of size [B, N, K, C]
+  exists.
 
   Args:
     x: Pixel features, [B, N, C]; matrix products run in their dtype and
       accumulate in float32.
     codewords: [K, C], float32.
-    scale: Smoothing factors, [K], float32.
+    scale: Smoothing factors with their sign, the paper's -s_k, [K], float32.
 
   Returns:
     The encoding [B, K, C], a sum over the N pixels, and the assignments
@@ -54,11 +53,8 @@ def encode(
 def effective_codewords(assignments: jax.Array) -> jax.Array:
   """Returns exp(entropy) of the mean assignment: how many codewords serve.
 
-  At the paper's C = 512 it starts near 1 (the codeword whose scale is nearest
-  to 0 takes almost every pixel); that is a property of the layer, not a bug.
-
-  Args:
-    assignments: [B, N, K].
+  At the paper's C = 512 it starts near 1: the codeword whose scale is nearest
+  to 0 takes almost every pixel. Assignments are [B, N, K].
   """
   share = jnp.mean(assignments, axis=(0, 1))
   return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))
@@ -99,13 +95,10 @@ class ContextEncoding(nn.Module):
     codewords = self.param("codewords", uniform(-bound, bound), shape)
     scale = self.param("scale", uniform(-1.0, 0.0), (self.num_codewords,))
     encoding, assignments = encode(x.reshape(b, h * w, c), codewords, scale)
-    self.sow(
-        "diagnostics", "effective_codewords", effective_codewords(assignments)
-    )
+    effective = effective_codewords(assignments)
+    self.sow("diagnostics", "effective_codewords", effective)
     # Batch norm with the codewords as channels: statistics over B and C.
-    encoding = layers.batch_norm(
-        train=train, norm=self.norm, dtype=jnp.float32, name="bn", axis=1
-    )(encoding)
-    encoding = nn.relu(encoding)
+    kw = dict(norm=self.norm, dtype=jnp.float32, name="bn", axis=1)
+    encoding = nn.relu(layers.batch_norm(train=train, **kw)(encoding))
     pool = jnp.mean if self.pooling == "mean" else jnp.sum
     return pool(encoding, axis=1)

@@ -1,8 +1,7 @@
 """Counts the multiply-accumulates of a computation, module by module.
 
-The computation is traced and never run, so that a network for images of any
-size is counted within seconds and without an accelerator. What is counted is
-what is executed, equation by equation; no layer has a formula of its own.
+The computation is traced, not run: images of any size take seconds. What would
+be executed is counted, equation by equation; no layer has a formula of its own.
 """
 
 import collections
@@ -47,7 +46,7 @@ def count(
   """Traces a function that applies modules, and counts its work.
 
   Args:
-    function: A function of arrays. Called once, with tracers.
+    function: A function of arrays.
     *args: Its arguments; `jax.ShapeDtypeStruct`s will do.
 
   Returns:
@@ -76,10 +75,8 @@ def _mark(next_fun, args, kwargs, context):
     return out
 
 
-def _count(
-    jaxpr: core.Jaxpr, outer: tuple[str, ...], notes: list[str]
-) -> Counts:
-  """Counts a jaxpr that the module at `outer` executes once."""
+def _count(jaxpr, outer, notes) -> Counts:
+  """Counts a jaxpr that the module at the path `outer` executes once."""
   counts = collections.Counter()
   for eqn in jaxpr.eqns:
     scopes = str(eqn.source_info.name_stack)
@@ -105,7 +102,7 @@ def _count(
     repeats = 1
     if eqn.primitive.name == "scan":
       repeats = eqn.params["length"]
-    if eqn.primitive.name == "shard_map":
+    elif eqn.primitive.name == "shard_map":
       repeats = eqn.params["mesh"].size  # Inside are the shapes of a device.
     for work in inner:
       counts.update({key: repeats * macs for key, macs in work.items()})

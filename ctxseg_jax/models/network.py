@@ -72,9 +72,8 @@ class SegmentationModel(nn.Module):
 
   def __post_init__(self):
     names = {scale_name(scale, "") for scale in self.scales}
-    if self.scales and (
-        len(names) < len(self.scales) or 1.0 not in self.scales
-    ):
+    distinct = len(names) == len(self.scales)
+    if self.scales and not (distinct and 1.0 in self.scales):
       raise ValueError(
           "scales: expected distinct positive factors with 1 among them, as"
           f" (1.0, 0.75, 0.5), or none, got {self.scales!r}"
@@ -105,8 +104,7 @@ class SegmentationModel(nn.Module):
       return out
     size = images.shape[1:3]
     return {
-        name: x if x.ndim != 4 else self._resize(x, size)
-        for name, x in out.items()
+        k: self._resize(x, size) if x.ndim == 4 else x for k, x in out.items()
     }
 
   def _forward(self, images, train):
@@ -119,7 +117,7 @@ class SegmentationModel(nn.Module):
     return out
 
   def _run(self, field, features, train):
-    """Returns what a head returns; what it refuses, with its field's name."""
+    """Returns a head's outputs, or names its field in what it refuses."""
     try:
       return dict(getattr(self, field)(features, train=train))
     except ValueError as e:

@@ -30,17 +30,10 @@ def resize_matrix(
 ) -> np.ndarray:
   """Returns the matrix of linear interpolation along one axis.
 
-  Equal to `torch.nn.functional.interpolate(mode="bilinear")` with either
-  `align_corners`, without antialiasing.
-
-  Args:
-    target: Output length.
-    source: Input length.
-    align_corners: Whether the first and last samples of both grids coincide
-      (else the half-pixel rule with clamped edges).
-
-  Returns:
-    float32 [target, source]; rows sum to 1.
+  Equal to `torch.nn.functional.interpolate(mode="bilinear")`, without
+  antialiasing. float32 [target, source]; rows sum to 1. `align_corners` is
+  whether the first and last samples of both grids coincide (else the
+  half-pixel rule with clamped edges).
   """
   if align_corners:
     step = (source - 1) / (target - 1) if target > 1 else 0.0
@@ -74,9 +67,9 @@ def resize_bilinear(
 def transposed_matrix(source: int, stride: int) -> np.ndarray:
   """Returns the matrix of bilinear transposed convolution along one axis.
 
-  The kernel has 2 * stride taps and no padding, as in the layers that FCN
-  initialises to bilinear upsampling. Unlike `resize_matrix` it fades out
-  beyond the first and the last sample. float32 [(source + 1) * stride, source].
+  The kernel has 2 * stride taps and no padding, as in FCN. Unlike
+  `resize_matrix` it fades out beyond the first and the last sample. float32
+  [(source + 1) * stride, source].
   """
   taps = np.arange(2 * stride)
   kernel = 1 - np.abs(taps - (stride - 0.5)) / stride
@@ -89,10 +82,10 @@ def transposed_matrix(source: int, stride: int) -> np.ndarray:
 def upsample_transposed(
     x: jax.Array, stride: int, *, offset: int = 0, size: Sequence[int] = ()
 ) -> jax.Array:
-  """Upsamples by a transposed convolution with fixed bilinear weights.
+  """Upsamples float32 [B, h, w, C] by a bilinear transposed convolution.
 
-  Maps float32 scores [B, h, w, C] to [B, H, W, C]: of what comes out, (H, W) =
-  `size` from row and column `offset` on, or all if `size` is empty.
+  Returns (H, W) = `size` of it from row and column `offset` on, or all if
+  `size` is empty.
   """
   rows = transposed_matrix(x.shape[1], stride)
   cols = transposed_matrix(x.shape[2], stride)
@@ -105,10 +98,8 @@ def upsample_transposed(
 def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
   """Returns the matrix of adaptive average pooling along one axis.
 
-  Equal to `torch.nn.functional.adaptive_avg_pool2d`: bin i is the mean over
-  the samples from floor(i * source / target) up to, and without,
-  ceil((i + 1) * source / target). Bins overlap where `target` does not divide
-  `source`. float32 [target, source]; rows sum to 1.
+  Equal to `torch.nn.functional.adaptive_avg_pool2d`: bins overlap where
+  `target` does not divide `source`. float32 [target, source]; rows sum to 1.
   """
   matrix = np.zeros((target, source), np.float32)
   for i in range(target):
@@ -161,14 +152,9 @@ def max_pool(
 ) -> jax.Array:
   """Pools [B, H, W, C] by the maximum, padded with minus infinity.
 
-  Args:
-    x: [B, H, W, C].
-    window: Side of the square window.
-    stride: Stride in both directions.
-    padding: Padding on all sides, at most half of the window.
-    ceil_mode: Round output sizes up instead of down where the stride leaves a
-      remainder: a last window then reaches over the edge (Caffe's rule;
-      PyTorch's option of this name).
+  `ceil_mode` rounds output sizes up instead of down where the stride leaves a
+  remainder: a last window then reaches over the edge (Caffe's rule; PyTorch's
+  option of this name).
   """
   pads = []
   for size in x.shape[1:3]:

@@ -1,6 +1,6 @@
 """Makes the golden file of the comparison of losses.
 
-Run like `make_mmseg.py`, whose environment and pieces it uses:
+Environment as for `make_mmseg.py`; from the root of the repository:
 
   .oracle/bin/python tests/golden/make_mmseg_losses.py
 
@@ -10,10 +10,7 @@ mmsegmentation's losses for logits made from a name and labels in blocks.
 
 import types
 
-from make_mmseg import Archive
-from make_mmseg import make
-from make_mmseg import make_labels
-from make_mmseg import NUM_CLASSES
+import archive
 from mmseg.models import losses
 from mmseg.models.losses import dice_loss
 from mmseg.models.losses import focal_loss
@@ -56,7 +53,7 @@ def dice(logits, labels):
   for scores, label in zip(logits, labels, strict=True):
     valid = label != 255
     rows = scores.softmax(0)[:, valid][..., None]
-    target = F.one_hot(label[valid], NUM_CLASSES).T[..., None]
+    target = F.one_hot(label[valid], archive.NUM_CLASSES).T[..., None]
     present = target.sum((1, 2)) > 0
     images.append(
         dice_loss.dice_loss(
@@ -71,10 +68,10 @@ def dice(logits, labels):
 
 def focal(logits, labels):
   """As on a GPU: on a CPU FocalLoss takes the wrong column for the targets."""
-  scores = logits.permute(0, 2, 3, 1).reshape(-1, NUM_CLASSES)
+  scores = logits.permute(0, 2, 3, 1).reshape(-1, archive.NUM_CLASSES)
   labels = labels.flatten()
   valid = (labels != 255)[:, None]
-  target = F.one_hot(torch.where(labels == 255, 0, labels), NUM_CLASSES)
+  target = F.one_hot(torch.where(labels == 255, 0, labels), archive.NUM_CLASSES)
   return focal_loss.py_sigmoid_focal_loss(scores, target, valid_mask=valid)
 
 
@@ -94,16 +91,18 @@ CASES = {
 
 
 def main():
-  archive = Archive()
-  labels = np.ascontiguousarray(make_labels(SIZE))
-  archive.add("inputs", labels=labels)
+  golden = archive.Archive()
+  labels = np.ascontiguousarray(archive.make_labels(SIZE))
+  golden.add("inputs", labels=labels)
   for case, loss in CASES.items():
-    logits = 3.0 * make("stage4.features", (2, NUM_CLASSES, *SIZE))
+    logits = 3.0 * archive.make(
+        "stage4.features", (2, archive.NUM_CLASSES, *SIZE)
+    )
     logits.requires_grad_()
     value = loss(logits, torch.from_numpy(labels).long())
     value.backward()
-    archive.add(case, value=value, gradient=logits.grad)
-  archive.save("mmseg_losses.npz")
+    golden.add(case, value=value, gradient=logits.grad)
+  golden.save("mmseg_losses.npz")
 
 
 if __name__ == "__main__":

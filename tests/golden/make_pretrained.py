@@ -13,26 +13,17 @@ ones give for weights, statistics and images that both sides make from names.
 Maps stay in PyTorch's layout.
 """
 
-import json
-import sys
-import types
-
-# A CPU build of PyTorch lacks the operators that this describes; no model here
-# calls one.
-sys.modules["torchvision._meta_registrations"] = types.ModuleType("none")
-
-# After the line above, without which torchvision does not import.
-import make_mmseg  # noqa: E402
-from mmseg.models import backbones  # noqa: E402
-from mmseg.models import segmentors  # noqa: E402
-import numpy as np  # noqa: E402
-import timm  # noqa: E402
-import torch  # noqa: E402
-import torchvision  # noqa: E402
-from torchvision.models import _utils  # noqa: E402
-from torchvision.models.segmentation import deeplabv3  # noqa: E402
-from torchvision.models.segmentation import fcn  # noqa: E402
-import transformers  # noqa: E402
+import archive
+from mmseg.models import backbones
+from mmseg.models import segmentors
+import numpy as np
+import timm
+import torch
+import torchvision
+from torchvision.models import _utils
+from torchvision.models.segmentation import deeplabv3
+from torchvision.models.segmentation import fcn
+import transformers
 
 TORCHVISION = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
@@ -51,17 +42,10 @@ TIMM = (
     *("resnet101c", "resnet101d", "resnet101s"),
     *(f"efficientnet_b{i}" for i in range(6)),
 )
+BASIC = dict(hidden_sizes=[64, 128, 256, 512], layer_type="basic")
 HUGGINGFACE = {
-    18: dict(
-        depths=[2, 2, 2, 2],
-        hidden_sizes=[64, 128, 256, 512],
-        layer_type="basic",
-    ),
-    34: dict(
-        depths=[3, 4, 6, 3],
-        hidden_sizes=[64, 128, 256, 512],
-        layer_type="basic",
-    ),
+    18: dict(depths=[2, 2, 2, 2], **BASIC),
+    34: dict(depths=[3, 4, 6, 3], **BASIC),
     50: dict(depths=[3, 4, 6, 3]),
     101: dict(depths=[3, 4, 23, 3]),
     152: dict(depths=[3, 8, 36, 3]),
@@ -112,15 +96,9 @@ NUM_CLASSES = 11  # Of CamVid.
 
 
 def segmentor(backbone, depth, head):
-  common = dict(num_classes=21, norm_cfg=make_mmseg.BN, align_corners=False)
+  common = dict(num_classes=21, norm_cfg=archive.BN, align_corners=False)
   return segmentors.EncoderDecoder(
-      backbone=dict(
-          type=backbone,
-          depth=depth,
-          norm_cfg=make_mmseg.BN,
-          **make_mmseg.D8,
-          **make_mmseg.CONTRACT,
-      ),
+      backbone=dict(type=backbone, depth=depth, **archive.D8),
       decode_head=common | COMMON | MMSEG_HEADS[head],
       auxiliary_head=common | AUX,
   )
@@ -152,7 +130,7 @@ def networks():
       ("v1d101", backbones.ResNetV1d, 101),
       ("v1b50", backbones.ResNet, 50),
   ):
-    yield f"mmseg/{name}", cls(depth=depth, norm_cfg=make_mmseg.BN)
+    yield f"mmseg/{name}", cls(depth=depth, norm_cfg=archive.BN)
   for head in MMSEG_HEADS:
     yield f"mmseg/{head}_v1c50", segmentor("ResNetV1c", 50, head)
   yield "mmseg/deeplabv3plus_v1c101", segmentor(
@@ -163,13 +141,8 @@ def networks():
 
 def make_names():
   with torch.device("meta"):
-    names = {
-        name: np.array(
-            json.dumps({k: tuple(x.shape) for k, x in net.state_dict().items()})
-        )
-        for name, net in networks()
-    }
-  path = make_mmseg.HERE / "pretrained_names.npz"
+    names = {name: archive.shapes(net.state_dict()) for name, net in networks()}
+  path = archive.HERE / "pretrained_names.npz"
   np.savez_compressed(path, **names)
   print(path.name, path.stat().st_size, "bytes")
 
@@ -186,8 +159,8 @@ def torchvision_deeplabv3():
 
 
 def make_features():
-  archive = make_mmseg.Archive()
-  images = make_mmseg.make("images", IMAGES)
+  golden = archive.Archive()
+  images = archive.make("images", IMAGES)
   layers = [f"layer{i}" for i in range(1, 5)]
   cases = {
       "torchvision": (torchvision_deeplabv3(), []),
@@ -199,41 +172,25 @@ def make_features():
           [f"resnet.encoder.stages.{i}" for i in range(4)],
       ),
       "mmseg": (
-          backbones.ResNetV1d(
-              depth=18,
-              norm_cfg=make_mmseg.BN,
-              **make_mmseg.D8,
-              **make_mmseg.CONTRACT,
-          ),
+          backbones.ResNetV1d(depth=18, **archive.D8),
           layers,
       ),
   }
   for case, (network, modules) in cases.items():
-    make_mmseg.fill(network)
-    found = {}
-    for stage, name in enumerate(modules, start=1):
-
-      def keep(module, args, out, stage=stage, found=found):
-        found[stage] = out
-
-      network.get_submodule(name).register_forward_hook(keep)
+    archive.fill(network)
+    stages = []
+    for name in modules:
+      network.get_submodule(name).register_forward_hook(
+          lambda module, args, out, stages=stages: stages.append(out)
+      )
     with torch.no_grad():
       out = network(images)
-    archive.add(case, tensors=make_mmseg.shapes(network.state_dict()))
+    golden.add(case, tensors=archive.shapes(archive.state(network)))
     if case == "torchvision":
-      archive.add(case, logits=out["out"][:, :, ::3])
-      print(case, float(out["out"].std()))
-    for stage, x in found.items():
-      # A few whole maps, and all channels by their means.
-      archive.add(
-          case,
-          **{
-              f"stage{stage}/maps": x[0, :: x.shape[1] // 4],
-              f"stage{stage}/means": x[0].mean((1, 2)),
-          },
-      )
-      print(case, stage, tuple(x.shape), float(x.std()))
-  archive.save("pretrained_features.npz")
+      golden.add(case, logits=out["out"][:, :, ::3])
+    else:
+      golden.add_stages(case, stages)
+  golden.save("pretrained_features.npz")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ repository:
 Writes `torch_vgg.npz` beside itself.
 """
 
-import make_mmseg
+import archive
 from mmseg.models import backbones
 import numpy as np
 import torch
@@ -100,36 +100,35 @@ class FCN(nn.Module):
   def __init__(self, form, at_once=False):
     super().__init__()
     self.form = form
-    self.at_once = at_once
+    self.scales = (0.01, 0.0001) if at_once else (1, 1)
     self.backbone = VGG("dilated" if form == "dilated" else "fcn")
-    width = BLOCKS[-1][0]
-    self.head = nn.Module()
     padding = 3 if form == "dilated" else 0
-    self.head.fc6 = nn.Conv2d(width, HIDDEN, 7, padding=padding)
-    self.head.fc7 = nn.Conv2d(HIDDEN, HIDDEN, 1)
-    self.head.classifier = nn.Module()
-    self.head.classifier.conv = nn.Conv2d(HIDDEN, NUM_CLASSES, 1)
+    layers = dict(
+        fc6=nn.Conv2d(BLOCKS[-1][0], HIDDEN, 7, padding=padding),
+        fc7=nn.Conv2d(HIDDEN, HIDDEN, 1),
+        classifier=nn.ModuleDict(dict(conv=nn.Conv2d(HIDDEN, NUM_CLASSES, 1))),
+    )
     if form == "8s":
-      self.head.score_pool4 = nn.Conv2d(BLOCKS[3][0], NUM_CLASSES, 1)
-      self.head.score_pool3 = nn.Conv2d(BLOCKS[2][0], NUM_CLASSES, 1)
+      layers["score_pool4"] = nn.Conv2d(BLOCKS[3][0], NUM_CLASSES, 1)
+      layers["score_pool3"] = nn.Conv2d(BLOCKS[2][0], NUM_CLASSES, 1)
+    self.head = nn.ModuleDict(layers)
 
   def forward(self, images):
     height, width = images.shape[2:]
     maps = self.backbone(images)
-    x = F.relu(self.head.fc6(maps[4]))
-    x = F.relu(self.head.fc7(x))
-    x = self.head.classifier.conv(x)
+    x = F.relu(self.head["fc6"](maps[4]))
+    x = F.relu(self.head["fc7"](x))
+    x = self.head["classifier"]["conv"](x)
     if self.form == "dilated":
       return F.interpolate(x, (height, width), mode="bilinear")
     if self.form == "32s":
       x = transposed(x, 32)
       return x[:, :, 19 : 19 + height, 19 : 19 + width]
-    scales = (0.01, 0.0001) if self.at_once else (1, 1)
     x = transposed(x, 2)
-    pool4 = self.head.score_pool4(scales[0] * maps[3])
+    pool4 = self.head["score_pool4"](self.scales[0] * maps[3])
     x = x + pool4[:, :, 5 : 5 + x.shape[2], 5 : 5 + x.shape[3]]
     x = transposed(x, 2)
-    pool3 = self.head.score_pool3(scales[1] * maps[2])
+    pool3 = self.head["score_pool3"](self.scales[1] * maps[2])
     x = x + pool3[:, :, 9 : 9 + x.shape[2], 9 : 9 + x.shape[3]]
     x = transposed(x, 8)
     return x[:, :, 31 : 31 + height, 31 : 31 + width]
@@ -142,31 +141,29 @@ class DeepLabV2(nn.Module):
     super().__init__()
     self.hidden = hidden
     self.backbone = VGG("deeplab")
-    self.head = nn.Module()
+    layers = {}
     width = BLOCKS[-1][0]
     for i, rate in enumerate(RATES, start=1):
       kw = dict(padding=rate, dilation=rate)
-      if not hidden:
-        conv = nn.Conv2d(width, NUM_CLASSES, 3, **kw)
-        self.head.add_module(f"score{i}", conv)
-        continue
-      self.head.add_module(f"fc6_{i}", nn.Conv2d(width, HIDDEN, 3, **kw))
-      self.head.add_module(f"fc7_{i}", nn.Conv2d(HIDDEN, HIDDEN, 1))
-      classifier = nn.Module()
-      classifier.conv = nn.Conv2d(HIDDEN, NUM_CLASSES, 1)
-      self.head.add_module(f"classifier{i}", classifier)
+      if hidden:
+        layers[f"fc6_{i}"] = nn.Conv2d(width, HIDDEN, 3, **kw)
+        layers[f"fc7_{i}"] = nn.Conv2d(HIDDEN, HIDDEN, 1)
+        scores = nn.Conv2d(HIDDEN, NUM_CLASSES, 1)
+        layers[f"classifier{i}"] = nn.ModuleDict(dict(conv=scores))
+      else:
+        layers[f"score{i}"] = nn.Conv2d(width, NUM_CLASSES, 3, **kw)
+    self.head = nn.ModuleDict(layers)
 
   def forward(self, images):
     features = self.backbone(images)[-1]
     total = 0
     for i in range(1, len(RATES) + 1):
-      x = features
-      if not self.hidden:
-        total = total + getattr(self.head, f"score{i}")(x)
-        continue
-      x = F.relu(getattr(self.head, f"fc6_{i}")(x))
-      x = F.relu(getattr(self.head, f"fc7_{i}")(x))
-      total = total + getattr(self.head, f"classifier{i}").conv(x)
+      if self.hidden:
+        x = F.relu(self.head[f"fc6_{i}"](features))
+        x = F.relu(self.head[f"fc7_{i}"](x))
+        total = total + self.head[f"classifier{i}"]["conv"](x)
+      else:
+        total = total + self.head[f"score{i}"](features)
     return total
 
 
@@ -178,21 +175,21 @@ def normalize(images):
   return (torch.from_numpy(images).float() - 127) / 60
 
 
-def make_operators(archive):
+def make_operators(golden):
   for window, stride, padding, size in POOLS:
     case = "pool/k{}_s{}_p{}_{}x{}".format(window, stride, padding, *size)
     # All values below -1: padding of zeros would win at the edges.
-    x = make_mmseg.make(f"{case}.features", (1, 2, *size)) - 3.0
+    x = archive.make(f"{case}.features", (1, 2, *size)) - 3.0
     for key, ceil_mode in (("down", False), ("up", True)):
       out = F.max_pool2d(x, window, stride, padding, ceil_mode=ceil_mode)
-      archive.add(case, **{key: out})
+      golden.add(case, {key: out})
   for stride, size in TRANSPOSED:
     case = "transposed/s{}_{}x{}".format(stride, *size)
-    x = make_mmseg.make(f"{case}.features", (1, 2, *size))
-    archive.add(case, out=transposed(x, stride))
+    x = archive.make(f"{case}.features", (1, 2, *size))
+    golden.add(case, out=transposed(x, stride))
 
 
-def make_networks(archive):
+def make_networks(golden):
   networks = {
       "net/fcn_32s": FCN("32s"),
       "net/fcn_8s": FCN("8s"),
@@ -202,32 +199,24 @@ def make_networks(archive):
       "net/deeplab_direct": DeepLabV2(hidden=False),
   }
   for case, network in networks.items():
-    make_mmseg.fill(network)
-    archive.add(case, tensors=make_mmseg.shapes(network.state_dict()))
+    archive.fill(network)
+    golden.add(case, tensors=archive.shapes(archive.state(network)))
     for i, size in enumerate(SIZES):
-      images = make_mmseg.make(f"{i}.images", (1, 3, *size))
-      archive.add(
-          case,
-          **{
-              f"shape{i}": images.shape,
-              # Every third row, to keep the file small.
-              f"logits{i}": network(images)[:, :, ::3],
-          },
-      )
-      for name, x in zip(
-          ("stem", "stage1", "stage2", "stage3", "stage4"),
-          network.backbone(images),
-          strict=True,
-      ):
-        archive.add(case, **{f"size{i}/{name}": x.shape[2:]})
-  make_scales(archive, networks["net/deeplab_vgg"])
+      images = archive.make(f"{i}.images", (1, 3, *size))
+      # Every third row, to keep the file small.
+      logits = network(images)[:, :, ::3]
+      golden.add(case, {f"shape{i}": images.shape, f"logits{i}": logits})
+      names = ("stem", "stage1", "stage2", "stage3", "stage4")
+      for name, x in zip(names, network.backbone(images), strict=True):
+        golden.add(f"{case}/size{i}", {name: x.shape[2:]})
+  make_scales(golden, networks["net/deeplab_vgg"])
 
 
-def make_scales(archive, network):
+def make_scales(golden, network):
   """Adds logits at three scales, their fusion, the four losses, gradients."""
   case = "scales"
   images = make_images(SCALED)
-  labels = make_mmseg.make_labels(SCALED)
+  labels = archive.make_labels(SCALED)
   x = normalize(images)
   logits = {"scale100_logits": network(x)}
   for percent in (75, 50):
@@ -248,44 +237,36 @@ def make_scales(archive, network):
     )
     losses[name] = F.cross_entropy(v, target[:, 0].long(), ignore_index=255)
   sum(losses.values()).backward()
-  archive.add(case, images=images, labels=labels, **logits)
-  archive.add(case, **{f"loss/{k}": v for k, v in losses.items()})
+  golden.add(case, logits, images=images, labels=labels)
+  golden.add(f"{case}/loss", losses)
   for name in ("backbone.conv1_2", "head.fc6_3", "head.classifier1.conv"):
     for kind in ("weight", "bias"):
-      name_of = f"{name}.{kind}"
-      grad = network.get_parameter(name_of).grad
-      archive.add(case, **{f"grad/{name_of}": grad})
+      full = f"{name}.{kind}"
+      golden.add(f"{case}/grad", {full: network.get_parameter(full).grad})
 
 
-def make_resnet(archive):
+def make_resnet(golden):
   network = backbones.ResNet(
       depth=50,
-      norm_cfg=make_mmseg.BN,
+      norm_cfg=archive.BN,
       style="caffe",
       strides=(1, 2, 1, 1),
       dilations=(1, 1, 2, 4),
   )
   network.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
-  make_mmseg.fill(network)
+  archive.fill(network)
   shape = (1, 3, 76, 59)
   with torch.no_grad():
-    outputs = network(make_mmseg.make("images", shape))
-  archive.add(
-      "resnet", tensors=make_mmseg.shapes(network.state_dict()), images=shape
+    outputs = network(archive.make("images", shape))
+  golden.add(
+      "resnet", tensors=archive.shapes(archive.state(network)), images=shape
   )
-  for stage, x in enumerate(outputs, start=1):
-    archive.add(
-        "resnet",
-        **{
-            f"stage{stage}/maps": x[0, :: x.shape[1] // 2],
-            f"stage{stage}/means": x[0].mean((1, 2)),
-        },
-    )
+  golden.add_stages("resnet", outputs, (2, 2, 2, 2))
 
 
 if __name__ == "__main__":
   torch.manual_seed(0)
-  golden = make_mmseg.Archive()
+  golden = archive.Archive()
   make_operators(golden)
   make_networks(golden)
   make_resnet(golden)

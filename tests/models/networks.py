@@ -1,5 +1,7 @@
 """Shapes, counts and values of variables, for the tests of modules."""
 
+import inspect
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -18,19 +20,37 @@ def abstract(module, inputs=(64, 64)):
   """Returns the shapes of outputs and variables.
 
   Args:
-    module: A module with the argument `train`.
+    module: A backbone, head, network or part of one.
     inputs: What it is applied to; of images the size will do.
   """
   if isinstance(inputs, tuple):
     inputs = jnp.zeros((1, *inputs, 3))
+  parameters = inspect.signature(module.__call__).parameters
+  kw = dict(train=False) if "train" in parameters else {}
   return jax.eval_shape(
-      lambda: module.init_with_output(jax.random.key(0), inputs, train=False)
+      lambda: module.init_with_output(jax.random.key(0), inputs, **kw)
   )
 
 
 def num_params(module, inputs=(64, 64)):
   _, variables = abstract(module, inputs)
-  return sum(x.size for x in jax.tree.leaves(variables["params"]))
+  return count(variables["params"])
+
+
+def count(tree):
+  return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def initialize(module, inputs):
+  """Initialises a module as one program."""
+  init = jax.jit(module.init, static_argnames="train")
+  return init(jax.random.key(0), inputs, train=False)
+
+
+def evaluate(module, variables, inputs):
+  """Applies a module as one program, not in training."""
+  apply = jax.jit(module.apply, static_argnames="train")
+  return apply(variables, inputs, train=False)
 
 
 def normal(seed, *shape):
@@ -52,7 +72,7 @@ def uniform(module, inputs=(64, 64), kernels=1.0):
   """Returns variables sooner than initialisation does: random, no two alike.
 
   Args:
-    module: A module with the argument `train`.
+    module: As of `abstract`.
     inputs: As of `abstract`.
     kernels: The greatest absolute value in kernels. Others, variances among
       them, are from 0.5 to 1.5.
@@ -65,3 +85,20 @@ def uniform(module, inputs=(64, 64), kernels=1.0):
     return rng.uniform(low, high, x.shape).astype(np.float32)
 
   return jax.tree.map(make, shapes)
+
+
+def convolve(x, kernel, dilation=1, groups=1):
+  """Convolves [B, H, W, C] tap by tap, with zeros beyond the edges."""
+  h, w = x.shape[1:3]
+  pad = dilation * (kernel.shape[0] // 2)
+  padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  maps = []
+  for inputs, weights in zip(
+      np.split(padded, groups, -1), np.split(kernel, groups, -1), strict=True
+  ):
+    total = 0
+    for i, j in np.ndindex(kernel.shape[:2]):
+      y, z = dilation * i, dilation * j
+      total = total + inputs[:, y : y + h, z : z + w] @ weights[i, j]
+    maps.append(total)
+  return np.concatenate(maps, axis=-1)

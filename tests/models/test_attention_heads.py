@@ -1,14 +1,16 @@
 """Attention heads: equations, memory, what starts as the identity, bases."""
 
-from absl.testing import absltest
 from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from networks import abstract
+from networks import count
+from networks import initialize
 from networks import normal
 from networks import perturb
+from networks import uniform
 import numpy as np
 import test_step
 
@@ -16,10 +18,9 @@ from ctxseg_jax.models import attention
 from ctxseg_jax.models.heads import danet
 from ctxseg_jax.models.heads import double_attention
 from ctxseg_jax.models.heads import emanet
-from ctxseg_jax.models.heads import HEADS
 from ctxseg_jax.models.heads import non_local
 
-ATTENTION_HEADS = ("danet", "double_attention", "emanet", "nonlocal")
+PROJECTIONS = ("query", "key", "value")
 
 
 def softmax(x):
@@ -28,7 +29,7 @@ def softmax(x):
 
 
 def dense(params, x):
-  return x @ np.asarray(params["kernel"]) + np.asarray(params.get("bias", 0.0))
+  return x @ params["kernel"] + params.get("bias", 0.0)
 
 
 class AttentionTest(parameterized.TestCase):
@@ -40,11 +41,10 @@ class AttentionTest(parameterized.TestCase):
   def test_matches_loops(self, chunk_size):
     queries, keys, values = self._inputs()
     expected = np.zeros((2, 23, 6))
-    for b in range(2):
-      for i in range(23):
-        weights = softmax([0.5 * queries[b, i] @ keys[b, j] for j in range(19)])
-        for j in range(19):
-          expected[b, i] += weights[j] * values[b, j]
+    for b, i in np.ndindex(2, 23):
+      weights = softmax([0.5 * queries[b, i] @ keys[b, j] for j in range(19)])
+      for j in range(19):
+        expected[b, i] += weights[j] * values[b, j]
     out = attention.attention(
         queries, keys, values, scale=0.5, chunk_size=chunk_size
     )
@@ -59,7 +59,7 @@ class AttentionTest(parameterized.TestCase):
       def f(*args):
         return jnp.sum(probe * attention.attention(*args, chunk_size=size))
 
-      return jax.value_and_grad(f, argnums=(0, 1, 2))(*args)
+      return jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(*args)
 
     chex.assert_trees_all_close(
         loss(chunk_size), loss(1000), rtol=1e-5, atol=1e-5
@@ -95,14 +95,10 @@ class AttentionTest(parameterized.TestCase):
     def sharded(weight, x):
       return jax.grad(lambda w: jax.lax.psum(loss(w, x), "data"))(weight)
 
-    grad = jax.jit(
-        jax.shard_map(
-            sharded, mesh=mesh, in_specs=(P(), P("data")), out_specs=P()
-        )
-    )(weight, x)
-    np.testing.assert_allclose(
-        grad, jax.grad(loss)(weight, x), rtol=1e-4, atol=1e-4
-    )
+    specs = dict(in_specs=(P(), P("data")), out_specs=P())
+    grad = jax.jit(jax.shard_map(sharded, mesh=mesh, **specs))(weight, x)
+    expected = jax.jit(jax.grad(loss))(weight, x)
+    np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-4)
 
   @parameterized.parameters(16, 64)
   def test_bfloat16_sums_in_float32(self, chunk_size):
@@ -122,6 +118,9 @@ class AttentionTest(parameterized.TestCase):
 
 class EquationsTest(parameterized.TestCase):
 
+  def _assert_close(self, actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
   def test_em_step_matches_loops(self):
     x, bases = normal(0, 2, 7, 4), normal(1, 2, 3, 4)
     z, new_bases = emanet.em_step(jnp.asarray(x), jnp.asarray(bases))
@@ -134,53 +133,47 @@ class EquationsTest(parameterized.TestCase):
         mean /= np.linalg.norm(mean)
         np.testing.assert_allclose(new_bases[b, k], mean, rtol=1e-4, atol=1e-5)
 
+  def _apply(self, block, channels, names, **kwargs):
+    """Returns variables, pixels, their projections by name, the output."""
+    x = normal(0, 2, 3, 4, channels)
+    variables = uniform(block, x, kernels=0.5)
+    out = block.apply(variables, x, **kwargs).reshape(2, 12, channels)
+    pixels = x.reshape(2, 12, channels)
+    projected = [dense(variables["params"][name], pixels) for name in names]
+    return variables, pixels, projected, out
+
   def test_non_local_block_matches_loops(self):
-    x = normal(0, 2, 3, 4, 6)
-    block = non_local.NonLocalBlock(chunk_size=5)
-    variables = block.init(jax.random.key(0), x, train=False)
-    params = perturb(variables["params"])
-    stats = perturb(variables["batch_stats"], 0.1)
-    out = block.apply({"params": params, "batch_stats": stats}, x, train=False)
-    pixels = x.reshape(2, 12, 6)
-    queries, keys, values = (
-        dense(params[name], pixels) for name in ("query", "key", "value")
+    variables, pixels, projected, out = self._apply(
+        non_local.NonLocalBlock(chunk_size=5), 6, PROJECTIONS, train=False
     )
-    for b in range(2):
-      for i in range(12):
-        weights = softmax(keys[b] @ queries[b, i] / np.sqrt(3))
-        y = dense(params["out"], weights @ values[b])
-        y = (y - stats["bn"]["mean"]) / np.sqrt(stats["bn"]["var"] + 1e-5)
-        y = y * params["bn"]["scale"] + params["bn"]["bias"]
-        np.testing.assert_allclose(
-            out.reshape(2, 12, 6)[b, i], pixels[b, i] + y, rtol=1e-4, atol=1e-4
-        )
+    queries, keys, values = projected
+    params, stats = variables["params"], variables["batch_stats"]
+    for b, i in np.ndindex(2, 12):
+      weights = softmax(keys[b] @ queries[b, i] / np.sqrt(3))
+      y = dense(params["out"], weights @ values[b])
+      y = (y - stats["bn"]["mean"]) / np.sqrt(stats["bn"]["var"] + 1e-5)
+      y = y * params["bn"]["scale"] + params["bn"]["bias"]
+      self._assert_close(out[b, i], pixels[b, i] + y)
 
   def test_position_attention_matches_loops(self):
-    x = normal(0, 2, 3, 4, 16)
-    module = danet.PositionAttention(chunk_size=5)
-    params = perturb(module.init(jax.random.key(0), x)["params"])
-    self.assertEqual(params["query"]["kernel"].shape, (16, 2))
-    out = module.apply({"params": params}, x).reshape(2, 12, 16)
-    pixels = x.reshape(2, 12, 16)
-    queries, keys, values = (
-        dense(params[name], pixels) for name in ("query", "key", "value")
+    variables, pixels, projected, out = self._apply(
+        danet.PositionAttention(chunk_size=5), 16, PROJECTIONS
     )
-    for b in range(2):
-      for i in range(12):
-        y = softmax(keys[b] @ queries[b, i]) @ values[b]
-        np.testing.assert_allclose(
-            out[b, i], params["gamma"] * y + pixels[b, i], rtol=1e-4, atol=1e-4
-        )
+    queries, keys, values = projected
+    self.assertEqual(queries.shape, (2, 12, 2))
+    for b, i in np.ndindex(2, 12):
+      y = softmax(keys[b] @ queries[b, i]) @ values[b]
+      expected = variables["params"]["gamma"] * y + pixels[b, i]
+      self._assert_close(out[b, i], expected)
 
   def test_channel_attention_matches_loops(self):
     x = normal(0, 2, 7, 4)
     out = danet.channel_attention(jnp.asarray(x))
-    for b in range(2):
-      for i in range(4):
-        energy = np.array([x[b, :, i] @ x[b, :, j] for j in range(4)])
-        weights = softmax(energy.max() - energy)
-        expected = sum(weights[j] * x[b, :, j] for j in range(4))
-        np.testing.assert_allclose(out[b, :, i], expected, rtol=1e-4, atol=1e-5)
+    for b, i in np.ndindex(2, 4):
+      energy = np.array([x[b, :, i] @ x[b, :, j] for j in range(4)])
+      weights = softmax(energy.max() - energy)
+      expected = sum(weights[j] * x[b, :, j] for j in range(4))
+      np.testing.assert_allclose(out[b, :, i], expected, rtol=1e-4, atol=1e-5)
 
   def test_channel_attention_survives_large_similarities(self):
     x = 100.0 * jnp.abs(jnp.asarray(normal(0, 1, 64, 4)))
@@ -189,44 +182,24 @@ class EquationsTest(parameterized.TestCase):
 
   @parameterized.parameters("descriptors", "positions")
   def test_double_attention_matches_loops(self, form):
-    a, b_logits, v = normal(0, 2, 7, 4), normal(1, 2, 7, 3), normal(2, 2, 7, 3)
-    out = double_attention.double_attention(a, b_logits, v, form)
-    for b in range(2):
-      descriptors = np.zeros((3, 4))
-      for k in range(3):
-        weights = softmax(b_logits[b, :, k])
-        descriptors[k] = sum(weights[i] * a[b, i] for i in range(7))
-      for i in range(7):
-        if form == "descriptors":
-          weights = softmax(v[b, i])
-        else:
-          weights = [softmax(v[b, :, k])[i] for k in range(3)]
-        expected = sum(weights[k] * descriptors[k] for k in range(3))
-        np.testing.assert_allclose(out[b, i], expected, rtol=1e-4, atol=1e-5)
-
-  def test_double_attention_block_matches_its_parts(self):
     # Width 4, three descriptors.
-    x = normal(0, 2, 3, 4, 8)
-    block = double_attention.DoubleAttentionBlock(2, 3)
-    params = perturb(block.init(jax.random.key(0), x)["params"])
-    out = block.apply({"params": params}, x).reshape(2, 12, 8)
-    pixels = x.reshape(2, 12, 8)
-    features, gather, distribute = (
-        dense(params[name], pixels)
-        for name in ("features", "gather", "distribute")
+    variables, pixels, projected, out = self._apply(
+        double_attention.DoubleAttentionBlock(2, 3, form),
+        8,
+        ("features", "gather", "distribute"),
     )
+    features, gather, distribute = projected
     self.assertEqual(features.shape, (2, 12, 4))
     self.assertEqual(gather.shape, (2, 12, 3))
-    for b in range(2):
+    for b, i in np.ndindex(2, 12):
       descriptors = [softmax(gather[b, :, k]) @ features[b] for k in range(3)]
-      for i in range(12):
-        z = softmax(distribute[b, i]) @ np.stack(descriptors)
-        np.testing.assert_allclose(
-            out[b, i],
-            pixels[b, i] + dense(params["out"], z),
-            rtol=1e-4,
-            atol=1e-4,
-        )
+      if form == "descriptors":
+        weights = softmax(distribute[b, i])
+      else:
+        weights = [softmax(distribute[b, :, k])[i] for k in range(3)]
+      z = sum(weights[k] * descriptors[k] for k in range(3))
+      expected = pixels[b, i] + dense(variables["params"]["out"], z)
+      self._assert_close(out[b, i], expected)
 
   @parameterized.parameters(
       (4, None, 263_040), (1, None, 1_050_624), (1, 64, 590_976)
@@ -235,11 +208,8 @@ class EquationsTest(parameterized.TestCase):
       self, reduction, num_descriptors, expected
   ):
     block = double_attention.DoubleAttentionBlock(reduction, num_descriptors)
-    variables = jax.eval_shape(
-        lambda: block.init(jax.random.key(0), jnp.zeros((1, 2, 2, 512)))
-    )
-    sizes = [x.size for x in jax.tree.leaves(variables)]
-    self.assertEqual(sum(sizes), expected)
+    _, variables = abstract(block, jnp.zeros((1, 2, 2, 512)))
+    self.assertEqual(count(variables), expected)
 
 
 class IdentityTest(parameterized.TestCase):
@@ -259,66 +229,29 @@ class IdentityTest(parameterized.TestCase):
     out, _ = block.apply(variables, x, mutable=["batch_stats"], **kwargs)
     self.assertGreater(np.abs(out - x).max(), 1e-2)
 
-  def test_heads_supervise_what_the_paper_does(self):
-    features = {"stage4": normal(0, 1, 4, 4, 8)}
-    for name in ATTENTION_HEADS:
-      head = HEADS[name](num_classes=3, channels=8)
-      out, _ = head.init_with_output(jax.random.key(0), features, train=False)
-      expected = ["logits"]
-      if name == "danet":
-        expected += ["position_logits", "channel_logits"]
-      self.assertSameElements(out, expected)
-
-  @parameterized.parameters(*ATTENTION_HEADS)
-  def test_bfloat16_stays_near_float32(self, name):
-    # Away from the initial values, where the blocks do nothing.
-    features = {"stage4": normal(0, 2, 8, 8, 32)}
-    head = HEADS[name](num_classes=5, channels=16)
-    variables = dict(head.init(jax.random.key(0), features, train=False))
-    variables["params"] = perturb(variables["params"], 0.1)
-    exact = head.apply(variables, features, train=False)
-    rough = head.clone(dtype=jnp.bfloat16).apply(
-        variables, features, train=False
-    )
-    for key, x in exact.items():
-      self.assertEqual(rough[key].dtype, jnp.float32)
-      error = float(jnp.max(jnp.abs(x - rough[key])))
-      self.assertLess(error, 0.1 * float(jnp.std(x)), key)
-
 
 class EMAHeadTest(parameterized.TestCase):
 
-  def _head(self, **fields):
+  def test_bases_start_normalised_and_only_training_updates_them(self):
     features = {"stage4": normal(0, 4, 4, 4, 12)}
-    head = emanet.EMAHead(
-        num_classes=3, channels=8, num_bases=5, dropout_rate=0.0, **fields
-    )
-    variables = head.init(jax.random.key(0), features, train=True)
-    return head, features, variables
-
-  def test_bases_start_normalised_and_untouched_by_init(self):
-    _, _, variables = self._head()
+    fields = dict(channels=8, num_bases=5, dropout_rate=0.0)
+    head = emanet.EMAHead(num_classes=3, **fields)
+    variables = initialize(head, features)
     bases = variables["bases"]["em"]["mean"]
     self.assertEqual(bases.shape, (5, 8))
     np.testing.assert_allclose(np.linalg.norm(bases, axis=1), 1, rtol=1e-4)
-
-  def test_evaluation_updates_nothing(self):
-    head, features, variables = self._head()
-    _, updated = head.apply(
-        variables, features, train=False, mutable=list(variables)
-    )
+    kw = dict(train=False, mutable=list(variables))
+    _, updated = jax.jit(lambda v: head.apply(v, features, **kw))(variables)
     chex.assert_trees_all_equal(updated, variables)
 
   @parameterized.parameters(False, True)
   def test_bases_move_by_a_tenth_of_the_mean_over_the_batch(self, normalize):
     module = emanet.EMAttention(num_bases=5, normalize_mean=normalize)
     x = normal(0, 4, 3, 3, 8)
-    variables = module.init(jax.random.key(0), x, train=True)
-    _, updated = module.apply(
-        variables, x, train=True, mutable=["bases", "batch_stats"]
-    )
-    frozen = variables["frozen"]["pre"]
-    pixels = dense(frozen, x.reshape(4, 9, 8))
+    variables = initialize(module, x)
+    kw = dict(train=True, mutable=["bases", "batch_stats"])
+    _, updated = jax.jit(lambda v: module.apply(v, x, **kw))(variables)
+    pixels = dense(variables["frozen"]["pre"], x.reshape(4, 9, 8))
     old = np.asarray(variables["bases"]["mean"])
     bases = jnp.broadcast_to(old, (4, 5, 8))
     for _ in range(3):
@@ -337,34 +270,23 @@ class EMAHeadTest(parameterized.TestCase):
     module = emanet.EMAttention(num_bases=5)
     x = normal(0, 2, 3, 3, 8)
     probe = normal(1, 2, 3, 3, 8)
-    variables = dict(module.init(jax.random.key(0), x, train=False))
-    params = variables.pop("params")
+    variables = dict(initialize(module, x))
     # For a batch norm that is not affine with a bias of 0.
-    params = perturb(params)
+    params = perturb(variables.pop("params"))
 
     def loss(state, x):
       out = module.apply({"params": params, **state}, x, train=False)
       return jnp.sum(probe * out), out
 
-    (grads, x_grad), out = jax.grad(loss, argnums=(0, 1), has_aux=True)(
-        variables, x
-    )
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    (grads, x_grad), out = grad(variables, x)
     # Only the identity, where the last ReLU is open.
     np.testing.assert_allclose(x_grad, np.where(out > 0, probe, 0), rtol=1e-6)
     for name in ("bases", "frozen"):
       for leaf in jax.tree.leaves(grads[name]):
         np.testing.assert_array_equal(leaf, 0.0)
       moved = {**variables, name: perturb(variables[name])}
-      self.assertGreater(np.abs(loss(moved, x)[1] - out).max(), 1e-3)
-
-  def test_published_count_includes_the_frozen_convolution(self):
-    head = emanet.EMAHead(num_classes=21)
-    features = {"stage4": jnp.zeros((1, 2, 2, 2048))}
-    _, variables = abstract(head, features)
-    trained = {k: variables[k] for k in ("params", "frozen")}
-    sizes = [x.size for x in jax.tree.leaves(trained)]
-    # ResNet-50 with the 7x7 stem has the rest.
-    self.assertEqual(sum(sizes) + 23_508_032, 34_657_621)
+      self.assertGreater(np.abs(grad(moved, x)[1] - out).max(), 1e-3)
 
   @parameterized.parameters(2, 4)
   def test_training_step_on_many_devices_equals_one(self, num_devices):
@@ -380,20 +302,12 @@ class EMAHeadTest(parameterized.TestCase):
       state, _ = step(state, put(test_step.make_batch()), jax.random.key(1))
       results.append(jax.device_get(state))
     chex.assert_trees_all_close(results[0], results[1], rtol=1e-3, atol=1e-4)
+    one, many = (x.model_state for x in results)
     chex.assert_trees_all_close(
-        results[0].model_state["bases"],
-        results[1].model_state["bases"],
-        rtol=1e-4,
-        atol=1e-5,
+        one["bases"], many["bases"], rtol=1e-4, atol=1e-5
     )
     # Weight decay does not reach what has no gradient.
-    chex.assert_trees_all_equal(
-        results[1].model_state["frozen"], before.model_state["frozen"]
-    )
+    chex.assert_trees_all_equal(many["frozen"], before.model_state["frozen"])
     old = before.model_state["bases"]["head"]["em"]["mean"]
-    new = results[1].model_state["bases"]["head"]["em"]["mean"]
+    new = many["bases"]["head"]["em"]["mean"]
     self.assertGreater(np.abs(new - old).max(), 1e-3)
-
-
-if __name__ == "__main__":
-  absltest.main()

@@ -1,17 +1,16 @@
 """Our heads give the numbers of mmsegmentation, evaluated and trained.
 
-`golden/make_mmseg.py`, `make_mmseg_pyramids.py` and `make_mmseg_attention.py`
-computed what is expected here, with mmsegmentation 1.2.2 and weights that both
-sides make from the parameters' names.
+`golden/make_mmseg_heads.py` computed what is expected here, with mmsegmentation
+1.2.2 and weights that both sides make from the parameters' names.
 """
 
 import re
 
-from absl.testing import absltest
 from absl.testing import parameterized
 import foreign
 import jax
 import mmseg_names
+import networks
 import numpy as np
 import test_mmseg_parity as parity
 
@@ -104,15 +103,11 @@ class HeadParityTest(parity.ParityTestCase):
 
   def _load(self, file, name):
     golden, inputs = (parity.Golden(file, case) for case in (name, "inputs"))
-    if file == ATTENTION:
-      shapes = {"stage4.features": tuple(inputs["shape"])}
-    else:
-      shapes = inputs.shapes("shapes")
     features = {
         k.removesuffix(".features"): parity.nhwc(
             mmseg_names.make_tensor(k, shape)
         )
-        for k, shape in shapes.items()
+        for k, shape in inputs.shapes("shapes").items()
     }
     module = HEADS[file, name]
     tree = parity.without_diagnostics(parity.template(module, features))
@@ -134,7 +129,7 @@ class HeadParityTest(parity.ParityTestCase):
   def test_logits(self, file, name):
     golden, features, variables, *_ = self._load(file, name)
 
-    out = HEADS[file, name].apply(variables, features, train=False)
+    out = networks.evaluate(HEADS[file, name], variables, features)
 
     names = ["logits"]
     if name.startswith("encnet"):
@@ -217,7 +212,3 @@ class HeadParityTest(parity.ParityTestCase):
       )
 
     jax.tree_util.tree_map_with_path(compare, old, new, theirs)
-
-
-if __name__ == "__main__":
-  absltest.main()

@@ -1,11 +1,8 @@
 """Resizing, pooling and padding give the numbers of PyTorch.
 
-`golden/make_mmseg.py` and `make_mmseg_pyramids.py` computed what is expected.
+`golden/make_torch_ops.py` computed what is expected.
 """
 
-import re
-
-from absl.testing import absltest
 from absl.testing import parameterized
 import jax.numpy as jnp
 import mmseg_names
@@ -15,27 +12,19 @@ import test_mmseg_parity as parity
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import resizing
 
-GOLDEN = np.load(parity.GOLDEN / "torch_ops.npz")
-POOLS = np.load(parity.GOLDEN / "torch_adaptive_pool.npz")
-
-
-def named(kind):
-  names = sorted({k.rpartition("/")[0] for k in GOLDEN.files})
-  return [(n.split("/")[1], n) for n in names if n.startswith(f"{kind}/")]
-
-
-def numbers(name):
-  return [int(x) for x in re.findall(r"\d+", name)]
+OPS = "torch_ops.npz"
+POOLS = "torch_adaptive_pool.npz"
 
 
 class ResizeParityTest(parameterized.TestCase):
 
-  @parameterized.named_parameters(*named("resize"))
+  @parameterized.named_parameters(*parity.named(OPS, "resize"))
   def test_bilinear(self, name):
-    h, w, *target = numbers(name)
+    h, w, *target = parity.numbers(name)
     x = mmseg_names.make_tensor(f"{name}.features", (h, w))
+    golden = parity.Golden(OPS, name)
     for align_corners, key in ((False, "half_pixel"), (True, "aligned")):
-      expected = GOLDEN[f"{name}/{key}"]
+      expected = golden[key]
 
       rows = resizing.resize_matrix(target[0], h, align_corners=align_corners)
       cols = resizing.resize_matrix(target[1], w, align_corners=align_corners)
@@ -46,21 +35,22 @@ class ResizeParityTest(parameterized.TestCase):
       np.testing.assert_allclose(rows @ x @ cols.T, expected, atol=2e-5)
       np.testing.assert_allclose(out[0, ..., 0], expected, atol=2e-5)
 
-  @parameterized.named_parameters(*named("pool"))
+  @parameterized.named_parameters(*parity.named(OPS, "pool"))
   def test_max_pool_of_negative_values(self, name):
-    x = mmseg_names.make_tensor(f"{name}.features", (1, 2, *numbers(name)))
-    x = jnp.moveaxis(x - 3.0, 1, -1)
+    x = mmseg_names.make_tensor(
+        f"{name}.features", (1, 2, *parity.numbers(name))
+    )
+    x = jnp.asarray(parity.nhwc(x - 3.0))
 
     out = resizing.max_pool(x)
 
     self.assertLess(out.max(), -1.0)
-    np.testing.assert_array_equal(
-        out, np.moveaxis(GOLDEN[f"{name}/out"], 1, -1)
-    )
+    expected = parity.nhwc(parity.Golden(OPS, name)["out"])
+    np.testing.assert_array_equal(out, expected)
 
-  @parameterized.named_parameters(*named("conv"))
+  @parameterized.named_parameters(*parity.named(OPS, "conv"))
   def test_padding_of_convolutions(self, name):
-    kernel, stride, dilation, h, w = numbers(name)
+    kernel, stride, dilation, h, w = parity.numbers(name)
     x = mmseg_names.make_tensor(f"{name}.features", (1, 3, h, w))
     weight = mmseg_names.make_tensor(f"{name}.weight", (4, 3, kernel, kernel))
     module = layers.ConvBNAct(
@@ -77,20 +67,19 @@ class ResizeParityTest(parameterized.TestCase):
         },
     }
 
-    out = module.apply(variables, jnp.moveaxis(x, 1, -1), train=False)
+    out = module.apply(variables, parity.nhwc(x), train=False)
 
-    np.testing.assert_allclose(
-        out, np.moveaxis(GOLDEN[f"{name}/out"], 1, -1), atol=2e-5
-    )
+    expected = parity.nhwc(parity.Golden(OPS, name)["out"])
+    np.testing.assert_allclose(out, expected, atol=2e-5)
 
 
 class AdaptivePoolParityTest(parameterized.TestCase):
 
-  @parameterized.parameters(*[k.removesuffix("/out") for k in POOLS.files])
+  @parameterized.parameters(*sorted(parity.cases(POOLS)))
   def test_adaptive_average_pool(self, name):
-    *target, h, w = numbers(name)
+    *target, h, w = parity.numbers(name)
     x = mmseg_names.make_tensor(f"{name}.features", (2, 3, h, w))
-    expected = POOLS[f"{name}/out"]
+    expected = parity.Golden(POOLS, name)["out"]
 
     rows = resizing.adaptive_pool_matrix(target[0], h)
     cols = resizing.adaptive_pool_matrix(target[1], w)
@@ -98,7 +87,3 @@ class AdaptivePoolParityTest(parameterized.TestCase):
 
     np.testing.assert_allclose(rows @ x @ cols.T, expected, atol=1e-6)
     np.testing.assert_allclose(out, parity.nhwc(expected), atol=1e-6)
-
-
-if __name__ == "__main__":
-  absltest.main()

@@ -1,6 +1,5 @@
 """SCA: the paper's equation in plain loops, totals, its hosts."""
 
-from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
@@ -15,62 +14,30 @@ from ctxseg_jax.models.heads import sca
 READINGS = ("features", "logits", "scores")
 
 
-def convolve(x, kernel, bias, rate):
-  """3x3 convolution of [B, H, W, C], tap by tap, zeros beyond the edges."""
-  b, h, w, _ = x.shape
-  out = np.zeros((b, h, w, kernel.shape[-1])) + bias
-  for i in range(h):
-    for j in range(w):
-      for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-          y, z = i + rate * dy, j + rate * dx
-          if 0 <= y < h and 0 <= z < w:
-            out[:, i, j] += x[:, y, z] @ kernel[dy + 1, dx + 1]
-  return out
-
-
 def predict(x, params):
   """The dependency predictor: 3x3, ReLU, four dilated 3x3 in parallel."""
-  hidden = convolve(x, params["reduce"]["kernel"], params["reduce"]["bias"], 1)
-  hidden = np.maximum(hidden, 0)
-  return sum(
-      convolve(hidden, params[name]["kernel"], params[name]["bias"], rate)
-      for name, rate in zip(
-          ("branch1", "branch2", "branch3", "branch4"),
-          (1, 2, 4, 8),
-          strict=True,
-      )
-  )
+
+  def convolve(x, name, rate):
+    layer = params[name]
+    return networks.convolve(x, layer["kernel"], rate) + layer["bias"]
+
+  hidden = np.maximum(convolve(x, "reduce", 1), 0)
+  rates = enumerate((1, 2, 4, 8), start=1)
+  return sum(convolve(hidden, f"branch{i}", rate) for i, rate in rates)
 
 
 def aggregate(x, dependencies):
   """out = x + GAP(x) * D for every neuron."""
-  out = np.array(x, np.float64)
-  b, h, w, c = x.shape
-  for image in range(b):
-    for channel in range(c):
-      context = x[image, :, :, channel].sum() / (h * w)
-      out[image, :, :, channel] += context * dependencies[image, :, :, channel]
-  return out
-
-
-def build(backbone, host, num_classes=21, **fields):
-  head = dict(name="sca", host=host, **fields)
-  return networks.build(backbone, head, num_classes)
+  return x + x.mean((1, 2), keepdims=True) * dependencies
 
 
 class SCAHeadTest(parameterized.TestCase):
 
-  def _head(self, reading, channels=16, **fields):
+  def _head(self, reading):
     """Returns a head on an FCN of one convolution, its input and weights."""
-    rng = np.random.default_rng(0)
-    features = {
-        "stage4": rng.uniform(-0.5, 1.5, (2, 9, 7, channels)).astype(np.float32)
-    }
+    features = {"stage4": 0.5 + networks.normal(0, 2, 9, 7, 16)}
     host = fcn.FCNHead(num_classes=5, channels=4, dropout_rate=0.0)
-    head = sca.SCAHead(
-        num_classes=5, host=host, reading=reading, channels=8, **fields
-    )
+    head = sca.SCAHead(num_classes=5, host=host, reading=reading, channels=8)
     variables = networks.uniform(head, features, kernels=0.3)
     return head, host, features, variables
 
@@ -97,9 +64,7 @@ class SCAHeadTest(parameterized.TestCase):
     else:
       expected = aggregate(classify(x), predict(x, predictor))
 
-    out = jax.jit(head.apply, static_argnames="train")(
-        variables, features, train=False
-    )
+    out = networks.evaluate(head, variables, features)
 
     self.assertSameElements(out, ["logits"])
     np.testing.assert_allclose(
@@ -108,20 +73,6 @@ class SCAHeadTest(parameterized.TestCase):
     # The module is no small correction of the host here.
     difference = np.abs(expected - classify(x)).max()
     self.assertGreater(difference, 0.1 * np.abs(expected).max())
-
-  def test_context_is_the_images_own(self):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
-    dependencies = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
-    both = sca.aggregate_context(x, dependencies)
-    for i in range(2):
-      alone = sca.aggregate_context(x[i : i + 1], dependencies[i : i + 1])
-      np.testing.assert_allclose(both[i], alone[0], rtol=1e-6)
-    np.testing.assert_allclose(
-        sca.aggregate_context(x, jnp.ones_like(x)),
-        x + x.mean((1, 2), keepdims=True),
-        rtol=1e-6,
-    )
 
   @parameterized.parameters((64, 0.08), (512, 0.2))
   def test_starts_near_the_identity(self, channels, most):
@@ -143,8 +94,7 @@ class SCAHeadTest(parameterized.TestCase):
   @parameterized.parameters(*READINGS)
   def test_gradients_reach_everything_from_the_start(self, reading):
     head, _, features, _ = self._head(reading)
-    init = jax.jit(head.init, static_argnames="train")
-    variables = init(jax.random.key(0), features, train=False)
+    variables = networks.initialize(head, features)
 
     def loss(params, features):
       out = head.apply({**variables, "params": params}, features, train=False)
@@ -167,23 +117,22 @@ class SCAHeadTest(parameterized.TestCase):
     host = HEADS["deeplabv3plus"](num_classes=5, channels=4)
     head = sca.SCAHead(num_classes=5, host=host, reading="scores")
     with self.assertRaisesRegex(ValueError, r"\(8, 8\) and \(4, 4\)"):
-      jax.eval_shape(lambda: head.init(jax.random.key(0), features, train=True))
+      networks.abstract(head, features)
 
 
 class HostsTest(parameterized.TestCase):
 
   @parameterized.parameters(*READINGS)
   def test_stands_on_the_backbone_of_the_quickstart(self, reading):
-    model = build(dict(name="shallow"), dict(name="fcn"), 7, reading=reading)
+    head = dict(name="sca", host=dict(name="fcn"), reading=reading)
+    model = networks.build(dict(name="shallow"), head, 7)
     out, _ = networks.abstract(model, (30, 41))
     self.assertEqual(out["logits"].shape, (1, 30, 41, 7))
 
   def test_what_else_the_host_returns_is_kept(self):
-    model = build(
-        dict(name="shallow", channels=8),
-        dict(name="encnet", channels=8, num_codewords=2),
-        reading="logits",
-    )
+    host = dict(name="encnet", channels=8, num_codewords=2)
+    head = dict(name="sca", host=host, reading="logits")
+    model = networks.build(dict(name="shallow", channels=8), head)
     out, _ = networks.abstract(model, (16, 16))
     self.assertSameElements(out, ("logits", "se_logits"))
 
@@ -191,17 +140,9 @@ class HostsTest(parameterized.TestCase):
       (dict(name="fcm"), "model.head.host.name.*did you mean 'fcn'"),
       (dict(name="fcn", chanels=8), "model.head.host.chanels"),
       (dict(channels=8), "model.head.host.name"),
+      (None, "missing key 'model.head.host'"),
   )
   def test_mistakes_in_the_host_are_named(self, host, message):
+    head = dict(name="sca", host=host) if host else dict(name="sca")
     with self.assertRaisesRegex(errors.UserError, message):
-      build(dict(name="shallow"), host)
-
-  def test_a_host_is_needed(self):
-    with self.assertRaisesRegex(
-        errors.UserError, "missing key 'model.head.host'"
-    ):
-      networks.build(dict(name="shallow"), dict(name="sca"))
-
-
-if __name__ == "__main__":
-  absltest.main()
+      networks.build(dict(name="shallow"), head)

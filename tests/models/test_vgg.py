@@ -3,9 +3,6 @@
 `golden/make_torch_vgg.py` computed what is compared with PyTorch.
 """
 
-import re
-
-from absl.testing import absltest
 from absl.testing import parameterized
 import foreign
 import jax
@@ -21,7 +18,6 @@ from ctxseg_jax.models.backbones import vgg
 from ctxseg_jax.models.heads import fcn_vgg
 
 FILE = "torch_vgg.npz"
-ARRAYS = np.load(parity.GOLDEN / FILE)
 
 FCN = dict(name="vgg16", form="fcn")
 DILATED = dict(name="vgg16", form="dilated")
@@ -59,20 +55,12 @@ def load(golden, model):
   )
 
 
-def numbers(name):
-  return [int(x) for x in re.findall(r"\d+", name)]
-
-
-def cases(kind):
-  names = sorted({k.rpartition("/")[0] for k in ARRAYS.files})
-  return [(n.split("/")[1], n) for n in names if n.startswith(f"{kind}/")]
-
-
 class OperatorsTest(parity.ParityTestCase):
 
-  @parameterized.named_parameters(*cases("pool"))
+  @parameterized.named_parameters(*parity.named(FILE, "pool"))
   def test_max_pool_rounds_as_pytorch(self, name):
-    window, stride, padding, h, w = numbers(name)
+    window, stride, padding, h, w = parity.numbers(name)
+    golden = parity.Golden(FILE, name)
     x = mmseg_names.make_tensor(f"{name}.features", (1, 2, h, w))
     for key, ceil_mode in (("down", False), ("up", True)):
       out = resizing.max_pool(
@@ -82,13 +70,13 @@ class OperatorsTest(parity.ParityTestCase):
           padding=padding,
           ceil_mode=ceil_mode,
       )
-      np.testing.assert_array_equal(out, parity.nhwc(ARRAYS[f"{name}/{key}"]))
+      np.testing.assert_array_equal(out, parity.nhwc(golden[key]))
 
-  @parameterized.named_parameters(*cases("transposed"))
+  @parameterized.named_parameters(*parity.named(FILE, "transposed"))
   def test_upsampling_is_a_transposed_convolution(self, name):
-    stride, h, w = numbers(name)
+    stride, h, w = parity.numbers(name)
     x = mmseg_names.make_tensor(f"{name}.features", (1, 2, h, w))
-    expected = parity.nhwc(ARRAYS[f"{name}/out"])
+    expected = parity.nhwc(parity.Golden(FILE, name)["out"])
 
     out = resizing.upsample_transposed(jnp.asarray(parity.nhwc(x)), stride)
     cut = resizing.upsample_transposed(
@@ -102,7 +90,9 @@ class OperatorsTest(parity.ParityTestCase):
 class NetworksTest(parity.ParityTestCase):
 
   def test_every_golden_case_is_compared(self):
-    self.assertSameElements(NETWORKS, [name for name, _ in cases("net")])
+    self.assertSameElements(
+        NETWORKS, [name for name, _ in parity.named(FILE, "net")]
+    )
 
   @parameterized.named_parameters((k, k) for k in NETWORKS)
   def test_logits_and_sizes(self, name):
@@ -215,7 +205,3 @@ class FCNVGGHeadTest(parameterized.TestCase):
     )
     with self.assertRaisesRegex(errors.UserError, "'vgg16' with form='fcn'"):
       networks.abstract(model)
-
-
-if __name__ == "__main__":
-  absltest.main()

@@ -1,12 +1,10 @@
 """Residual networks of 14 layers for 32x32 images (CIFAR-10).
 
 Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
-2018, https://arxiv.org/abs/1803.08904, section 4.3: a shallow network with
-encoding layers against residual and squeeze-and-excitation networks of the
-same depth. Layers as in the authors' code (zhanghang1989/PyTorch-Encoding,
-experiments/recognition until 2020), which the published parameter counts
-belong to; it has no SE-ResNet. Ours is the EncNet with another gate, reduction
-16, which gives the published 2.8 M parameters.
+2018, https://arxiv.org/abs/1803.08904, section 4.3. Layers as in the authors'
+code (zhanghang1989/PyTorch-Encoding, experiments/recognition until 2020), which
+the published parameter counts belong to. It has no SE-ResNet: ours is the
+EncNet with another gate, reduction 16, which gives the published 2.8 M.
 """
 
 from collections.abc import Callable
@@ -53,7 +51,7 @@ class CifarResNet(layers.CheckedModule):
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
     width = 16 * self.widen
-    make_block = self._block()
+    make_block = self._block_type()
     x = images.astype(self.dtype)
     x = layers.conv(width, dtype=self.dtype, name="stem_conv")(x)
     x = nn.relu(layers.batch_norm(train=train, name="stem_bn", **kw)(x))
@@ -72,16 +70,13 @@ class CifarResNet(layers.CheckedModule):
     features["stage3"] = nn.relu(x)
     return features
 
-  def _block(self) -> Callable[..., nn.Module]:
+  def _block_type(self) -> Callable[..., nn.Module]:
     if self.block == "preactivation":
       return PreactivationBlock
-    gate = SqueezeExcitation
-    if self.block != "squeeze_excitation":
-      gate = functools.partial(
-          EncodingGate,
-          num_codewords=self.num_codewords,
-          random_scale=self.block == "encoding_drop",
-      )
+    if self.block == "squeeze_excitation":
+      return functools.partial(GatedBlock, gate=SqueezeExcitation)
+    random_scale = self.block == "encoding_drop"
+    gate = functools.partial(EncodingGate, self.num_codewords, random_scale)
     return functools.partial(GatedBlock, gate=gate)
 
 
@@ -128,7 +123,7 @@ class GatedBlock(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-  """Scales channels by factors from their means; reduction 16 as published."""
+  """Scales channels by factors from their means; the reduction is 16."""
 
   norm: layers.Norm
   dtype: jnp.dtype
@@ -146,7 +141,6 @@ class EncodingGate(nn.Module):
   segmentation head sums them over the codewords.
 
   Attributes:
-    num_codewords: Number of codewords K.
     random_scale: Draw the smoothing factors anew in every training pass and
       take their mean, -0.5, otherwise, instead of learning them: the
       `encnetdrop` of the code, which its 32k128d model is.
@@ -165,11 +159,11 @@ class EncodingGate(nn.Module):
     kw = dict(norm=self.norm, dtype=self.dtype)
     y = layers.batch_norm(train=train, name="reduce_bn", **kw)(y)
     y = nn.relu(y).reshape(b, h * w, reduced)
-    bound = (self.num_codewords * reduced) ** -0.5
     shape = (self.num_codewords, reduced)
+    bound = (shape[0] * shape[1]) ** -0.5
     codewords = self.param("codewords", uniform(-bound, bound), shape)
     encoding, _ = encode(y, codewords, self._scale(train))
-    encoding = encoding.reshape(b, self.num_codewords * reduced)
+    encoding = encoding.reshape(b, -1)
     gate = nn.Dense(channels, name="excite")(l2_normalize(encoding))
     return x * nn.sigmoid(gate).astype(self.dtype)[:, None, None]
 
@@ -186,7 +180,7 @@ class EncodingGate(nn.Module):
 def l2_normalize(x: jax.Array, eps: float = 1e-8) -> jax.Array:
   """Divides vectors [..., C] by their length, or by `eps` if it is less."""
   squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-  # The root of the larger one: a root of 0 has no gradient.
+  # A root of 0 has no gradient.
   return x * jax.lax.rsqrt(jnp.maximum(squares, eps**2))
 
 

@@ -1,9 +1,8 @@
 """Residual networks with dilated last stages.
 
-References: He et al., "Deep Residual Learning for Image Recognition", CVPR
-2016; stems and dilation as in the segmentation codes named at `STEMS` and
-`DILATIONS`. The stride of a bottleneck is on its 3x3 convolution (v1.5) unless
-a field says otherwise.
+Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016;
+stems and dilation as in the segmentation codes named at `ResNet`. The stride of
+a bottleneck is on its 3x3 convolution (v1.5) unless a field says otherwise.
 """
 
 import functools
@@ -35,9 +34,9 @@ STAGE_SIZES = {
 
 # Widths of the convolutions before max pooling; a single one is 7x7.
 STEMS = {
-    "7x7": (64,),  # torchvision, jfzhang95/pytorch-deeplab-xception
-    "deep64": (64, 64, 128),  # PyTorch-Encoding resnet50s, semseg, EMANet
-    "deep32": (32, 32, 64),  # mmsegmentation ResNetV1c
+    "7x7": (64,),
+    "deep64": (64, 64, 128),
+    "deep32": (32, 32, 64),
 }
 
 MULTI_GRID = (1, 2, 4)
@@ -46,16 +45,10 @@ MULTI_GRID = (1, 2, 4)
 # the stage, and whether the dilations of the blocks are multiplied by
 # MULTI_GRID. A halved first block ignores its grid value.
 DILATIONS = {
-    # PyTorch-Encoding, mmsegmentation (`contract_dilation`).
     "contracted": (("halved", None), ("halved", None)),
-    # semseg.
     "uniform": ((None, None), (None, None)),
-    # jfzhang95/pytorch-deeplab-xception.
     "multi_grid": ((None, None), (None, MULTI_GRID)),
-    # EMANet.
     "multi_grid_contracted": (("halved", None), ("halved", MULTI_GRID)),
-    # DANet; mmsegmentation with multi_grid=(4, 8, 16), whose values are the
-    # rates themselves.
     "multi_grid_stage4": (("halved", None), (None, MULTI_GRID)),
 }
 
@@ -66,30 +59,27 @@ def stage_plan(
   """Returns the stride and the blocks' dilations of each of the four stages.
 
   Raises:
-    ValueError: A dilation that the depth has too few or too many blocks for.
+    ValueError: The stages of this depth have not as many blocks as the grid.
   """
   sizes = STAGE_SIZES[depth]
   strides = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
-  bases = {8: (2, 4), 16: (1, 2), 32: (1, 1)}[output_stride]
-  plan = [
-      (stride, (1,) * n)
-      for stride, n in zip(strides[output_stride], sizes, strict=True)
-  ]
-  for stage, base, (first, grid) in zip(
-      (2, 3), bases, DILATIONS[dilation], strict=True
+  bases = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
+  forms = ((None, None), (None, None), *DILATIONS[dilation])
+  plan = []
+  for blocks, stride, base, (first, grid) in zip(
+      sizes, strides[output_stride], bases[output_stride], forms, strict=True
   ):
-    if base == 1:
-      continue
-    blocks = sizes[stage]
-    if grid is not None and blocks != len(grid):
-      raise ValueError(
-          f"dilation={dilation!r} needs {len(grid)} blocks in stage"
-          f" {stage + 1}, depth {depth} has {blocks}; use 'contracted'"
-      )
-    rates = [base * g for g in (grid or (1,) * blocks)]
-    if first == "halved":
+    rates = [base] * blocks
+    if base > 1 and grid is not None:
+      if blocks != len(grid):
+        raise ValueError(
+            f"dilation={dilation!r} needs {len(grid)} blocks in stage"
+            f" {len(plan) + 1}, depth {depth} has {blocks}; use 'contracted'"
+        )
+      rates = [base * g for g in grid]
+    if base > 1 and first == "halved":
       rates[0] = base // 2
-    plan[stage] = (plan[stage][0], tuple(rates))
+    plan.append((stride, tuple(rates)))
   return plan
 
 
@@ -167,7 +157,8 @@ class ResNet(layers.CheckedModule):
     dilation: How the blocks of stages 3 and 4 are dilated: "contracted"
       (PyTorch-Encoding, mmsegmentation), "uniform" (semseg), "multi_grid"
       (pytorch-deeplab-xception), "multi_grid_contracted" (EMANet) or
-      "multi_grid_stage4" (DANet); see `DILATIONS`.
+      "multi_grid_stage4" (DANet; mmsegmentation with multi_grid=(4, 8, 16));
+      see `DILATIONS`.
     stride_in_1x1: Put the stride of a bottleneck into its first convolution,
       as in the first release of the weights (He et al.; DeepLabV2).
     avg_down: Average over the stride before the projection of a shortcut,
@@ -205,26 +196,24 @@ class ResNet(layers.CheckedModule):
     many from depth 50 on.
     """
     plan = stage_plan(self.depth, self.output_stride, self.dilation)
-    kw = dict(norm=self.norm, dtype=self.dtype)
-    widths = STEMS[self.stem]
+    kw = dict(avg_down=self.avg_down, norm=self.norm, dtype=self.dtype)
+    block_type = BasicBlock
+    if self.depth >= 50:
+      block_type = Bottleneck
+      kw["stride_in_1x1"] = self.stride_in_1x1
     x = images.astype(self.dtype)
+    widths = STEMS[self.stem]
     for i, width in enumerate(widths, start=1):
       stem = dict(stride=2 if i == 1 else 1, name=f"stem_conv{i}", train=train)
       x = layers.convolve(self, x, width, 7 if len(widths) == 1 else 3, **stem)
     x = resizing.max_pool(x, ceil_mode=self.ceil_pool)
     features = {"stem": x}
-    block_type = BasicBlock
-    if self.depth >= 50:
-      block_type = functools.partial(
-          Bottleneck, stride_in_1x1=self.stride_in_1x1
-      )
     for stage, (stride, dilations) in enumerate(plan, start=1):
       for i, dilation in enumerate(dilations, start=1):
         x = block_type(
             channels=64 * 2 ** (stage - 1),
             stride=stride if i == 1 else 1,
             dilation=dilation,
-            avg_down=self.avg_down,
             name=f"stage{stage}_block{i}",
             **kw,
         )(x, train=train)

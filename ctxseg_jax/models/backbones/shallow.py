@@ -1,8 +1,7 @@
 """A five-layer backbone for the quickstart, with a small receptive field.
 
-Output stride 4 and a receptive field of 39 pixels after the last layer. With
-a head of one more 3x3 convolution and bilinear upsampling a prediction sees
-57 pixels at most, less than the 81 that separate an object of *context
+It sees 39 pixels; behind one more 3x3 convolution and bilinear upsampling a
+prediction sees 57 at most, less than the 81 that separate an object of *context
 scenes* from its cue: such a network knows the scene only through its context
 head.
 """

@@ -59,8 +59,7 @@ FORMS = {
 class VGG16(layers.CheckedModule):
   """Thirteen 3x3 convolutions with bias and ReLU, in five blocks.
 
-  Without batch norm nothing keeps the scale of activations: learning rates
-  that suit ResNets are too high.
+  Without batch norm, learning rates that suit ResNets are too high.
 
   Attributes:
     form: "fcn" (output stride 32), "dilated" (16) or "deeplab" (8); see
@@ -82,7 +81,7 @@ class VGG16(layers.CheckedModule):
     ("dilated") or 8 and 8 ("deeplab"). The form "fcn" adds the `image`, to
     whose size the head crops its padded maps.
     """
-    del train  # The network has neither statistics nor dropout.
+    del train
     form = FORMS[self.form]
     x = images.astype(self.dtype)
     features = {"image": images} if form.image_padding > 1 else {}

@@ -3,13 +3,13 @@
 A head maps `features`, the outputs of a backbone by name, [B, h, w, C] each,
 to a dict of float32 outputs: `"logits"`, [B, h, w, num_classes] at a size of
 its own, and what else its paper supervises, with names that end in `_logits`.
+Features that do not suit it and its options are refused with a `ValueError`.
 `train` is whether batch norms use and update batch statistics, dropout drops,
 and other state is updated; the collections must then be mutable.
 
-What all fields of the same name mean is documented here: `num_classes` is
-without the ignored label, `norm` the settings of the batch norms, `dtype` the
-compute dtype. Parameters, softmaxes, means over an image and logits are
-float32 whatever it is.
+In all heads `num_classes` is without the ignored label, `norm` the settings of
+the batch norms, and `dtype` the compute dtype, from which parameters,
+softmaxes, means over an image and logits are exempt: they are float32.
 """
 
 from ctxseg_jax.models.heads import danet

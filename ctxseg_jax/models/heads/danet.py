@@ -23,19 +23,14 @@ def channel_attention(x: jax.Array) -> jax.Array:
 
   Paper: Eq. (3), but with the code's softmax(max - similarity), the maximum of
   each row, for softmax(similarity). A softmax is invariant to the maximum, so
-  it is left out.
-
-  Args:
-    x: [B, N, C].
-
-  Returns:
-    [B, N, C] in the dtype of x; similarities, softmax and sums are float32.
+  it is left out. Maps [B, N, C] to its shape and dtype; similarities, softmax
+  and sums are float32.
   """
-  # Sums over N, then exponentiated: float32 must be full float32, which GPUs
-  # and TPUs only do when asked.
   kw = dict(preferred_element_type=jnp.float32)
-  precision = jax.lax.Precision.HIGHEST
-  similarity = jnp.einsum("bnc,bnd->bcd", x, x, precision=precision, **kw)
+  # Sums over N, then exponentiated: GPUs and TPUs need to be asked for full
+  # float32.
+  full = jax.lax.Precision.HIGHEST
+  similarity = jnp.einsum("bnc,bnd->bcd", x, x, precision=full, **kw)
   weights = jax.nn.softmax(-similarity, axis=-1).astype(x.dtype)
   return jnp.einsum("bcd,bnd->bnc", weights, x, **kw).astype(x.dtype)
 
@@ -43,8 +38,8 @@ def channel_attention(x: jax.Array) -> jax.Array:
 class PositionAttention(nn.Module):
   """Adds to each position a weighted mean over all (paper: Eqs. 1 and 2).
 
-  The inner products are not scaled. The factor of the mean starts at 0, so
-  that the module starts as the identity. The fields are `DANetHead`'s.
+  The inner products are not scaled. The factor of the mean starts at 0: the
+  module starts as the identity. The fields are `DANetHead`'s.
   """
 
   query_channels: int | None = None
@@ -59,9 +54,8 @@ class PositionAttention(nn.Module):
     pixels = x.reshape(b, h * w, c)
 
     def project(channels, name):
-      return nn.Dense(
-          channels, kernel_init=_projection_init, dtype=self.dtype, name=name
-      )(pixels)
+      kw = dict(kernel_init=_projection_init, dtype=self.dtype, name=name)
+      return nn.Dense(channels, **kw)(pixels)
 
     queries, keys = project(width, "query"), project(width, "key")
     values = project(c, "value")
@@ -112,9 +106,9 @@ class DANetHead(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
-    """Maps `"stage4"` to `"logits"`, `"position_logits"`, `"channel_logits"`.
+    """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes].
 
-    The last two, of `"logits"`'s shape, with `supervise_branches` only.
+    With `supervise_branches` also to `"position_logits"`, `"channel_logits"`.
     """
     fields = (self.query_channels, self.chunk_size, self.dtype)
     attention = {

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
 
-# Of the layers that give scores.
+# Of layers that give scores.
 score_init = nn.initializers.normal(0.01)
 
 
 class DeepLabV2Head(layers.CheckedModule):
-  """Branches that differ in their dilation, each with scores; their sum.
+  """Sums the scores of branches that differ in their dilation.
 
-  ResNet-101: the defaults, each branch a single convolution. VGG16:
-  `channels=1024`; with `rates=(12,)` that is LargeFOV.
+  The defaults are for ResNet-101; VGG16 has `channels=1024`, and is LargeFOV
+  with `rates=(12,)`.
 
   Attributes:
     channels: Width of the two hidden layers, fc6 and fc7, of every branch
@@ -37,12 +37,10 @@ class DeepLabV2Head(layers.CheckedModule):
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
+    x = features["stage4"]
     # Named by position: a model may be evaluated at other rates.
-    logits = [
-        self._branch(features["stage4"], i, rate, train)
-        for i, rate in enumerate(self.rates, start=1)
-    ]
-    return {"logits": sum(logits)}
+    branches = enumerate(self.rates, start=1)
+    return {"logits": sum(self._branch(x, i, r, train) for i, r in branches)}
 
   def _branch(self, x, i, rate, train):
     if self.channels is None:
@@ -62,10 +60,9 @@ class DeepLabV2Head(layers.CheckedModule):
 class DeepLabV2ConcatHead(layers.CheckedModule):
   """What a summary of SCA calls DeepLabV2: branches concatenated, not summed.
 
-  A 1x1 convolution, three 3x3 ones and the mean of the image, as in
-  DeepLabV3, but as wide as there are classes, with a projection that ends in
-  batch norm, ReLU and dropout: the logits are not negative, and half of them
-  are dropped in training. Kept to compare with; see
+  The branches of DeepLabV3, but as wide as there are classes, with a projection
+  that ends in batch norm, ReLU and dropout: the logits are not negative, and
+  half of them are dropped in training. Kept to compare with; see
   https://arxiv.org/abs/1711.08278 for SCA.
 
   Attributes:

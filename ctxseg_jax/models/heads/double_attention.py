@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
 
-# What the softmax that distributes runs over.
+# What the distributing softmax runs over; see `DoubleAttentionHead`.
 Distribution = Literal["descriptors", "positions"]
 
 
@@ -38,24 +38,24 @@ def double_attention(
   Returns:
     Z, [B, N, C] in the dtype of the features; softmax and sums are float32.
   """
-  f32 = jnp.float32
   dtype = features.dtype
-  kw = dict(preferred_element_type=f32)
-  gather = jax.nn.softmax(gather_logits.astype(f32), axis=1)
-  axis = -1 if softmax == "descriptors" else 1
-  distribute = jax.nn.softmax(distribute_logits.astype(f32), axis=axis)
-  descriptors = jnp.einsum("bnk,bnc->bkc", gather.astype(dtype), features, **kw)
-  return jnp.einsum(
-      "bnk,bkc->bnc", distribute.astype(dtype), descriptors.astype(dtype), **kw
-  ).astype(dtype)
+  kw = dict(preferred_element_type=jnp.float32)
+
+  def weights(logits, axis):
+    return jax.nn.softmax(logits.astype(jnp.float32), axis).astype(dtype)
+
+  gather = weights(gather_logits, 1)
+  distribute = weights(distribute_logits, -1 if softmax == "descriptors" else 1)
+  x = jnp.einsum("bnk,bnc->bkc", gather, features, **kw).astype(dtype)
+  return jnp.einsum("bnk,bkc->bnc", distribute, x, **kw).astype(dtype)
 
 
 class DoubleAttentionBlock(nn.Module):
   """Adds to each position a mixture of global descriptors.
 
-  The output projection starts at 0, so that the block starts as the identity
-  (the rule of non-local blocks without batch norm; the paper does not say).
-  The fields are `DoubleAttentionHead`'s.
+  The output projection starts at 0: the block starts as the identity, as
+  non-local blocks without batch norm do (the paper does not say). The fields
+  are `DoubleAttentionHead`'s.
   """
 
   reduction: int = 4

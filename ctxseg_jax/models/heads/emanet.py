@@ -12,11 +12,12 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
+from ctxseg_jax.models.encoding import uniform
 
 
-def l2_normalize(x: jax.Array, axis: int = -1, eps: float = 1e-6) -> jax.Array:
-  """Divides by the norm along an axis, plus `eps`."""
-  return x / (jnp.linalg.norm(x, axis=axis, keepdims=True) + eps)
+def l2_normalize(x: jax.Array) -> jax.Array:
+  """Divides vectors [..., C] by their norm."""
+  return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
 
 
 def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -24,8 +25,7 @@ def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
 
   Args:
     x: Pixel features, [B, N, C].
-    bases: Current bases, [B, K, C] or the same [K, C] for all images, of norm
-      about 1.
+    bases: Current bases of norm 1, [B, K, C], or [K, C] for all images.
 
   Returns:
     Responsibilities [B, N, K] (rows sum to 1) and new bases [B, K, C] of norm
@@ -43,9 +43,8 @@ def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
 class FrozenConv(nn.Module):
   """A 1x1 convolution that is never trained.
 
-  Kernel and bias are in the collection `"frozen"`, not among the parameters:
-  they have no gradient, no momentum and no weight decay, and are saved with
-  the other collections. The bias is drawn as in PyTorch.
+  Kernel and bias are in the collection `"frozen"`, out of the optimiser's
+  reach, momentum and weight decay included. The bias is drawn as in PyTorch.
   """
 
   channels: int
@@ -54,33 +53,29 @@ class FrozenConv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [..., C] to [..., channels]."""
-    width = x.shape[-1]
 
-    def init_kernel():
-      return layers.conv_init(self.make_rng("params"), (width, self.channels))
-
-    def init_bias():
-      bound = width**-0.5
-      return jax.random.uniform(
-          self.make_rng("params"), (self.channels,), jnp.float32, -bound, bound
+    def frozen(name, init, *shape):
+      variable = self.variable(
+          "frozen", name, lambda: init(self.make_rng("params"), shape)
       )
+      return variable.value.astype(self.dtype)
 
-    kernel = self.variable("frozen", "kernel", init_kernel).value
-    bias = self.variable("frozen", "bias", init_bias).value
-    x = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-    return x + bias.astype(self.dtype)
+    width = x.shape[-1]
+    bound = width**-0.5
+    kernel = frozen("kernel", layers.conv_init, width, self.channels)
+    bias = frozen("bias", uniform(-bound, bound), self.channels)
+    return jnp.dot(x.astype(self.dtype), kernel) + bias
 
 
 class EMAttention(nn.Module):
   """Reconstructs features from K bases that a few EM steps fit to the image.
 
   The bases start from a running average, in the collection `"bases"`, that
-  only training updates; no optimiser touches it. As in the code, no gradient
-  enters the EM steps or the reconstruction: only the identity branch reaches
-  the backbone, and the convolution before the steps keeps its random weights.
-  PyTorch's optimisers skip a weight without gradient; here that convolution
-  is a `FrozenConv`, because weight decay would otherwise erase it. The fields
-  are `EMAHead`'s.
+  only training updates. As in the code, no gradient enters the EM steps or the
+  reconstruction: only the identity branch reaches the backbone, and the
+  convolution before the steps keeps its random weights. PyTorch's optimisers
+  skip a weight without gradient; here it is a `FrozenConv`, because weight
+  decay would otherwise erase it. The fields are `EMAHead`'s.
   """
 
   num_bases: int = 64

@@ -66,25 +66,16 @@ class EncNetHead(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
-    """Maps `"stage4"` to `"logits"` and `"se_logits"`, [B, num_classes].
-
-    Raises:
-      ValueError: `lateral`, and stages 2, 3 and 4 do not have the same size
-        (output stride 8).
-    """
-    kw = dict(norm=self.norm, dtype=self.dtype)
+    """Maps `"stage4"` to `"logits"` and `"se_logits"`, [B, num_classes]."""
     x = features["stage4"]
     x = layers.convolve(self, x, self.channels, name="reduce", train=train)
     if self.lateral:
       x = self._fuse(x, features, train)
-    encoded = ContextEncoding(
-        num_codewords=self.num_codewords,
-        project=self.project,
-        pooling=self.pooling,
-        scale_features=self.scale_features,
-        name="encoding",
-        **kw,
-    )(x, train=train)
+    fields = (self.num_codewords, self.project, self.pooling)
+    kw = dict(norm=self.norm, dtype=self.dtype, name="encoding")
+    encoded = ContextEncoding(*fields, self.scale_features, **kw)(
+        x, train=train
+    )
     gate = nn.sigmoid(nn.Dense(self.channels, name="gate")(encoded))
     x = apply_gate(x, gate.astype(self.dtype)[:, None, None], self.gate)
     out = {"logits": layers.classify(self, x, train=train)}
@@ -101,9 +92,7 @@ class EncNetHead(layers.CheckedModule):
             f" {x.shape[1:3]}, got {features[stage].shape[1:3]}; set the"
             " backbone's output_stride to 8, or lateral to False"
         )
-      kw = dict(name=f"lateral_{stage}", train=train)
-      maps.append(
-          layers.convolve(self, features[stage], self.channels, 1, **kw)
-      )
+      kw = dict(kernel_size=1, name=f"lateral_{stage}", train=train)
+      maps.append(layers.convolve(self, features[stage], self.channels, **kw))
     x = jnp.concatenate(maps, axis=-1)
     return layers.convolve(self, x, self.channels, name="fusion", train=train)

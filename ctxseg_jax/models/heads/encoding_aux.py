@@ -1,8 +1,6 @@
 """Auxiliary head of EncNet's paper: a second encoding, with SE-loss only.
 
-Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
-2018, https://arxiv.org/abs/1803.08904. The authors' code replaced it by an
-`FCNHead` on stage 3.
+The authors' code replaced it by an `FCNHead` on stage 3.
 """
 
 import flax.linen as nn
@@ -37,14 +35,9 @@ class EncodingAuxHead(layers.CheckedModule):
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps backbone features to `"se_logits"`, [B, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     x = features[self.stage]
     x = layers.convolve(self, x, self.channels, name="reduce", train=train)
-    encoded = ContextEncoding(
-        num_codewords=self.num_codewords,
-        project=self.project,
-        pooling=self.pooling,
-        name="encoding",
-        **kw,
-    )(x, train=train)
+    fields = (self.num_codewords, self.project, self.pooling)
+    kw = dict(norm=self.norm, dtype=self.dtype, name="encoding")
+    encoded = ContextEncoding(*fields, **kw)(x, train=train)
     return {"se_logits": nn.Dense(self.num_classes, name="se")(encoded)}

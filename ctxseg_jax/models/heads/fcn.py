@@ -1,9 +1,9 @@
 """Fully convolutional head, the baseline of every context head.
 
 Reference: Long et al., "Fully Convolutional Networks for Semantic
-Segmentation", CVPR 2015, in the two forms that dilated ResNets carry: the
-FCNHead of PyTorch-Encoding (one convolution, the default here) and that of
-mmsegmentation (two convolutions, their input concatenated, one more).
+Segmentation", CVPR 2015, in the forms that dilated ResNets carry:
+PyTorch-Encoding's (the default) and mmsegmentation's (two convolutions, their
+input concatenated, one more).
 """
 
 import flax.linen as nn
@@ -41,9 +41,8 @@ class FCNHead(layers.CheckedModule):
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps a feature map to `"logits"`, [B, h, w, num_classes]."""
-    inputs = features[self.stage]
+    x = inputs = features[self.stage]
     channels = self.channels or inputs.shape[-1] // 4
-    x = inputs
     for i in range(1, self.num_convs + 1):
       kw = dict(dilation=self.dilation, name=f"conv{i}", train=train)
       x = layers.convolve(self, x, channels, **kw)

@@ -7,11 +7,9 @@ of Wang et al., "Neuron-level Selective Context Aggregation for Scene
 Segmentation", 2017, https://arxiv.org/abs/1711.08278.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
@@ -26,11 +24,6 @@ OFFSET_POOL3 = 9
 OFFSET_8S = 31
 
 
-def crop(x: jax.Array, offset: int, size: Sequence[int]) -> jax.Array:
-  """Cuts (H, W) out of [B, h, w, C], from `offset` on along both axes."""
-  return x[:, offset : offset + size[0], offset : offset + size[1]]
-
-
 class FCNVGGHead(layers.CheckedModule):
   """The fully connected layers of VGG16 as convolutions, and a classifier.
 
@@ -43,9 +36,8 @@ class FCNVGGHead(layers.CheckedModule):
     form: "32s"; "8s", which adds the scores of pool4 and pool3; or "dilated",
       whose 7x7 convolution is padded to keep the size of the map.
     channels: Width of the two layers before the classifier (paper: 4096).
-    at_once: Scale pool4 by 0.01 and pool3 by 0.0001, so that FCN-8s can be
-      trained in a single run; without, the authors train in three runs, each
-      starting from the one before.
+    at_once: Scale pool4 by 0.01 and pool3 by 0.0001, to train FCN-8s in one
+      run; without, the authors train in three, each from the one before.
     dropout_rate: Dropout after both layers.
     channel_dropout: Drop channels instead of elements.
   """
@@ -60,11 +52,7 @@ class FCNVGGHead(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
-    """Maps `"stage4"` to `"logits"`, at the image size but for "dilated".
-
-    Raises:
-      ValueError: A form that needs the backbone `vgg16` with `form="fcn"`.
-    """
+    """Maps `"stage4"` to `"logits"`, at the image size but for "dilated"."""
     if self.form != "dilated" and "image" not in features:
       raise ValueError(
           f"form={self.form!r} crops the padding of a backbone 'vgg16' with"
@@ -97,9 +85,10 @@ class FCNVGGHead(layers.CheckedModule):
     ):
       scores = resizing.upsample_transposed(scores, 2)
       x = features[stage].astype(jnp.float32)
-      x = scale * x if self.at_once else x
+      x *= scale if self.at_once else 1.0
       kw = dict(kernel_init=nn.initializers.zeros, dtype=jnp.float32)
       x = layers.conv(self.num_classes, 1, name=f"score_{pool}", **kw)(x)
-      scores += crop(x, offset, scores.shape[1:3])
+      h, w = scores.shape[1:3]
+      scores += x[:, offset : offset + h, offset : offset + w]
     kw = dict(offset=OFFSET_8S, size=size)
     return {"logits": resizing.upsample_transposed(scores, 8, **kw)}

@@ -1,12 +1,12 @@
 """Matrix factorisation head (MFNet).
 
 References: the report on MFNet, and the branch `mfnet` of
-nageshgurram12/generic-semantic-segmentation. They differ, and neither can be
-followed exactly. In the report the low-rank features X' = YZ replace X; but YZ
-is a learned constant, so only stage 1 of the image would reach the decoder.
-The code should decode ReLU(YZ) + conv1(X) from the tenth epoch on, but its
-trainer does not pass the epoch to the network: the published scores are of a
-network without the low-rank path. Here the path is as intended in the code.
+nageshgurram12/generic-semantic-segmentation. They differ. In the report the
+low-rank features X' = YZ replace X; but YZ is a learned constant, so only stage
+1 of the image would reach the decoder. The code should decode ReLU(YZ) +
+conv1(X) from the tenth epoch on, but its trainer does not pass the epoch to the
+network: the published scores are of a network without the low-rank path. Here
+the path is as intended in the code.
 """
 
 import flax.linen as nn
@@ -57,9 +57,6 @@ class MFHead(layers.CheckedModule):
 
     Training, with `reconstruction_loss`, has `"reconstruction_residual"`, too:
     conv1(X) - YZ, [B, h * w, C].
-
-    Raises:
-      ValueError: Stage 4 is not of `map_size`.
     """
     x = features["stage4"]
     h, w, c = x.shape[1:]
@@ -80,11 +77,8 @@ class MFHead(layers.CheckedModule):
 
 
 def _uniform(key, shape):
-  """Draws from U(-b, b), b = 1 / sqrt(number of elements), as the code does.
-
-  From the report's N(0, 1), YZ would start with a standard deviation of
-  sqrt(rank) = 8.
-  """
+  # As in the code. From the report's N(0, 1), YZ would start with a standard
+  # deviation of sqrt(rank) = 8.
   bound = (shape[0] * shape[1]) ** -0.5
   return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
@@ -92,14 +86,14 @@ def _uniform(key, shape):
 def _check_size(found, expected):
   if found == expected:
     return
-  crops = ", ".join(
-      f"{stride}: "
-      + " x ".join(f"{stride * (n - 1) + 1}-{stride * n}" for n in expected)
-      for stride in (4, 8, 16)
-  )
+  crops = []
+  for stride in (4, 8, 16):
+    sides = [f"{stride * (n - 1) + 1}-{stride * n}" for n in expected]
+    crops.append(f"{stride}: {' x '.join(sides)}")
   raise ValueError(
       f"map_size: stage 4 has {found[0]}x{found[1]} positions, but map_size and"
       f" with it Z have {expected[0]}x{expected[1]}: train on crops of a size"
-      f" that gives them (by output stride, {crops}) and, if images differ"
-      " from it, evaluate and predict with mode 'slide' and that crop_size"
+      f" that gives them (by output stride, {', '.join(crops)}) and, if images"
+      " differ from it, evaluate and predict with mode 'slide' and that"
+      " crop_size"
   )

@@ -19,8 +19,8 @@ class NonLocalBlock(nn.Module):
 
   Paper: z = W y + x with the embedded Gaussian, y = softmax(theta^T phi) g.
   The inner products are divided by the root of their width, as in
-  mmsegmentation. The batch norm behind W starts with scale 0, so that the
-  block starts as the identity. The fields are `NonLocalHead`'s.
+  mmsegmentation. The batch norm behind W starts with scale 0: the block starts
+  as the identity. The fields are `NonLocalHead`'s.
   """
 
   reduction: int = 2
@@ -41,20 +41,10 @@ class NonLocalBlock(nn.Module):
 
     kw = dict(scale=width**-0.5, chunk_size=self.chunk_size)
     y = attention(project("query"), project("key"), project("value"), **kw)
-    y = nn.Dense(
-        c,
-        use_bias=False,
-        kernel_init=layers.conv_init,
-        dtype=self.dtype,
-        name="out",
-    )(y)
-    y = layers.batch_norm(
-        train=train,
-        norm=self.norm,
-        dtype=self.dtype,
-        name="bn",
-        scale_init=nn.initializers.zeros,
-    )(y)
+    kw = dict(kernel_init=layers.conv_init, dtype=self.dtype)
+    y = nn.Dense(c, use_bias=False, name="out", **kw)(y)
+    kw = dict(scale_init=nn.initializers.zeros, dtype=self.dtype)
+    y = layers.batch_norm(train=train, norm=self.norm, name="bn", **kw)(y)
     return x + y.reshape(b, h, w, c)
 
 

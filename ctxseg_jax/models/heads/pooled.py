@@ -24,7 +24,6 @@ class PooledHead(layers.CheckedModule):
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps backbone features to `"logits"`, float32 [B, num_classes]."""
-    del train  # Nothing here behaves differently.
-    # float32 whatever the compute dtype: a mean over all positions, logits.
+    del train
     x = jnp.mean(features[self.stage], axis=(1, 2), dtype=jnp.float32)
     return {"logits": nn.Dense(self.num_classes, name="classifier")(x)}

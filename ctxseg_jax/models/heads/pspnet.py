@@ -19,9 +19,8 @@ class PyramidPooling(nn.Module):
   """Concatenates the input and its averages over grids of several sizes.
 
   The averages and their convolutions are float32: a branch has only
-  B * bins * bins samples per channel for its batch norm (which needs the axis
-  of `norm` over small batches per device), and hardly any work. The fields are
-  `PSPHead`'s.
+  B * bins * bins samples per channel for its batch norm (see `ASPP`), and
+  hardly any work. The fields are `PSPHead`'s.
   """
 
   bins: tuple[int, ...]
@@ -38,8 +37,9 @@ class PyramidPooling(nn.Module):
       kw = dict(dtype=jnp.float32, name=f"bin{n}", train=train)
       y = resizing.adaptive_average_pool(x, (n, n))
       y = layers.convolve(self, y, self.branch_channels, 1, **kw)
-      kw = dict(align_corners=self.align_corners)
-      y = resizing.resize_bilinear(y, x.shape[1:3], **kw)
+      y = resizing.resize_bilinear(
+          y, x.shape[1:3], align_corners=self.align_corners
+      )
       maps.append(y.astype(self.dtype))
     return jnp.concatenate(maps, axis=-1)
 
@@ -72,11 +72,9 @@ class PSPHead(layers.CheckedModule):
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
-    kw = dict(norm=self.norm, dtype=self.dtype)
     x = features["stage4"]
     width = self.branch_channels or x.shape[-1] // len(self.bins)
-    x = PyramidPooling(
-        self.bins, width, self.align_corners, name="pyramid", **kw
-    )(x, train=train)
+    fields = (self.bins, width, self.align_corners, self.norm, self.dtype)
+    x = PyramidPooling(*fields, name="pyramid")(x, train=train)
     x = layers.convolve(self, x, self.channels, name="fusion", train=train)
     return {"logits": layers.classify(self, x, train=train)}

@@ -72,10 +72,7 @@ class SANetHead(layers.CheckedModule):
   the categories, plus 0.8 of the cross-entropy of the dense branch. It defines
   its prediction twice: in section 3.3 as the sum of the dense branch and the
   module on stage 4 (itself not supervised, and only the module sees context),
-  in its abstract as the masks.
-
-  XLA drops what no output needs: evaluation runs either the dense branch and
-  one module, or the modules and their fusion.
+  in its abstract as the masks. XLA drops what the prediction does not need.
 
   Attributes:
     channels: Width of the paths of each module, and of the dense branch; None
@@ -116,9 +113,6 @@ class SANetHead(layers.CheckedModule):
       prediction, else as `"mask_logits"` beside `"logits"` at that of stage 4,
       which are not to be supervised. With `dense_loss` `"dense_logits"`, of
       stage 4, with `category_loss` `"category_logits"`, [B, num_classes].
-
-    Raises:
-      ValueError: A width of a path that the groups do not divide.
     """
     kw = dict(norm=self.norm, dtype=self.dtype)
 

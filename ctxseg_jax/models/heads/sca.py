@@ -2,10 +2,10 @@
 
 Reference: Wang et al., "Neuron-level Selective Context Aggregation for Scene
 Segmentation", 2017, https://arxiv.org/abs/1711.08278. The authors published no
-code. A summary of the paper gives the predictor one output per class,
-multiplies them by the mean of 512 features, and does not specify how its four
-branches are combined; `Reading` has the three consistent ways. The branches
-are summed, as in DeepLabV2.
+code. A summary of the paper gives the predictor one output per class, and
+multiplies them by the mean of 512 features; `Reading` has the three consistent
+ways. It does not say how the four branches are combined; here they are summed,
+as in DeepLabV2.
 """
 
 from typing import Literal
@@ -24,14 +24,9 @@ Reading = Literal["features", "logits", "scores"]
 def aggregate_context(x: jax.Array, dependencies: jax.Array) -> jax.Array:
   """Adds the mean of the image to each neuron, weighted by its dependency.
 
-  out = x + GAP(x) * D, the paper's context aggregation operator.
-
-  Args:
-    x: Local features, [B, H, W, C].
-    dependencies: D, [B, H, W, C].
-
-  Returns:
-    [B, H, W, C] in the dtype of `x`; the mean is taken in float32.
+  The paper's context aggregation operator, x + GAP(x) * D. Features x,
+  dependencies D and the result, in the dtype of x, are [B, H, W, C]; the mean
+  is float32.
   """
   context = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
   return x + (context * dependencies.astype(jnp.float32)).astype(x.dtype)
@@ -40,7 +35,7 @@ def aggregate_context(x: jax.Array, dependencies: jax.Array) -> jax.Array:
 class DependencyPredictor(nn.Module):
   """Predicts how far each neuron depends on the context of the image.
 
-  `num_outputs` is the number per position; the other fields are `SCAHead`'s.
+  `num_outputs` is per position; the other fields are `SCAHead`'s.
   """
 
   num_outputs: int
@@ -83,11 +78,7 @@ class SCAHead(layers.CheckedModule):
 
   @nn.compact
   def __call__(self, features: layers.Arrays, *, train: bool) -> layers.Arrays:
-    """Returns the host's outputs; context is added to `"stage4"` or logits.
-
-    Raises:
-      ValueError: A reading that the host's logits do not fit.
-    """
+    """Returns the host's outputs; context is added to `"stage4"` or logits."""
     x = features["stage4"]
     if self.reading == "features":
       x = x.astype(self.dtype)
