@@ -37,13 +37,13 @@ def rows(
   """
   project = SOURCES[source]
   if type(module) in BACKBONES.values():
-    part, parts = "backbone", project.backbone_parts(module, "")
+    part, rules = "backbone", project.backbone_rules(module, "")
   else:
     part = "head"
-    parts = [p._replace(theirs="") for p in project.head_parts(module, None)[0]]
+    rules, _ = project._replace(head_prefix="").head_rules(module, None)
   found = []
   for collection, *path in _paths(template):
-    theirs, layout = naming.resolve("/".join((collection, part, *path)), parts)
+    theirs, layout = naming.resolve("/".join((collection, part, *path)), rules)
     found.append(Row(theirs, layout, (collection, *path)))
   return found
 
@@ -53,10 +53,10 @@ def network_rows(
 ) -> list[Row]:
   """Returns the rows of a whole network."""
   project = SOURCES[source]
-  heads, _ = project.head_parts(module.head, module.aux_head)
-  parts = (*project.backbone_parts(module.backbone, "backbone."), *heads)
+  heads, _ = project.head_rules(module.head, module.aux_head)
+  rules = (*project.backbone_rules(module.backbone, "backbone."), *heads)
   return [
-      Row(*naming.resolve("/".join(path), parts), path)
+      Row(*naming.resolve("/".join(path), rules), path)
       for path in _paths(template)
   ]
 

@@ -49,30 +49,35 @@ _OTHERS = (
 )
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Reads the weights of a .pth, .pt or .safetensors file of any name.
 
   Taken out of what a training program wraps around them (`pth.WRAPPERS`), and
   without the `module.` of `DataParallel`.
 
   Returns:
-    By name, arrays of the types in the file (bfloat16 by `ml_dtypes`). Views of
-    the file that cannot be written to: leave it in place, or copy them.
+    By name, arrays of the types in the file (bfloat16 by `ml_dtypes`), views of
+    the file that cannot be written to: leave it in place, or copy them. And the
+    metadata, which only .safetensors files have.
 
   Raises:
     UserError: The file is missing, damaged, or holds something else than finite
       dense tensors by name.
   """
-  path = files.local_path(path, "weights")
-  data = _open(path)
-  head = data[:512]
-  with _naming(path):
+  path, metadata = files.local_path(path, "weights"), {}
+  with files.open_regular(path, what=_WHAT) as file, _naming(path):
+    if not os.fstat(file.fileno()).st_size:
+      raise errors.UserError(f"empty; {_EXPECTED}. Download it again.")
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    head = data[:512]
     if head.startswith(pth_zip.MAGIC):
       tensors = pth_zip.read(data)
     elif head.startswith(b"\x80") and pth_legacy.MAGIC in head[:32]:
       tensors = pth_legacy.read(data)
-    elif _is_safetensors(data):
-      tensors, _ = safetensors_file.read(path, data)
+    elif head[8:9] == b"{":
+      tensors, metadata = safetensors_file.read(path, data)
     else:
       raise errors.UserError(_recognise(head))
     if not tensors:
@@ -85,32 +90,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         )
   while all(name.startswith(_PARALLEL) for name in tensors):
     tensors = {k.removeprefix(_PARALLEL): v for k, v in tensors.items()}
-  return tensors
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-  """Reads what a .safetensors file tells of its weights.
-
-  Raises:
-    UserError: It is missing, damaged, or not a .safetensors file.
-  """
-  path = files.local_path(path, "weights")
-  data = _open(path)
-  with _naming(path):
-    if _is_safetensors(data):
-      return safetensors_file.read(path, data)[1]
-    raise errors.UserError(
-        "not a .safetensors file; expected one, which alone has metadata. Pass "
-        "another file."
-    )
-
-
-def _open(path: str | os.PathLike[str]) -> mmap.mmap:
-  """Returns the content of a file without reading it into memory."""
-  with files.open_regular(path, what=_WHAT) as file, _naming(path):
-    if not os.fstat(file.fileno()).st_size:
-      raise errors.UserError(f"empty; {_EXPECTED}. Download it again.")
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  return tensors, metadata
 
 
 @contextlib.contextmanager
@@ -131,12 +111,7 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
     ) from error
 
 
-def _is_safetensors(data: mmap.mmap) -> bool:
-  return data[8:9] == b"{"
-
-
 def _recognise(head: bytes) -> str:
-  """Returns what a file is that holds no weights, and what to do."""
   for pattern, found, remedy in _OTHERS:
     if re.match(pattern, head):
       return f"{found}; {_EXPECTED}. {remedy}"

@@ -1,9 +1,10 @@
 """mmsegmentation and other projects of OpenMMLab.
 
 Whole segmentors (`backbone.*`, `decode_head.*`, `auxiliary_head.*`) and the
-backbones that they start from (`open-mmlab://resnet50_v1c`). A file tells
-neither dilation nor `align_corners`: those are the config's.
+backbones that they start from (`open-mmlab://resnet50_v1c`).
 """
+
+import functools
 
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources.naming import Rule
@@ -109,36 +110,23 @@ HEADS = {
 }
 
 
-def _resnet(backbone):
-  blocks = naming.resnet_blocks(backbone)
-  if backbone.stem == "7x7":
-    return (*naming.conv_norm("stem_conv1", "conv1", "bn1"), *blocks)
-  return (
-      *naming.conv_norm("stem_conv1", "stem.0", "stem.1"),
-      *naming.conv_norm("stem_conv2", "stem.3", "stem.4"),
-      *naming.conv_norm("stem_conv3", "stem.6", "stem.7"),
-      *blocks,
-  )
-
+RESNET = functools.partial(naming.resnet_rules, stem="stem", stem_norm="stem.7")
 
 SOURCE = naming.Source(
-    backbones={"resnet": _resnet},
+    backbones={"resnet": RESNET},
     heads=HEADS,
     aux_heads=HEADS,
     head_prefix="decode_head.",
     aux_prefix="auxiliary_head.",
     aux_names=r"auxiliary_head\..*",
-    switched={
-        "se_loss": (r"se_layer\..*", "the SE-loss is off"),
-        "supervise_branches": (
-            r"[pc]am_conv_seg\..*",
-            "the branches are not supervised",
-        ),
-    },
     prefixes=("", "backbone."),
+    left_out=(
+        naming.COUNTERS,
+        (r"decode_head\.se_layer\..*", "the SE-loss is off"),
+        (r"decode_head\.[pc]am_conv_seg\..*", "unsupervised branches"),
+    ),
     beside_backbone=(
         (r"((backbone|head)\.)?fc\..*", naming.IMAGENET_CLASSIFIER),
         (r"(decode_head|auxiliary_head)\..*", "heads"),
     ),
-    whole_conventions=naming.DILATED,
 )

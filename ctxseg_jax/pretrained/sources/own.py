@@ -13,6 +13,6 @@ SOURCE = naming.Source(
     left_out=(),
     beside_backbone=((r"\w+/(aux_)?head/.*", "heads"),),
     conventions=lambda network: {},  # All of it is in the file's config.
-    mean=None,
-    std=None,
+    whole_conventions={},
+    normalisation=None,
 )

@@ -25,13 +25,7 @@ VGG16_DENSE = (
 AUTHORS_EPSILON = ("b5", "b6", "b7")
 
 
-def _resnet(backbone):
-  stem = naming.conv_norm("stem_conv1", "conv1", "bn1")
-  return (*stem, *naming.resnet_blocks(backbone))
-
-
-def _efficientnet(backbone):
-  del backbone
+def _efficientnet():
   rules = [*naming.conv_norm("stem", "features.0.0", "features.0.1")]
   layers = ("depthwise", "se", "project")
   # The blocks of the first group do not expand.
@@ -69,8 +63,8 @@ def _conventions(network):
 
 SOURCE = naming.Source(
     backbones={
-        "efficientnet": _efficientnet,
-        "resnet": _resnet,
+        "efficientnet": _efficientnet(),
+        "resnet": naming.resnet_rules,
         "vgg16": VGG16,
     },
     starts={"vgg16": VGG16_DENSE},
@@ -87,5 +81,4 @@ SOURCE = naming.Source(
     ),
     fresh="conv_dilated/.*",
     conventions=_conventions,
-    whole_conventions=naming.DILATED,
 )
