@@ -94,7 +94,7 @@ def _with_normalisation(config, normalisation):
 def _write_workdir(path, config, state, tx, arrays):
   state = loading.with_variables(state, arrays)
   zero = jnp.zeros((), jnp.int32)
-  state = state.replace(step=zero, opt_state=tx.init(state.params))
+  state = state.replace(step=zero, opt_state=jax.jit(tx.init)(state.params))
   with workdir_lib.Workdir(path) as folder:
     folder.write_config(config)
     with checkpoint_lib.Checkpoints(folder.checkpoints) as checkpoints:

@@ -56,8 +56,7 @@ class InitFrom:
     channel_order: Order of the image channels that the weights expect.
 
   Raises:
-    ValueError: A value that its annotation excludes, an unknown source, or one
-      of source and path without the other.
+    ValueError: An unknown source, or one of source and path without the other.
   """
 
   source: str = ""
@@ -206,13 +205,10 @@ def start(
     state: State,
     normalised: Normalisation,
 ) -> State:
-  """Returns a new run's state with the backbone of a file.
-
-  Logs what was copied, skipped and left at random, and what about the training
-  is not as the weights expect.
+  """Returns a new run's state with the backbone of a file; logs what was done.
 
   `state` is initialised, on its devices; `normalised` is what the images of
-  the training are normalised by.
+  the training are normalised by, of which a difference is logged.
 
   Raises:
     UserError: The file is not usable, or not for this backbone.

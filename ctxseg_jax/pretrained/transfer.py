@@ -21,7 +21,7 @@ _NUM_LISTED = 3  # Names in a message that must stay one line.
 _REMEDIES = {
     "backbone": "depth, stem, avg_down, variant",
     "head": "its fields, and the data set's number of classes",
-    "aux_head": "None where the file has none",
+    "aux_head": "its fields; None where the file has none",
 }
 
 
@@ -68,10 +68,8 @@ def make_plan(
   """Decides which foreign tensor goes where, by names alone.
 
   `template` are our paths, `names` those of the file; `whole` places all of
-  the network, else the backbone alone.
-
-  Raises:
-    UserError: The source has nothing like the network.
+  the network, else the backbone alone. Raises UserError if the source has
+  nothing like the network.
   """
   candidates = [
       source.backbone_rules(model.backbone, p) for p in source.prefixes
@@ -126,16 +124,14 @@ def transfer(
     template: Its variables by path, each with a `shape`.
     whole: All of the network must be in the file; else the backbone.
     place: The file, for messages.
-    channel_order: "rgb", or "bgr" for weights that expect blue first; the
-      input channels of their first convolution are reversed.
+    channel_order: Of the images that the weights expect; of "bgr" ones the
+      input channels of the first convolution are reversed.
 
   Returns:
-    The arrays copied, float32, by path; and why other tensors were left out,
-    by name.
+    Float32 arrays by path; and why other tensors are left out, by name.
 
   Raises:
-    UserError: A tensor that is missing, unknown, of another shape or
-      type; the file, the tensor and the remedy are named.
+    UserError: A tensor is missing, unknown, or of another shape or type.
   """
   plan = make_plan(SOURCES[source_name], model, template, tensors, whole=whole)
 
@@ -151,7 +147,7 @@ def transfer(
 
   if plan.absent:
     refuse(_describe_absent(plan, source_name), next(iter(plan.absent)))
-  arrays, skipped, mismatched = {}, dict(plan.skipped), {}
+  arrays, skipped = {}, dict(plan.skipped)
   for path, (name, layout) in plan.names.items():
     tensor, shape = tensors[name], tuple(template[path].shape)
     array = naming.LAYOUTS[layout](tensor, shape)
@@ -162,14 +158,10 @@ def transfer(
     if array.shape == shape:
       arrays[path] = _to_float32(array, name, place)
     elif whole or "/backbone/" in path:
-      problem = f"tensor {name!r} has shape {described}"
-      mismatched[path] = (array.shape, problem)
+      remedy = _class_remedy(path, shape, array.shape, model.head)
+      refuse(f"tensor {name!r} has shape {described}", path, remedy)
     else:
       skipped[name] = f"of another shape: {described}"
-  if mismatched:
-    shapes = {path: shape for path, (shape, _) in mismatched.items()}
-    path, (_, problem) = next(iter(mismatched.items()))
-    refuse(problem, path, _class_remedy(shapes, template, model))
   if plan.unknown:
     name = plan.unknown[0]
     problem = (
@@ -246,23 +238,15 @@ def _describe_absent(plan, source_name):
   )
 
 
-def _class_remedy(shapes, template, model):
-  """Returns the remedy if only the number of classes differs, else None.
-
-  `shapes` has the path and the shape in the file, in our layout, of all that
-  differ.
-  """
-  ours = getattr(model.head, "num_classes", None)
-  theirs = {shape[-1] for shape in shapes.values() if shape}
-  if len(theirs) != 1 or any(
-      "/backbone/" in path or (*shape[:-1], ours) != tuple(template[path].shape)
-      for path, shape in shapes.items()
-  ):
+def _class_remedy(path, ours, theirs, head):
+  """Returns the remedy if the shapes differ in the number of classes alone."""
+  num_classes = getattr(head, "num_classes", None)
+  is_of_classes = "/backbone/" not in path and ours[-1:] == (num_classes,)
+  if not is_of_classes or ours[:-1] != theirs[:-1]:
     return None
   return (
-      f"the file has {theirs.pop()} classes, the config's data set {ours}:"
-      " choose a data set (config.data) with the number of classes that the"
-      " file was trained on"
+      f"the file has {theirs[-1]} classes, the config's data set {num_classes}:"
+      " choose a data set (config.data) with the file's number of classes"
   )
 
 

@@ -23,30 +23,26 @@ _WHAT = "weights as .pth or .safetensors"
 _EXPECTED = f"expected {_WHAT}"
 _PARALLEL = "module."  # What `DataParallel` puts before every name.
 
-# How files begin that are taken for weights, what they are, what to do.
-_OTHERS = (
-    (
-        rb"\s*version https://git-lfs",
+# How files begin that are taken for weights -> what they are, what to do.
+_OTHERS = {
+    rb"\s*version https://git-lfs": (
         "a Git LFS pointer, not the file itself",
         "Fetch it with git lfs pull.",
     ),
-    (
-        rb"(?i)\s*(<!doctype|<html|<\?xml)",
+    rb"(?i)\s*(<!doctype|<html|<\?xml)": (
         "a web page, perhaps the error of a download",
         "Download it again and look at it.",
     ),
-    (
-        rb"(?s).{257}ustar",
+    rb"(?s).{257}ustar": (
         "a tar archive, perhaps of the first PyTorch",
         "Unpack it or, if you trust it, save it anew with PyTorch: "
         "torch.save(torch.load(f, weights_only=False), f).",
     ),
-    (
-        rb"\x80",
+    rb"\x80": (
         "a pickle, but not of PyTorch",
         "If you trust it, save what is in it as .safetensors.",
     ),
-)
+}
 
 
 def read(
@@ -79,11 +75,13 @@ def read(
     elif head[8:9] == b"{":
       tensors, metadata = safetensors_file.read(path, data)
     else:
-      raise errors.UserError(_recognise(head))
+      raise errors.UserError(_describe_other(head))
     if not tensors:
       raise errors.UserError(f"holds no tensors; {_EXPECTED}. Replace it.")
     for name, tensor in tensors.items():
-      if not _is_finite(tensor):
+      with np.errstate(invalid="ignore"):  # Comparing some NaN warns.
+        finite = tensor.dtype.kind in "biu" or np.isfinite(tensor).all()
+      if not finite:
         raise errors.UserError(
             f"{name[:100]!r} holds values that are not finite; expected trained"
             " weights. Download it again, or use an earlier checkpoint."
@@ -111,16 +109,11 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
     ) from error
 
 
-def _recognise(head: bytes) -> str:
-  for pattern, found, remedy in _OTHERS:
+def _describe_other(head: bytes) -> str:
+  for pattern, (found, remedy) in _OTHERS.items():
     if re.match(pattern, head):
       return f"{found}; {_EXPECTED}. {remedy}"
   return (
       f"not weights (it begins with {head[:8]!r}); {_EXPECTED}. Pass another "
       "file or download it again."
   )
-
-
-def _is_finite(tensor: np.ndarray) -> bool:
-  with np.errstate(invalid="ignore"):  # Some NaN warn when they are compared.
-    return tensor.dtype.kind in "biu" or bool(np.isfinite(tensor).all())

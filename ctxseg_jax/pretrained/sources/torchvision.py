@@ -8,10 +8,10 @@ from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 # Positions in `features` of the convolutions of each stage.
-VGG16_LAYERS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+_POSITIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 VGG16 = tuple(
     Rule(f"conv{stage}_{i}", f"features.{position}")
-    for stage, positions in enumerate(VGG16_LAYERS, start=1)
+    for stage, positions in enumerate(_POSITIONS, start=1)
     for i, position in enumerate(positions, start=1)
 )
 # The dense layers of VGG16 are the first of a fully convolutional head.
@@ -19,10 +19,6 @@ VGG16_DENSE = (
     Rule("(host/)?fc6", "classifier.0"),
     Rule("(host/)?fc7", "classifier.3"),
 )
-
-# Variants of EfficientNet that were trained with the epsilon of the authors;
-# the smaller ones have PyTorch's.
-AUTHORS_EPSILON = ("b5", "b6", "b7")
 
 
 def _efficientnet():
@@ -56,9 +52,9 @@ DEEPLABV3 = (
 
 
 def _conventions(network):
-  variant = getattr(network.backbone, "variant", None)
-  epsilon = 1e-3 if variant in AUTHORS_EPSILON else 1e-5
-  return naming.RESNET | {"backbone.epsilon": epsilon}
+  # The large EfficientNets have the epsilon of the authors, others PyTorch's.
+  is_large = getattr(network.backbone, "variant", None) in ("b5", "b6", "b7")
+  return naming.RESNET | {"backbone.epsilon": 1e-3 if is_large else 1e-5}
 
 
 SOURCE = naming.Source(
