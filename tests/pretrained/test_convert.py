@@ -750,15 +750,6 @@ class OwnFilesTest(FolderCase):
     export.export(run, path)
     return run, path
 
-  def run_convert(self, source, path):
-    return tiny.run(
-        "-m",
-        "ctxseg_jax.pretrained.convert",
-        f"--source={source}",
-        f"--checkpoint={path}",
-        f"--output={self.output}",
-    )
-
   def state(self, config=None):
     """Returns a state of random numbers; to initialise one is to compile it."""
     run = experiment.parse(config or tiny_config().to_dict())
@@ -778,7 +769,13 @@ class OwnFilesTest(FolderCase):
     self.assert_refused(lambda: export.export(run, path), "exists")
     self.assertEqual(weight_files.read(path)[1]["step"], "0")
 
-    result = self.run_convert("ctxseg_jax", path)
+    result = tiny.run(
+        "-m",
+        "ctxseg_jax.pretrained.convert",
+        "--source=ctxseg_jax",
+        f"--checkpoint={path}",
+        f"--output={self.output}",
+    )
 
     self.assertEqual(result.code, 0, result.stderr)
     self.assertRegex(result.stdout, r"missing +0 tensors")
@@ -893,11 +890,13 @@ class OwnFilesTest(FolderCase):
         expected,
     )
 
-  def test_the_command_needs_a_config_for_foreign_files(self):
-    path = self.write({"conv1.weight": np.zeros(1, np.float32)})
-    result = self.run_convert("timm", path)
-    self.assertEqual(result.code, 2)
-    self.assertIn("--config: missing", result.errors[0])
+  def test_files_without_a_config_need_one(self):
+    path = str(self.write({"conv1.weight": np.zeros(1, np.float32)}))
+    for source in ("timm", "ctxseg_jax"):
+      weights = loading.InitFrom(source, path)
+      self.assert_refused(
+          lambda w=weights: convert.stored_config(w), "--config: missing"
+      )
 
 
 if __name__ == "__main__":
