@@ -304,8 +304,8 @@ class FolderCase(parameterized.TestCase):
     self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.output = self.folder / "converted"
 
-  def write(self, tensors, name="weights.safetensors"):
-    path = self.folder / name
+  def write(self, tensors):
+    path = self.folder / "weights.safetensors"
     safetensors_file.write(path, tensors, {})
     return path
 
@@ -332,10 +332,20 @@ def torchvision_tensors():
   return parity.tensors(parity.Golden(FEATURES, "torchvision"))
 
 
+_FOLDER = tempfile.TemporaryDirectory()  # Removed at the end.
+
+
+@functools.cache
+def torchvision_file():
+  path = pathlib.Path(_FOLDER.name) / "weights.safetensors"
+  safetensors_file.write(path, torchvision_tensors(), {})
+  return path
+
+
 class ConvertTest(FolderCase):
 
   def convert(self, config=None, tensors=None, **kwargs):
-    path = self.write(tensors or torchvision_tensors())
+    path = self.write(tensors) if tensors else torchvision_file()
     weights = loading.InitFrom("torchvision", str(path), **kwargs)
     return convert.convert(config or torchvision_config(), weights, self.output)
 
@@ -423,9 +433,7 @@ class ConvertTest(FolderCase):
         side_effect=OSError(28, "No space left"),
     ):
       self.assert_refused(self.convert, "converted: cannot be written", "space")
-    self.assertSameElements(
-        [p.name for p in self.folder.iterdir()], ["weights.safetensors"]
-    )
+    self.assertEmpty(list(self.folder.iterdir()))
 
   def test_of_a_network_with_another_head_the_backbone_is_taken(self):
     config = torchvision_config()
@@ -661,7 +669,6 @@ class InitFromTest(FolderCase):
       self.parse(**section)
 
   def test_the_backbone_is_copied_and_the_head_stays(self):
-    path = self.write(torchvision_tensors())
     config = torchvision_config()
     model = experiment.build_model(config["model"], 11)
     tx, _ = experiment.build_optimizer(config["optim"]).make(100)
@@ -670,10 +677,11 @@ class InitFromTest(FolderCase):
             model, tx, jax.random.key(0), (64, 64), average=True
         )
     )
-    state = jax.tree.map(lambda x: jnp.full(x.shape, 0.125, x.dtype), state)
+    state = jax.tree.map(lambda x: np.full(x.shape, 0.125, x.dtype), state)
+    state = jax.device_put(state)
     with self.assertLogs(level="INFO") as logs:
       started = loading.start(
-          loading.InitFrom("torchvision", str(path)),
+          loading.InitFrom("torchvision", str(torchvision_file())),
           model,
           state,
           loading.Normalisation((127.0,) * 3, naming.IMAGENET_STD),

@@ -109,7 +109,6 @@ SOURCE = naming.Source(
     aux_heads=HEADS,
     head_prefix="decode_head.",
     aux_prefix="auxiliary_head.",
-    aux_names=r"auxiliary_head\..*",
     prefixes=("", "backbone."),
     left_out=(
         naming.COUNTERS,

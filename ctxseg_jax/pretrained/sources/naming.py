@@ -126,7 +126,6 @@ class Source(NamedTuple):
     prefixes: What the names of a backbone may start with.
     head_prefix: What the names of the head start with.
     aux_prefix: What the names of the auxiliary head start with.
-    aux_names: Regular expression for the names of the auxiliary head.
     left_out: What any file may hold beside.
     beside_backbone: What may be beside a backbone when it alone is wanted.
     fresh: Regular expression for paths of a backbone that no file fills.
@@ -144,7 +143,6 @@ class Source(NamedTuple):
   prefixes: tuple[str, ...] = ("",)
   head_prefix: str = ""
   aux_prefix: str = ""
-  aux_names: str = "(?!)"
   left_out: LeftOut = (COUNTERS,)
   beside_backbone: LeftOut = ()
   fresh: str = "(?!)"
@@ -177,7 +175,10 @@ class Source(NamedTuple):
     """
     rules = _select(self.heads, "head", self.head_prefix, head)
     if aux_head is None:
-      return rules, ((self.aux_names, "the config has no auxiliary head"),)
+      start = re.escape(self.aux_prefix)
+      if self.aux_heads is None:
+        start = r"\w+/aux_head/"
+      return rules, ((f"{start}.*", "the config has no auxiliary head"),)
     aux = _select(self.aux_heads, "aux_head", self.aux_prefix, aux_head)
     return (*rules, *aux), ()
 

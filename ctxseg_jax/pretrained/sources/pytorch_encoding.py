@@ -37,7 +37,6 @@ SOURCE = naming.Source(
     aux_heads={"fcn": FCN},
     head_prefix="head.",
     aux_prefix="auxlayer.",
-    aux_names=r"auxlayer\..*",
     prefixes=("", "pretrained."),
     left_out=(
         naming.COUNTERS,

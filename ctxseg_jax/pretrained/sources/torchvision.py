@@ -68,7 +68,6 @@ SOURCE = naming.Source(
     aux_heads={"fcn": FCN},
     head_prefix="classifier.",
     aux_prefix="aux_classifier.",
-    aux_names=r"aux_classifier\..*",
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"fc\..*", naming.IMAGENET_CLASSIFIER),
