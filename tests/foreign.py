@@ -30,10 +30,7 @@ def rows(
 ) -> list[Row]:
   """Returns the rows of a backbone or a head on its own.
 
-  Args:
-    module: The backbone or head.
-    template: Its variables.
-    source: Whose names.
+  `template` are its variables, `source` is whose names they get.
   """
   project = SOURCES[source]
   if type(module) in BACKBONES.values():
@@ -66,16 +63,10 @@ def convert(
     rows: Iterable[Row],
     template: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """Returns their tensors as a tree of ours.
+  """Returns their tensors as a tree of ours, whose leaves have a `shape`.
 
-  Args:
-    tensors: By their names.
-    rows: Every name and every path exactly once.
-    template: A tree of the expected result; leaves have a `shape`. Give
-      `{"params": ...}` and only rows of parameters to convert gradients.
-
-  Raises:
-    ValueError: Anything missing, left over, twice, or of another shape.
+  Anything missing, left over, twice, or of another shape is a ValueError. Give
+  `{"params": ...}` and only rows of parameters to convert gradients.
   """
   rows = list(rows)
   for side, names, expected in (
