@@ -100,11 +100,7 @@ HEADS = {
 RESNET = functools.partial(naming.resnet_rules, stem="stem", stem_norm="stem.7")
 
 SOURCE = naming.Source(
-    backbones={
-        "resnet": functools.partial(
-            naming.resnet_rules, stem="stem", stem_norm="stem.7"
-        )
-    },
+    backbones={"resnet": RESNET},
     heads=HEADS,
     aux_heads=HEADS,
     head_prefix="decode_head.",
