@@ -1,10 +1,9 @@
 """Reads pickles without running anything that they ask for.
 
-`pickle.Unpickler` does the reading. Every name in a pickle stands for a class
-of ours that only keeps what it is called with, so nothing is imported, looked
-up or executed whatever the file holds; the caller picks out the few names that
-it knows. A scan of the instructions comes first, and refuses what the unpickler
-would spend memory or time on without bound.
+`pickle.Unpickler` does the reading, with a class of ours for every name that
+only keeps what it is called with: nothing is imported or executed, and the
+caller picks out the few names that it knows. A scan of the instructions comes
+first, and refuses what would take memory or time without bound.
 """
 
 from collections.abc import Callable
@@ -34,8 +33,7 @@ class Noted:
   """An object that a pickle asks for, of a name that is not looked up.
 
   Attributes:
-    origin: Module and name; of what a call returned, and of this class itself,
-      None.
+    origin: Module and name; None of what a call returned.
     args: What it was called with.
     state: What it is to be restored from.
     items: What it is to hold under which key.
@@ -82,8 +80,8 @@ def read(
   """Reads a pickle.
 
   Args:
-    data: A pickle of any protocol; what follows its end is ignored. A file is
-      read from where it stands, and stands after the end then.
+    data: A pickle of any protocol, or a file that stands where one begins, and
+      then where it ends.
     outside: Makes what stands for something kept outside, of its id.
 
   Returns:
@@ -106,7 +104,6 @@ def read(
 
 
 class _Reader(pickle.Unpickler):
-  """The unpickler with a class of ours for every name."""
 
   def __init__(self, file: BinaryIO, outside: Callable[[Any], Any]):
     super().__init__(file, encoding="bytes")
@@ -183,7 +180,6 @@ def _scan(file: BinaryIO) -> None:
 
 
 def _size(name: str, value: Any, taken: list[int]) -> int:
-  """Returns what stands for the result of an instruction."""
   if name in _IN_PLACE:
     return taken[0]
   if name in _NESTING:

@@ -30,20 +30,17 @@ def rows(
 ) -> list[Row]:
   """Returns the rows of a backbone or a head on its own.
 
-  Args:
-    module: The backbone or head.
-    template: Its variables.
-    source: Whose names.
+  `template` are its variables, `source` is whose names they get.
   """
   project = SOURCES[source]
   if type(module) in BACKBONES.values():
-    part, parts = "backbone", project.backbone_parts(module, "")
+    part, rules = "backbone", project.backbone_rules(module, "")
   else:
     part = "head"
-    parts = [p._replace(theirs="") for p in project.head_parts(module, None)[0]]
+    rules, _ = project._replace(head_prefix="").head_rules(module, None)
   found = []
   for collection, *path in _paths(template):
-    theirs, layout = naming.resolve("/".join((collection, part, *path)), parts)
+    theirs, layout = naming.resolve("/".join((collection, part, *path)), rules)
     found.append(Row(theirs, layout, (collection, *path)))
   return found
 
@@ -53,10 +50,10 @@ def network_rows(
 ) -> list[Row]:
   """Returns the rows of a whole network."""
   project = SOURCES[source]
-  heads, _ = project.head_parts(module.head, module.aux_head)
-  parts = (*project.backbone_parts(module.backbone, "backbone."), *heads)
+  heads, _ = project.head_rules(module.head, module.aux_head)
+  rules = (*project.backbone_rules(module.backbone, "backbone."), *heads)
   return [
-      Row(*naming.resolve("/".join(path), parts), path)
+      Row(*naming.resolve("/".join(path), rules), path)
       for path in _paths(template)
   ]
 
@@ -66,16 +63,10 @@ def convert(
     rows: Iterable[Row],
     template: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """Returns their tensors as a tree of ours.
+  """Returns their tensors as a tree of ours, whose leaves have a `shape`.
 
-  Args:
-    tensors: By their names.
-    rows: Every name and every path exactly once.
-    template: A tree of the expected result; leaves have a `shape`. Give
-      `{"params": ...}` and only rows of parameters to convert gradients.
-
-  Raises:
-    ValueError: Anything missing, left over, twice, or of another shape.
+  Anything missing, left over, twice, or of another shape is a ValueError. Give
+  `{"params": ...}` and only rows of parameters to convert gradients.
   """
   rows = list(rows)
   for side, names, expected in (

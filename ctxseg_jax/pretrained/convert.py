@@ -1,17 +1,14 @@
-r"""Turns the weights of another project into a work dir of ours.
+r"""Turns weights of another project, or exported ones, into a work dir.
 
   python -m ctxseg_jax.pretrained.convert --source mmseg --checkpoint F.pth \
       --config configs/camvid/encnet.py:r50,fcn --output runs/converted
   python eval.py --workdir runs/converted
   python train.py --config ... --workdir runs/converted
 
-The work dir is at step 0: evaluated and used for predictions like any other,
-and trained on by the same config. It appears when it is complete and not at
-all when something is wrong. The mean and deviation of the images come with the
-weights, not from the config.
-
-A file that has a backbone alone becomes `backbone.safetensors` in that folder,
-a checked copy to start training from.
+The work dir is at step 0, and appears when it is complete. The mean and
+deviation of the images come with the weights, not from the config. A backbone
+alone becomes `backbone.safetensors` in that folder, a checked copy to start
+training from.
 """
 
 from collections.abc import Sequence
@@ -53,22 +50,23 @@ def convert(
   run = experiment.parse(config)
   tx, _ = run.optimizer.make(run.total_steps)
   state = jax.eval_shape(lambda: run.init_state(tx, jax.random.key(0)))
-  arrays, summary, whole = loading.load(weights, run.model, state, whole=None)
-  lines = [summary.table()]
-  for line in loading.differences(weights.source, run.model, whole):
+  template = loading.flatten(state)
+  loaded = loading.load(weights, run.model, template, heads=True)
+  lines = [loaded.summary]
+  for line in loading.differences(weights.source, run.model, loaded.whole):
     lines.append(f"warning: {line}")
   if weights.channel_order == "bgr":
     lines.append("The first convolution was turned round: from BGR to RGB.")
-  normalisation = loading.normalisation(weights)
   with files.writing_folder(output) as folder:
-    if whole:
-      config, changes = _with_normalisation(run.config, normalisation)
-      _write_workdir(folder, config, state, tx, arrays)
+    if loaded.whole:
+      config, changes = _with_normalisation(run.config, loaded.normalisation)
+      _write_workdir(folder, config, state, tx, loaded.arrays)
       lines += [*changes, f"written: {output}, a work dir at step 0"]
     else:
-      metadata = normalisation.metadata() if normalisation else {}
-      metadata["format"] = "ctxseg_jax backbone"
-      safetensors_file.write(folder / BACKBONE_FILE, arrays, metadata)
+      metadata = {"format": "ctxseg_jax backbone"}
+      if loaded.normalisation:
+        metadata.update(loaded.normalisation.metadata())
+      safetensors_file.write(folder / BACKBONE_FILE, loaded.arrays, metadata)
       lines.append(
           f"written: {output / BACKBONE_FILE}, the backbone alone: the file has"
           " no head like the config's. Train from it with"
@@ -96,7 +94,7 @@ def _with_normalisation(config, normalisation):
 def _write_workdir(path, config, state, tx, arrays):
   state = loading.with_variables(state, arrays)
   zero = jnp.zeros((), jnp.int32)
-  state = state.replace(step=zero, opt_state=tx.init(state.params))
+  state = state.replace(step=zero, opt_state=jax.jit(tx.init)(state.params))
   with workdir_lib.Workdir(path) as folder:
     folder.write_config(config)
     with checkpoint_lib.Checkpoints(folder.checkpoints) as checkpoints:
@@ -111,8 +109,10 @@ def stored_config(weights: loading.InitFrom) -> dict[str, Any]:
   Raises:
     UserError: It brings none, or a damaged one.
   """
-  own = weights.source == "ctxseg_jax"
-  text = weight_files.read_metadata(weights.path).get("config") if own else None
+  text = None
+  if weights.source == "ctxseg_jax":
+    _, metadata = weight_files.read(weights.path)
+    text = metadata.get("config")
   if text is None:
     raise errors.UserError(
         "--config: missing; only a whole network that was exported here brings"

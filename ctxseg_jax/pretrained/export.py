@@ -4,7 +4,7 @@ r"""Writes a trained network to one safetensors file, to be shared.
       --output camvid.safetensors
 
 Tensors are called by their paths, and the config is in the metadata: the file
-alone is enough for `ctxseg_jax.pretrained.convert --source ctxseg_jax`.
+is enough for `ctxseg_jax.pretrained.convert --source ctxseg_jax`.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,7 @@ def export(
 ) -> str:
   """Writes a new file; returns what it holds, in a line for the user.
 
-  Args:
-    workdir: A work dir of `train.py`.
-    output: The file.
-    which: "best", "last", or a step that is kept.
+  `which` is "best", "last", or a step that is kept.
 
   Raises:
     UserError: No such checkpoint, or the file cannot be written.

@@ -15,6 +15,7 @@ from absl import logging
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ctxseg_jax import bounds
 from ctxseg_jax import errors
@@ -55,8 +56,7 @@ class InitFrom:
     channel_order: Order of the image channels that the weights expect.
 
   Raises:
-    ValueError: A value that its annotation excludes, an unknown source, or one
-      of source and path without the other.
+    ValueError: An unknown source, or one of source and path without the other.
   """
 
   source: str = ""
@@ -72,6 +72,22 @@ class InitFrom:
       )
     if self.path and self.source not in SOURCES:
       raise ValueError(schema.unknown(SOURCES, self.source, "source"))
+
+
+class Loaded(NamedTuple):
+  """What a file has for a network.
+
+  Attributes:
+    arrays: By path, `params/backbone/...`.
+    summary: What became of every tensor, as text.
+    whole: Whether the arrays are those of the whole network, heads included.
+    normalisation: What its images were normalised by; None if unknown.
+  """
+
+  arrays: dict[str, np.ndarray]
+  summary: str
+  whole: bool
+  normalisation: Normalisation | None
 
 
 def flatten(state: State) -> dict[str, Any]:
@@ -94,65 +110,68 @@ def with_variables(state: State, flat: Mapping[str, Any]) -> State:
 def load(
     weights: InitFrom,
     model: network.SegmentationModel,
-    state: State,
+    template: Mapping[str, Any],
     *,
-    whole: bool | None = False,
-) -> tuple[dict[str, Any], transfer.Summary, bool]:
+    heads: bool,
+) -> Loaded:
   """Reads what a file has for a network.
 
   Args:
     weights: The file.
     model: The network.
-    state: Its variables, or their shapes.
-    whole: All of the network, or its backbone; None is what the file has.
-
-  Returns:
-    Arrays by path, what became of every tensor, and whether the file has the
-    whole network.
+    template: Its variables by path, or their shapes.
+    heads: Whether its heads are filled too, if the file has any of them.
 
   Raises:
     UserError: The file is not usable, or not for this network.
   """
-  tensors, template = weight_files.read_tensors(weights.path), flatten(state)
-  source = weights.source
-  if whole is None:
-    whole = transfer.has_heads(SOURCES[source], model, template, tensors)
-  arrays, summary = transfer.transfer(
+  tensors, metadata = weight_files.read(weights.path)
+  source = SOURCES[weights.source]
+  whole = heads and transfer.has_heads(source, model, template, tensors)
+  arrays, skipped = transfer.transfer(
       tensors,
-      source,
+      weights.source,
       model,
       template,
       whole=whole,
       place=files.printable(weights.path),
       channel_order=weights.channel_order,
   )
-  return arrays, summary, whole
+  return Loaded(
+      arrays,
+      transfer.summarise(arrays, skipped, template),
+      whole,
+      normalisation(weights, metadata),
+  )
 
 
-def normalisation(weights: InitFrom) -> Normalisation | None:
+def normalisation(
+    weights: InitFrom, metadata: Mapping[str, str]
+) -> Normalisation | None:
   """Returns what images the weights of a file expect; None if unknown.
 
-  Only files of our own tell; of the others it is known.
+  Only the metadata of our own files tell; of the others it is known.
 
   Raises:
-    UserError: The metadata of one of our own files is damaged.
+    UserError: The metadata are damaged.
   """
-  project = SOURCES[weights.source]
-  if project.mean is not None:
-    std = _CAFFE_STD if weights.channel_order == "bgr" else project.std
-    return Normalisation(project.mean, std)
-  metadata = weight_files.read_metadata(weights.path)
+  if known := SOURCES[weights.source].normalisation:
+    mean, std = known
+    return Normalisation(
+        mean, _CAFFE_STD if weights.channel_order == "bgr" else std
+    )
   if not {"mean", "std"} <= set(metadata):
     return None
   try:
-    return Normalisation(
-        *(tuple(map(float, json.loads(metadata[k]))) for k in ("mean", "std"))
+    mean, std = (
+        tuple(map(float, json.loads(metadata[key]))) for key in ("mean", "std")
     )
   except (TypeError, ValueError, RecursionError) as error:
     raise errors.UserError(
         f"{files.printable(weights.path)}: the mean and std in its metadata are"
         f" no numbers ({error}); expected three each. Export it again."
     ) from error
+  return Normalisation(mean, std)
 
 
 def differences(
@@ -163,10 +182,10 @@ def differences(
   Only what no tensor tells: a wrong depth is an error, a wrong dilation gives
   wrong numbers.
   """
-  project = SOURCES[source]
-  expected, lines = dict(project.conventions(model)), []
+  project, lines = SOURCES[source], []
+  expected = project.conventions(model)
   if whole:
-    expected |= project.whole_conventions
+    expected = expected | project.whole_conventions
   for key, value in expected.items():
     try:
       found = operator.attrgetter(key)(model)
@@ -186,33 +205,30 @@ def start(
     state: State,
     normalised: Normalisation,
 ) -> State:
-  """Returns a new run's state with the backbone of a file.
-
-  Logs what was copied, skipped and left at random, and what about the training
-  is not as the weights expect.
+  """Returns a new run's state with the backbone of a file; logs what was done.
 
   `state` is initialised, on its devices; `normalised` is what the images of
-  the training are normalised by.
+  the training are normalised by, of which a difference is logged.
 
   Raises:
     UserError: The file is not usable, or not for this backbone.
   """
-  arrays, summary, _ = load(init_from, model, state)
-  source = init_from.source
+  flat, source = flatten(state), init_from.source
+  loaded = load(init_from, model, flat, heads=False)
   if jax.process_index() == 0:
-    table = summary.table()
-    logging.info("Backbone from %s (%s):\n%s", init_from.path, source, table)
+    path, summary = init_from.path, loaded.summary
+    logging.info("Backbone from %s (%s):\n%s", path, source, summary)
     lines = differences(source, model, whole=False)
-    expected = normalisation(init_from) or normalised
+    expected = loaded.normalisation or normalised
     for key, found in normalised._asdict().items():
-      if found != (value := getattr(expected, key)):
+      value = getattr(expected, key)
+      if found != value:
         lines.append(
             f"data.{key} is {found}, the weights of {source} were trained with"
             f" {value}"
         )
     for line in lines:
       logging.warning("init_from: %s.", line)
-  flat = flatten(state)
-  for path, array in arrays.items():
+  for path, array in loaded.arrays.items():
     flat[path] = jax.device_put(array, flat[path].sharding)
   return with_variables(state, flat)

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import difflib
@@ -20,46 +21,8 @@ _NUM_LISTED = 3  # Names in a message that must stay one line.
 _REMEDIES = {
     "backbone": "depth, stem, avg_down, variant",
     "head": "its fields, and the data set's number of classes",
-    "aux_head": "None where the file has none",
+    "aux_head": "its fields; None where the file has none",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-  """What became of the tensors of a file, and of our variables.
-
-  Attributes:
-    copied: Path of ours -> foreign name.
-    skipped: Foreign name -> why it was left out.
-    missing: Paths of ours that the file does not fill: they stay random.
-    num_values: Numbers copied.
-  """
-
-  copied: Mapping[str, str]
-  skipped: Mapping[str, str]
-  missing: tuple[str, ...]
-  num_values: int
-
-  def table(self) -> str:
-    """Returns the summary as text, a line per kind and reason."""
-    copied = f"{_by_part(self.copied)}; {self.num_values:,} values"
-    missing = f"{_by_part(self.missing)}; they start at random values"
-    rows = [("copied", len(self.copied), copied)]
-    for reason in dict.fromkeys(self.skipped.values()) or ("",):
-      names = [name for name, why in self.skipped.items() if why == reason]
-      more = ", ..." if len(names) > _NUM_LISTED else ""
-      listed = ", ".join(names[:_NUM_LISTED]) + more
-      rows.append(("skipped", len(names), f"{reason} ({listed})"))
-    rows.append(("missing", len(self.missing), missing))
-    return "\n".join(
-        f"{kind:8} {n:5} tensor{'s' * (n != 1)}" + (f": {text}" if n else "")
-        for kind, n, text in rows
-    )
-
-
-def _by_part(paths):
-  counts = collections.Counter(path.split("/")[1] for path in paths)
-  return ", ".join(f"{p} {counts[p]}" for p in _REMEDIES if p in counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +51,10 @@ def has_heads(
 ) -> bool:
   """Returns whether a file with these names has any tensor of our heads."""
   try:
-    parts, _ = source.head_parts(model.head, model.aux_head)
+    rules, _ = source.head_rules(model.head, model.aux_head)
   except errors.UserError:  # It has none like the config's.
     return False
-  return bool(_find(parts, template, names))
+  return bool(_find(rules, template, names))
 
 
 def make_plan(
@@ -105,27 +68,27 @@ def make_plan(
   """Decides which foreign tensor goes where, by names alone.
 
   `template` are our paths, `names` those of the file; `whole` places all of
-  the network, else the backbone alone.
-
-  Raises:
-    UserError: The source has nothing like the network.
+  the network, else the backbone alone. Raises UserError if the source has
+  nothing like the network.
   """
   candidates = [
-      source.backbone_parts(model.backbone, p) for p in source.prefixes
+      source.backbone_rules(model.backbone, p) for p in source.prefixes
   ]
-  parts = max(candidates, key=lambda p: len(_find(p, template, names)))
-  left_out = (*source.left_out, *(() if whole else source.beside_backbone))
+  rules = max(candidates, key=lambda r: len(_find(r, template, names)))
   if whole:
-    heads, superfluous = source.head_parts(model.head, model.aux_head)
-    parts, left_out = (*parts, *heads), (*left_out, *superfluous)
-  found, absent = _find(parts, template, names), {}
+    heads, beside = source.head_rules(model.head, model.aux_head)
+    rules = (*rules, *heads)
+  else:
+    beside = source.beside_backbone
+  found, absent = _find(rules, template, names), {}
   for path in template:
     _, part, inner = path.split("/", 2)
     wanted = whole or part == "backbone"
     if path not in found and wanted and not re.fullmatch(source.fresh, inner):
-      name = naming.resolve(path, parts)
+      name = naming.resolve(path, rules)
       absent[path] = name and name[0]
   used = {name for name, _ in found.values()}
+  left_out = (*beside, *source.left_out)
   skipped, unknown = {}, []
   for name in (name for name in names if name not in used):
     reasons = [why for what, why in left_out if re.fullmatch(what, name)]
@@ -136,9 +99,9 @@ def make_plan(
   return Plan(found, skipped, tuple(unknown), absent)
 
 
-def _find(parts, template, names):
+def _find(rules, template, names):
   """Returns `Plan.names`."""
-  resolved = ((path, naming.resolve(path, parts)) for path in template)
+  resolved = ((path, naming.resolve(path, rules)) for path in template)
   return {path: name for path, name in resolved if name and name[0] in names}
 
 
@@ -151,7 +114,7 @@ def transfer(
     whole: bool,
     place: str,
     channel_order: str = "rgb",
-) -> tuple[dict[str, np.ndarray], Summary]:
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Returns our variables with the values of a file.
 
   Args:
@@ -161,21 +124,20 @@ def transfer(
     template: Its variables by path, each with a `shape`.
     whole: All of the network must be in the file; else the backbone.
     place: The file, for messages.
-    channel_order: "rgb", or "bgr" for weights that expect blue first; the
-      input channels of their first convolution are reversed.
+    channel_order: Of the images that the weights expect; of "bgr" ones the
+      input channels of the first convolution are reversed.
 
   Returns:
-    The arrays copied, float32, by path, and what became of everything.
+    Float32 arrays by path; and why other tensors are left out, by name.
 
   Raises:
-    UserError: A tensor that is missing, unknown, of another shape or
-      type; the file, the tensor and the remedy are named.
+    UserError: A tensor is missing, unknown, or of another shape or type.
   """
   plan = make_plan(SOURCES[source_name], model, template, tensors, whole=whole)
 
   def refuse(problem, path, remedy=None):
-    if fitting := _fitting(source_name, model, template, tensors):
-      names = " or ".join(fitting)
+    if better := _better_sources(source_name, model, template, tensors):
+      names = " or ".join(better)
       remedy = f"its names are those of {names}: choose that source"
     elif remedy is None:
       part = path.split("/")[1]
@@ -185,11 +147,9 @@ def transfer(
 
   if plan.absent:
     refuse(_describe_absent(plan, source_name), next(iter(plan.absent)))
-  arrays, skipped, mismatched = {}, dict(plan.skipped), {}
+  arrays, skipped = {}, dict(plan.skipped)
   for path, (name, layout) in plan.names.items():
     tensor, shape = tensors[name], tuple(template[path].shape)
-    if tensor.ndim < 2 and layout in ("linear", "mean_last"):
-      layout = "same"
     array = naming.LAYOUTS[layout](tensor, shape)
     described = (
         f"{list(tensor.shape)}, {list(array.shape)} in our layout, for {path}"
@@ -198,14 +158,10 @@ def transfer(
     if array.shape == shape:
       arrays[path] = _to_float32(array, name, place)
     elif whole or "/backbone/" in path:
-      problem = f"tensor {name!r} has shape {described}"
-      mismatched[path] = (array.shape, problem)
+      remedy = _class_remedy(path, shape, array.shape, model.head)
+      refuse(f"tensor {name!r} has shape {described}", path, remedy)
     else:
       skipped[name] = f"of another shape: {described}"
-  if mismatched:
-    shapes = {path: shape for path, (shape, _) in mismatched.items()}
-    path, (_, problem) = next(iter(mismatched.items()))
-    refuse(problem, path, _class_remedy(shapes, template, model))
   if plan.unknown:
     name = plan.unknown[0]
     problem = (
@@ -215,12 +171,39 @@ def transfer(
     refuse(problem, "params/backbone")
   if channel_order == "bgr":
     _reverse_channels(arrays)
-  return arrays, Summary(
-      copied={path: plan.names[path][0] for path in arrays},
-      skipped=skipped,
-      missing=tuple(path for path in template if path not in arrays),
-      num_values=sum(x.size for x in arrays.values()),
+  return arrays, skipped
+
+
+def summarise(
+    arrays: Mapping[str, np.ndarray],
+    skipped: Mapping[str, str],
+    template: Collection[str],
+) -> str:
+  """Returns what became of all tensors, a line per kind and reason.
+
+  Variables of ours that the file does not fill stay random. Arguments are the
+  results of `transfer` and our paths.
+  """
+  num_values = sum(x.size for x in arrays.values())
+  copied = f"{_count_parts(arrays)}; {num_values:,} values"
+  missing = [path for path in template if path not in arrays]
+  rows = [("copied", len(arrays), copied)]
+  for reason in dict.fromkeys(skipped.values()) or ("",):
+    names = [name for name, why in skipped.items() if why == reason]
+    more = ", ..." if len(names) > _NUM_LISTED else ""
+    listed = ", ".join(names[:_NUM_LISTED]) + more
+    rows.append(("skipped", len(names), f"{reason} ({listed})"))
+  start = f"{_count_parts(missing)}; they start at random values"
+  rows.append(("missing", len(missing), start))
+  return "\n".join(
+      f"{kind:8} {n:5} tensor{'s' * (n != 1)}" + (f": {text}" if n else "")
+      for kind, n, text in rows
   )
+
+
+def _count_parts(paths: Iterable[str]) -> str:
+  counts = collections.Counter(path.split("/")[1] for path in paths)
+  return ", ".join(f"{p} {counts[p]}" for p in _REMEDIES if p in counts)
 
 
 def _to_float32(array, name, place):
@@ -255,42 +238,28 @@ def _describe_absent(plan, source_name):
   )
 
 
-def _class_remedy(shapes, template, model):
-  """Returns the remedy if only the number of classes differs, else None.
-
-  `shapes` has the path and the shape in the file, in our layout, of all that
-  differ.
-  """
-  ours = getattr(model.head, "num_classes", None)
-  theirs = {shape[-1] for shape in shapes.values() if shape}
-  if len(theirs) != 1 or any(
-      "/backbone/" in path or (*shape[:-1], ours) != tuple(template[path].shape)
-      for path, shape in shapes.items()
-  ):
+def _class_remedy(path, ours, theirs, head):
+  """Returns the remedy if the shapes differ in the number of classes alone."""
+  num_classes = getattr(head, "num_classes", None)
+  is_of_classes = "/backbone/" not in path and ours[-1:] == (num_classes,)
+  if not is_of_classes or ours[:-1] != theirs[:-1]:
     return None
   return (
-      f"the file has {theirs.pop()} classes, the config's data set {ours}:"
-      " choose a data set (config.data) with the number of classes that the"
-      " file was trained on"
+      f"the file has {theirs[-1]} classes, the config's data set {num_classes}:"
+      " choose a data set (config.data) with the file's number of classes"
   )
 
 
-def _fitting(chosen, model, template, names):
-  """Returns the other sources whose names a file has.
-
-  Those that account for all of it; else the one that accounts for most, if
-  that is more than twice what the chosen one does.
-  """
-  fitting, num_found = [], {}
+def _better_sources(chosen, model, template, names):
+  """Returns the sources that know most names, if the chosen one knows fewer."""
+  num_unknown = {}
   for name, source in SOURCES.items():
     try:
       plan = make_plan(source, model, template, names, whole=False)
-    except errors.UserError:
+    except errors.UserError:  # It has no such backbone.
       continue
-    num_found[name] = len(plan.names)
-    if name != chosen and not plan.absent and not plan.unknown:
-      fitting.append(name)
-  best = max(num_found, key=num_found.get)
-  if not fitting and num_found[best] > 2 * num_found.get(chosen, 0):
-    fitting.append(best)
-  return fitting
+    num_unknown[name] = len(plan.unknown)
+  fewest = min(num_unknown.values())
+  if num_unknown[chosen] == fewest:
+    return []
+  return [name for name, unknown in num_unknown.items() if unknown == fewest]

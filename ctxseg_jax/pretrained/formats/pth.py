@@ -1,12 +1,9 @@
 """What the pickle in a PyTorch file says of its weights, without PyTorch.
 
-Of all the names in the pickle (see `pickles`) a few count: ordered
-dictionaries, what rebuilds a dense tensor or a parameter, and the types of
-storages. Settings, logs and the state of an optimizer stay notes of what
-somebody wanted called.
-
-A tensor is a window on a storage, which lies outside the pickle and which
-several may share: `pth_zip` and `pth_legacy` find it.
+Of the names in the pickle (see `pickles`) a few count: ordered dictionaries,
+what rebuilds a dense tensor or a parameter, and the types of storages. A tensor
+is a view of a storage, which lies outside the pickle and which several may
+share: `pth_zip` and `pth_legacy` find it.
 """
 
 from collections.abc import Callable
@@ -21,8 +18,8 @@ import numpy as np
 from ctxseg_jax import errors
 from ctxseg_jax import pickles
 
-# Where training programs keep the weights in what they save, by preference. An
-# average of the weights is what a model is published and evaluated with.
+# Where training programs keep the weights in what they save, by preference: an
+# average of the weights is what a model is evaluated with.
 WRAPPERS = (
     "state_dict_ema",  # timm, next to its `state_dict`.
     "model_ema",
@@ -45,17 +42,22 @@ _DTYPES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
-# Of `torch._utils`; the second was written before 0.4.
-_TENSORS = ("_rebuild_tensor_v2", "_rebuild_tensor")
-_PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
-_DICTIONARIES = ("OrderedDict", "defaultdict")  # Of `collections`.
+_TENSORS = (
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_tensor"),  # Written before 0.4.
+)
+_PARAMETERS = (
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch._utils", "_rebuild_parameter_with_state"),
+)
+_DICTIONARIES = (("collections", "OrderedDict"), ("collections", "defaultdict"))
 
 _MOST_DIMENSIONS = 8
 _MOST_WRAPPERS = 4
 # Tensors may share a storage, but not so that copies of them fill the memory.
 _MOST_SHARING = 4
 
-_DENSE = (
+DENSE = (
     "expected a dense tensor of real numbers. If you trust the file, make it "
     "one with PyTorch: x.dequantize(), x.to_dense(), x.contiguous(), x.float()."
 )
@@ -70,7 +72,7 @@ class Unsupported(Exception):
 
 
 class Storage(NamedTuple):
-  """A storage: type and number of its values, and its name in the file."""
+  """What a pickle says of a storage; the size is the number of values."""
 
   dtype: np.dtype
   key: str
@@ -115,8 +117,8 @@ def read_weights(
 
   Args:
     value: What `pickles.read` returned.
-    find_storage: Returns the bytes of a storage by its name in the file; None
-      if there is none.
+    find_storage: Returns the bytes of a storage by its key; None if there is
+      none.
     length: Number of bytes of the file.
 
   Returns:
@@ -124,11 +126,10 @@ def read_weights(
 
   Raises:
     UserError: It is something else than weights.
-    ValueError: It is damaged. Neither message names the file.
+    ValueError: It is damaged.
   """
   tensors = {}
   for name, entry in _find_weights(value).items():
-    name = as_text(name)
     if not isinstance(name, str):
       raise errors.UserError(
           f"weights under a name that is no text; {_STATE_DICT}"
@@ -136,7 +137,7 @@ def read_weights(
     try:
       tensors[name] = _read_tensor(entry, find_storage)
     except Unsupported as error:
-      raise errors.UserError(f"{name[:100]!r} is {error}; {_DENSE}") from error
+      raise errors.UserError(f"{name[:100]!r} is {error}; {DENSE}") from error
     except ValueError as error:
       raise ValueError(f"tensor {name[:100]!r}: {error}") from error
   total = sum(x.nbytes for x in tensors.values())
@@ -153,14 +154,12 @@ def as_text(value: Any) -> Any:
 
 
 def _find_weights(value: Any) -> dict[Any, Any]:
-  """Returns the weights by name, taken out of what is wrapped around them."""
   for _ in range(_MOST_WRAPPERS):
     entries = _entries(value)
     if entries is None:
       found = pickles.describe(value)
       raise errors.UserError(f"{found} in place of the weights; {_STATE_DICT}")
-    wrapped = {as_text(key): x for key, x in entries.items()}
-    inner = (wrapped.get(key) for key in WRAPPERS)
+    inner = (entries.get(key) for key in WRAPPERS)
     value = next((x for x in inner if _entries(x) is not None), None)
     if value is None:
       return entries
@@ -169,31 +168,33 @@ def _find_weights(value: Any) -> dict[Any, Any]:
 
 def _entries(value: Any) -> dict[Any, Any] | None:
   """Returns a dictionary of any kind as a plain one, or None."""
-  if not _is_made_by(value, "collections", _DICTIONARIES):
-    return value if type(value) is dict else None
-  # Python 2 gave an ordered one its items as pairs.
-  if not value.args or not isinstance(value.args[0], list):
-    return value.items
-  for pair in value.args[0]:
-    if type(pair) is not list or len(pair) != 2:
-      raise ValueError("a dictionary of something else than pairs")
-    if not isinstance(as_text(pair[0]), str):
-      raise ValueError("a dictionary with names that are no text")
-  return dict(value.args[0])
+  if type(value) is dict:
+    items = value.items()
+  elif _origin(value) not in _DICTIONARIES:
+    return None
+  elif value.args and isinstance(value.args[0], list):
+    # Python 2 gave an ordered one its items as pairs.
+    items = value.args[0]
+    for pair in items:
+      if type(pair) is not list or len(pair) != 2:
+        raise ValueError("a dictionary of something else than pairs")
+      if not isinstance(pair[0], str | bytes):
+        raise ValueError("a dictionary with names that are no text")
+  else:
+    items = value.items.items()
+  return {as_text(key): x for key, x in items}
 
 
-def _is_made_by(value: Any, module: str, names: tuple[str, ...]) -> bool:
-  origin = value.origin if isinstance(value, pickles.Noted) else None
-  return origin is not None and origin[0] == module and origin[1] in names
+def _origin(value: Any) -> tuple[str, str] | None:
+  return value.origin if isinstance(value, pickles.Noted) else None
 
 
 def _read_tensor(
     entry: Any, find_storage: Callable[[str], memoryview | None]
 ) -> np.ndarray:
-  """Returns a tensor as a view of its storage."""
-  if _is_made_by(entry, "torch._utils", _PARAMETERS):
+  if _origin(entry) in _PARAMETERS:
     entry = _args(entry, 1)[0]
-  if not _is_made_by(entry, "torch._utils", _TENSORS):
+  if _origin(entry) not in _TENSORS:
     raise Unsupported(pickles.describe(entry))
   outside, offset, shape, strides, *rest = _args(entry, 4)
   # Bits that stand for a sign or an imaginary part yet to be turned.
@@ -229,7 +230,6 @@ def _read_tensor(
 def _view_storage(
     outside: Any, find_storage: Callable[[str], memoryview | None]
 ) -> np.ndarray:
-  """Returns all values of a storage, as long as the pickle says it is."""
   if not isinstance(outside, pickles.Outside):
     raise ValueError(f"{pickles.describe(outside)} for a storage")
   dtype, key, size = read_storage(outside)

@@ -1,9 +1,8 @@
 """Files of PyTorch before 1.6, as many of those published still are.
 
-One after the other, a number to know them by, the version, what the machine was
-like, the pickle that says what there is, the keys of the storages, and these
-as they lie in memory, each after its size. There is no checksum: what is
-damaged shows only where sizes disagree.
+One after the other: a magic number, the version, what the machine was like, the
+pickle that says what there is, the keys of the storages, and the storages, each
+after its size. There is no checksum: damage shows only where sizes disagree.
 """
 
 import mmap
@@ -47,18 +46,7 @@ def read(data: mmap.mmap) -> dict[str, np.ndarray]:
     storages = {x.key: x for x in map(pth.read_storage, noted)}
   except pth.Unsupported as error:
     # Its length is unknown, and so is where the next one starts.
-    raise errors.UserError(
-        f"holds a storage {error}; expected real numbers. If you trust the "
-        "file, make them some with PyTorch: x.dequantize(), x.float()."
-    ) from error
-  views = _find_storages(data, keys, storages)
-  return pth.read_weights(value, views.get, len(data))
-
-
-def _find_storages(
-    data: mmap.mmap, keys: Any, storages: dict[str, pth.Storage]
-) -> dict[str, memoryview]:
-  """Returns the storages by key, which follow where `data` stands."""
+    raise errors.UserError(f"holds a storage {error}; {pth.DENSE}") from error
   if not isinstance(keys, list):
     raise ValueError(f"{pickles.describe(keys)} for the keys of storages")
   views = {}
@@ -78,4 +66,4 @@ def _find_storages(
     start = end
   if start != len(data):
     raise ValueError(f"{len(data) - start} bytes more than its storages")
-  return views
+  return pth.read_weights(value, views.get, len(data))

@@ -1,11 +1,10 @@
 """Files of PyTorch 1.6 and later: a zip archive of one folder.
 
-In it a pickle `data.pkl`, which says what there is, and under `data/` the
-storages as they lie in memory. `torch.save` compresses nothing; a record that
-is compressed is refused, so that none is larger than the file.
+In it are a pickle `data.pkl`, which says what there is, and under `data/` the
+storages. `torch.save` compresses nothing, so a compressed record is refused:
+none can be larger than the file.
 """
 
-from collections.abc import Collection
 import functools
 import mmap
 import re
@@ -30,15 +29,11 @@ _ENCRYPTED = 1
 
 
 def read(data: mmap.mmap) -> dict[str, np.ndarray]:
-  """Reads the weights of a whole file.
-
-  Returns:
-    By name, views of `data` that cannot be written to, in the order of the
-    file.
+  """Reads the weights of a whole file, by name and in its order.
 
   Raises:
     UserError: It holds something else than weights.
-    ValueError: It is cut short or damaged. Neither message names the file.
+    ValueError: It is cut short or damaged.
   """
   infos = _list_records(data)
   folder = _find_folder({info.filename for info in infos})
@@ -80,15 +75,11 @@ def _list_records(data: mmap.mmap) -> list[zipfile.ZipInfo]:
   return found
 
 
-def _find_folder(names: Collection[str]) -> str:
+def _find_folder(names: set[str]) -> str:
   """Returns the name of the one folder that holds all records."""
   folders = {name.split("/", 1)[0] for name in names}
   folder = min(folders)
-  strange = [
-      name
-      for name in names
-      if "\\" in name or {"", ".", ".."} & set(name.split("/"))
-  ]
+  strange = [x for x in names if {"", ".", ".."} & set(re.split(r"[/\\]", x))]
   if len(folders) != 1 or strange:
     raise errors.UserError(
         f"a zip archive with the records {min(strange or names)[:100]!r} and"

@@ -1,8 +1,8 @@
 """Tensors of a .safetensors file, and our own files of weights.
 
 Format: https://huggingface.co/docs/safetensors. The length of a header, the
-header in JSON, and the tensors one after the other. The library checks the
-header, all but a name that is there twice.
+header in JSON, and the tensors one after the other. The library checks all of
+it but names that are there twice; to NumPy it gives copies, and no bfloat16.
 """
 
 from collections.abc import Mapping
@@ -42,15 +42,11 @@ def read(
 
   Args:
     path: The file, which the library opens.
-    data: The whole file.
-
-  Returns:
-    By name, views of `data` that cannot be written to, in the order of the
-    file; and the metadata.
+    data: All of it; the tensors are views of it, by name and in its order.
 
   Raises:
     UserError: A tensor is of a type that has no place here.
-    ValueError: It is cut short or damaged. Neither message names the file.
+    ValueError: It is cut short or damaged.
   """
   length = int.from_bytes(data[:_LENGTH_BYTES], "little")
   start = _LENGTH_BYTES + length
@@ -82,12 +78,10 @@ def write(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str],
 ) -> None:
-  """Writes a file that is there when it is whole.
-
-  The types of the arrays are those that are read.
+  """Writes a file, of arrays of the types that are read.
 
   Raises:
-    UserError: The file cannot be written.
+    UserError: It cannot be written; nothing has changed.
   """
   # The library takes the memory as it lies.
   tensors = {k: np.asarray(v, order="C") for k, v in tensors.items()}

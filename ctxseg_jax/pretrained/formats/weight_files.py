@@ -23,94 +23,72 @@ _WHAT = "weights as .pth or .safetensors"
 _EXPECTED = f"expected {_WHAT}"
 _PARALLEL = "module."  # What `DataParallel` puts before every name.
 
-# How files begin that are taken for weights, what they are, what to do.
-_OTHERS = (
-    (
-        rb"\s*version https://git-lfs",
+# How files begin that are taken for weights -> what they are, what to do.
+_OTHERS = {
+    rb"\s*version https://git-lfs": (
         "a Git LFS pointer, not the file itself",
         "Fetch it with git lfs pull.",
     ),
-    (
-        rb"(?i)\s*(<!doctype|<html|<\?xml)",
+    rb"(?i)\s*(<!doctype|<html|<\?xml)": (
         "a web page, perhaps the error of a download",
         "Download it again and look at it.",
     ),
-    (
-        rb"(?s).{257}ustar",
+    rb"(?s).{257}ustar": (
         "a tar archive, perhaps of the first PyTorch",
         "Unpack it or, if you trust it, save it anew with PyTorch: "
         "torch.save(torch.load(f, weights_only=False), f).",
     ),
-    (
-        rb"\x80",
+    rb"\x80": (
         "a pickle, but not of PyTorch",
         "If you trust it, save what is in it as .safetensors.",
     ),
-)
+}
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Reads the weights of a .pth, .pt or .safetensors file of any name.
 
   Taken out of what a training program wraps around them (`pth.WRAPPERS`), and
   without the `module.` of `DataParallel`.
 
   Returns:
-    By name, arrays of the types in the file (bfloat16 by `ml_dtypes`). Views of
-    the file that cannot be written to: leave it in place, or copy them.
+    By name, arrays of the types in the file (bfloat16 by `ml_dtypes`), views of
+    the file that cannot be written to: leave it in place, or copy them. And the
+    metadata, which only .safetensors files have.
 
   Raises:
     UserError: The file is missing, damaged, or holds something else than finite
       dense tensors by name.
   """
-  path = files.local_path(path, "weights")
-  data = _open(path)
-  head = data[:512]
-  with _naming(path):
+  path, metadata = files.local_path(path, "weights"), {}
+  with files.open_regular(path, what=_WHAT) as file, _naming(path):
+    if not os.fstat(file.fileno()).st_size:
+      raise errors.UserError(f"empty; {_EXPECTED}. Download it again.")
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    head = data[:512]
     if head.startswith(pth_zip.MAGIC):
       tensors = pth_zip.read(data)
     elif head.startswith(b"\x80") and pth_legacy.MAGIC in head[:32]:
       tensors = pth_legacy.read(data)
-    elif _is_safetensors(data):
-      tensors, _ = safetensors_file.read(path, data)
+    elif head[8:9] == b"{":
+      tensors, metadata = safetensors_file.read(path, data)
     else:
-      raise errors.UserError(_recognise(head))
+      raise errors.UserError(_describe_other(head))
     if not tensors:
       raise errors.UserError(f"holds no tensors; {_EXPECTED}. Replace it.")
     for name, tensor in tensors.items():
-      if not _is_finite(tensor):
+      with np.errstate(invalid="ignore"):  # Comparing some NaN warns.
+        finite = tensor.dtype.kind in "biu" or np.isfinite(tensor).all()
+      if not finite:
         raise errors.UserError(
             f"{name[:100]!r} holds values that are not finite; expected trained"
             " weights. Download it again, or use an earlier checkpoint."
         )
   while all(name.startswith(_PARALLEL) for name in tensors):
     tensors = {k.removeprefix(_PARALLEL): v for k, v in tensors.items()}
-  return tensors
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-  """Reads what a .safetensors file tells of its weights.
-
-  Raises:
-    UserError: It is missing, damaged, or not a .safetensors file.
-  """
-  path = files.local_path(path, "weights")
-  data = _open(path)
-  with _naming(path):
-    if _is_safetensors(data):
-      return safetensors_file.read(path, data)[1]
-    raise errors.UserError(
-        "not a .safetensors file; expected one, which alone has metadata. Pass "
-        "another file."
-    )
-
-
-def _open(path: str | os.PathLike[str]) -> mmap.mmap:
-  """Returns the content of a file without reading it into memory."""
-  with files.open_regular(path, what=_WHAT) as file, _naming(path):
-    if not os.fstat(file.fileno()).st_size:
-      raise errors.UserError(f"empty; {_EXPECTED}. Download it again.")
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  return tensors, metadata
 
 
 @contextlib.contextmanager
@@ -131,21 +109,11 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
     ) from error
 
 
-def _is_safetensors(data: mmap.mmap) -> bool:
-  return data[8:9] == b"{"
-
-
-def _recognise(head: bytes) -> str:
-  """Returns what a file is that holds no weights, and what to do."""
-  for pattern, found, remedy in _OTHERS:
+def _describe_other(head: bytes) -> str:
+  for pattern, (found, remedy) in _OTHERS.items():
     if re.match(pattern, head):
       return f"{found}; {_EXPECTED}. {remedy}"
   return (
       f"not weights (it begins with {head[:8]!r}); {_EXPECTED}. Pass another "
       "file or download it again."
   )
-
-
-def _is_finite(tensor: np.ndarray) -> bool:
-  with np.errstate(invalid="ignore"):  # Some NaN warn when they are compared.
-    return tensor.dtype.kind in "biu" or bool(np.isfinite(tensor).all())

@@ -1,8 +1,4 @@
-"""Weights that users have: from other projects' files to our variables.
-
-naming.py     rules: what a path of ours is called elsewhere
-<source>.py   the rules of one project
-"""
+"""The projects whose weights we read, each with its names for what we have."""
 
 from ctxseg_jax.pretrained.sources import huggingface
 from ctxseg_jax.pretrained.sources import mmseg

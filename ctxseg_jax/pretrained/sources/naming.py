@@ -1,15 +1,13 @@
 """How a source names what we have: rules from our paths to its tensors.
 
 A path of ours is `<collection>/<part>/<modules>/<tensor>`, for instance
-`params/backbone/stage1_block1/conv1/conv/kernel`. The rules of a part see what
-follows the part. So a source is a short table, whatever the depth of a
-network, and every path of a network has one foreign name or none.
+`params/backbone/stage1_block1/conv1/conv/kernel`. The rules give each of them
+one foreign name or none. In the table of a source they see what follows the
+part: "backbone", "head" or "aux_head".
 """
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import dataclasses
-import functools
 import re
 from typing import Any
 from typing import NamedTuple
@@ -38,7 +36,6 @@ _LEAVES = {
 
 COUNTERS = (r".*num_batches_tracked", "counters of batch norms")
 IMAGENET_CLASSIFIER = "the classifier of the pretraining"
-NO_AUX_HEAD = "the config has no auxiliary head"
 
 # The names that configs have for our modules.
 _NAMES = {cls: name for name, cls in {**BACKBONES, **HEADS}.items()}
@@ -50,6 +47,8 @@ def _linear(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   A dense layer may be a convolution here (the first of VGG16's, whose input
   was a flattened map) and a 1x1 convolution a dense layer.
   """
+  if x.ndim < 2:  # Of another shape than any of ours.
+    return x
   flattened = x.ndim == 2 and len(shape) == 4 and x.size == np.prod(shape)
   if flattened and x.shape[0] == shape[-1]:
     height, width, channels, _ = shape
@@ -61,7 +60,8 @@ def _linear(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _mean_last(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """As `_linear`; of the concatenated inputs, our first one is their last."""
-  return np.roll(_linear(x, shape), shape[-1], axis=-2)
+  x = _linear(x, shape)
+  return np.roll(x, shape[-1], axis=-2) if x.ndim > 1 else x
 
 
 def _bases(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -85,12 +85,10 @@ LAYOUTS = {
 # Fields of our ResNet as all sources have them.
 RESNET = {"backbone.stride_in_1x1": False, "backbone.ceil_pool": False}
 
-# What a source's dilated networks do.
+# What the dilated networks of most sources do.
 DILATED = {"align_corners": False, "backbone.dilation": "contracted"}
 
-_empty = functools.partial(dataclasses.field, default_factory=dict)
-
-# Regular expressions for names, each with what they are.
+# Regular expressions for names, each with the reason why they have no place.
 LeftOut = tuple[tuple[str, str], ...]
 
 
@@ -98,154 +96,133 @@ class Rule(NamedTuple):
   """The foreign name of modules, or of single tensors.
 
   Attributes:
-    ours: Regular expression for a path below its part: a module's, whose
-      tensors are then called as PyTorch calls them, or a tensor's.
+    ours: Regular expression for a path: a module's, whose tensors are then
+      called as PyTorch calls them, or a tensor's.
     theirs: The name: a template as of `re.sub`, where `<1>` is the number that
-      the first group matches less one, as others count from 0.
+      the first group matches less one, as others count from 0. None: the path.
     layout: A key of `LAYOUTS`; None goes by the tensor.
   """
 
   ours: str
-  theirs: str
+  theirs: str | None
   layout: str | None = None
 
 
-class Part(NamedTuple):
-  """The rules of one part of the network.
+Rules = tuple[Rule, ...]  # The first that fits a path counts.
 
-  Attributes:
-    ours: Its name here: "backbone", "head", "aux_head".
-    theirs: What its names start with in the source.
-    rules: The first that fits a path counts. None: names are our paths.
-  """
-
-  ours: str
-  theirs: str
-  rules: tuple[Rule, ...] | None
+# The rules of modules, or what makes them of a module, by config name.
+Table = Mapping[str, Rules | Callable[[Any], Rules]]
 
 
-Parts = tuple[Part, ...]
-
-# The rules of a module, by the name that configs have for it; None for any
-# module, whose names are our paths.
-Table = Mapping[str, tuple[Rule, ...] | Callable[[Any], tuple[Rule, ...]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
   """A project whose files we read.
 
   Attributes:
-    backbones: The rules of backbones.
-    starts: The rules of the head's modules that a backbone's file fills, by
-      the backbone.
-    heads: The rules of heads; empty if the source has backbones only.
+    backbones: The rules of backbones. Of this and the next two, None stands for
+      any module, whose names are our paths.
+    heads: The rules of heads.
     aux_heads: The rules of auxiliary heads.
+    starts: The rules of the heads that a backbone's file starts, by backbone.
     prefixes: What the names of a backbone may start with.
-    head_prefix: What those of the head start with.
-    aux_prefix: Likewise of the auxiliary head.
-    aux_names: Regular expression for the names of the auxiliary head.
-    switched: Fields of the head that leave modules out when they are False:
-      a regular expression for the names after the prefix, and the reason.
-    left_out: What any file may hold beside, each a regular expression for
-      names and what it is.
-    beside_backbone: What may be beside a backbone when it alone is wanted,
-      likewise.
+    head_prefix: What the names of the head start with.
+    aux_prefix: What the names of the auxiliary head start with.
+    left_out: What any file may hold beside.
+    beside_backbone: What may be beside a backbone when it alone is wanted.
     fresh: Regular expression for paths of a backbone that no file fills.
-    conventions: The network -> fields of it, dotted, that leave the parameters
-      alone but change what the backbone computes, with the value that the
-      published weights were trained with.
-    whole_conventions: Likewise, of the whole networks.
-    mean: What images are normalised by, RGB, 0 to 255; None is unknown.
-    std: Likewise.
+    conventions: Returns the fields of a network, dotted, that leave its
+      parameters alone but change what the backbone computes, with the values
+      that the published weights were trained with.
+    whole_conventions: Such fields of whole networks.
+    normalisation: Mean and deviation of the images; None is unknown.
   """
 
   backbones: Table | None
-  starts: Mapping[str, tuple[Rule, ...]] = _empty()
-  heads: Table | None = _empty()
-  aux_heads: Table | None = _empty()
+  heads: Table | None = {}
+  aux_heads: Table | None = {}
+  starts: Mapping[str, Rules] = {}
   prefixes: tuple[str, ...] = ("",)
   head_prefix: str = ""
   aux_prefix: str = ""
-  aux_names: str = "(?!)"
-  switched: Mapping[str, tuple[str, str]] = _empty()
   left_out: LeftOut = (COUNTERS,)
   beside_backbone: LeftOut = ()
   fresh: str = "(?!)"
   conventions: Callable[[Any], dict[str, Any]] = lambda _: RESNET
-  whole_conventions: Mapping[str, Any] = _empty()
-  mean: tuple[float, ...] | None = IMAGENET_MEAN
-  std: tuple[float, ...] | None = IMAGENET_STD
+  whole_conventions: Mapping[str, Any] = DILATED
+  normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = (
+      IMAGENET_MEAN,
+      IMAGENET_STD,
+  )
 
-  def backbone_parts(self, backbone: nn.Module, prefix: str) -> Parts:
-    """Returns the parts that a file of a pretrained backbone fills.
+  def backbone_rules(self, backbone: nn.Module, prefix: str) -> Rules:
+    """Returns the rules for what a file of a pretrained backbone fills.
 
     Raises:
       UserError: The source has no such backbone.
     """
-    parts = (_part("backbone", prefix, self.backbones, backbone),)
-    started = self.starts.get(_NAMES.get(type(backbone)))
-    return (*parts, Part("head", prefix, started)) if started else parts
+    started = self.starts.get(_NAMES.get(type(backbone)), ())
+    return (
+        *_select(self.backbones, "backbone", prefix, backbone),
+        *_place(started, "head", prefix),
+    )
 
-  def head_parts(
+  def head_rules(
       self, head: nn.Module, aux_head: nn.Module | None
-  ) -> tuple[Parts, LeftOut]:
-    """Returns the other parts of a whole network, and what may be left out.
-
-    That is what the fields of the heads make superfluous.
+  ) -> tuple[Rules, LeftOut]:
+    """Returns the rules for heads, and what may be left out beside.
 
     Raises:
       UserError: The source has no such heads.
     """
-    parts = (_part("head", self.head_prefix, self.heads, head),)
-    left_out = tuple(
-        (re.escape(self.head_prefix) + names, reason)
-        for field, (names, reason) in self.switched.items()
-        if not getattr(head, field, True)
-    )
+    rules = _select(self.heads, "head", self.head_prefix, head)
     if aux_head is None:
-      return parts, (*left_out, (self.aux_names, NO_AUX_HEAD))
-    aux = _part("aux_head", self.aux_prefix, self.aux_heads, aux_head)
-    return (*parts, aux), left_out
+      start = re.escape(self.aux_prefix)
+      if self.aux_heads is None:
+        start = r"\w+/aux_head/"
+      return rules, ((f"{start}.*", "the config has no auxiliary head"),)
+    aux = _select(self.aux_heads, "aux_head", self.aux_prefix, aux_head)
+    return (*rules, *aux), ()
 
 
-def _part(ours, theirs, table, module):
+def _select(table, part, prefix, module):
   if table is None:
-    return Part(ours, theirs, None)
+    return (Rule(f"{part}/.*", None),)
   name = _NAMES.get(type(module), type(module).__name__)
   if name not in table:
     raise errors.UserError(
-        f"config: model.{ours}: this source has no {name!r}; it has"
+        f"config: model.{part}: this source has no {name!r}; it has"
         f" {', '.join(sorted(table))}"
     )
   rules = table[name]
-  return Part(ours, theirs, rules(module) if callable(rules) else rules)
+  return _place(rules(module) if callable(rules) else rules, part, prefix)
 
 
-def resolve(path: str, parts: Parts) -> tuple[str, str] | None:
+def _place(rules, part, prefix):
+  return tuple(
+      Rule(f"{part}/{rule.ours}", prefix + rule.theirs, rule.layout)
+      for rule in rules
+  )
+
+
+def resolve(path: str, rules: Rules) -> tuple[str, str] | None:
   """Returns the foreign name and the layout of a path; None if it has none."""
-  _, part_name, inner = path.split("/", 2)
+  inner = path.partition("/")[2]
   module, _, leaf = inner.rpartition("/")
-  for part in parts:
-    if part.ours != part_name:
-      continue
-    if part.rules is None:
-      return path, "same"
-    for rule in part.rules:
-      if match := re.fullmatch(rule.ours, inner):
-        return part.theirs + _expand(rule, match), rule.layout or "same"
-      if match := re.fullmatch(rule.ours, module):
-        name = f"{part.theirs}{_expand(rule, match)}.{_LEAVES[leaf]}"
-        layout = rule.layout or "linear"
-        return name, layout if leaf == "kernel" else "same"
+  for rule in rules:
+    if match := re.fullmatch(rule.ours, inner):
+      name = path if rule.theirs is None else _expand(rule.theirs, match)
+      return name, rule.layout or "same"
+    if match := re.fullmatch(rule.ours, module):
+      name = f"{_expand(rule.theirs, match)}.{_LEAVES[leaf]}"
+      layout = rule.layout or "linear"
+      return name, layout if leaf == "kernel" else "same"
   return None
 
 
-def _expand(rule, match):
-  theirs = re.sub(
-      r"<(\d)>", lambda m: str(int(match[int(m[1])]) - 1), rule.theirs
+def _expand(template, match):
+  template = re.sub(
+      r"<(\d)>", lambda m: str(int(match[int(m[1])]) - 1), template
   )
-  return match.expand(theirs)
+  return match.expand(template)
 
 
 def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
@@ -253,34 +230,32 @@ def conv_norm(ours: str, conv: str, norm: str) -> tuple[Rule, Rule]:
   return Rule(f"{ours}/conv", conv), Rule(f"{ours}/bn", norm)
 
 
-def resnet_blocks(backbone: resnet.ResNet) -> tuple[Rule, ...]:
-  """Returns the names of the blocks of torchvision's ResNet.
+def resnet_rules(
+    backbone: resnet.ResNet, stem: str = "conv1", stem_norm: str = "bn1"
+) -> tuple[Rule, ...]:
+  """Returns the names of torchvision's ResNet and of all that descends from it.
 
-  All that descends from it has them: `layer1.0.conv1`, `layer1.0.bn1`,
-  `layer1.0.downsample.0`; averages before the projection, which have no
-  parameters, move what follows them to 1 and 2.
+  Averages before the projection of a block have no parameters, but move what
+  follows them from `downsample.0` to 1.
+
+  Args:
+    backbone: The ResNet.
+    stem: The name of a stem of three convolutions, which are numbered with the
+      batch norms and activations between them.
+    stem_norm: The name of the last batch norm of such a stem.
   """
   ours, theirs = r"stage(\d)_block(\d+)", r"layer\1.<2>"
   project = f"{theirs}.downsample.{int(backbone.avg_down)}"
   norm = f"{theirs}.downsample.{int(backbone.avg_down) + 1}"
-  return (
+  blocks = (
       *conv_norm(rf"{ours}/conv(\d)", rf"{theirs}.conv\3", rf"{theirs}.bn\3"),
       *conv_norm(f"{ours}/shortcut", project, norm),
   )
-
-
-def sequential_resnet(backbone: resnet.ResNet) -> tuple[Rule, ...]:
-  """Returns the names of a ResNet whose stem ends with `bn1`.
-
-  A single convolution is `conv1`. Of three, all but that batch norm are
-  numbered with the activations between them: `conv1.0`, `conv1.1`, `conv1.3`.
-  """
-  blocks = resnet_blocks(backbone)
   if backbone.stem == "7x7":
     return (*conv_norm("stem_conv1", "conv1", "bn1"), *blocks)
   return (
-      *conv_norm("stem_conv1", "conv1.0", "conv1.1"),
-      *conv_norm("stem_conv2", "conv1.3", "conv1.4"),
-      *conv_norm("stem_conv3", "conv1.6", "bn1"),
+      *conv_norm("stem_conv1", f"{stem}.0", f"{stem}.1"),
+      *conv_norm("stem_conv2", f"{stem}.3", f"{stem}.4"),
+      *conv_norm("stem_conv3", f"{stem}.6", stem_norm),
       *blocks,
   )

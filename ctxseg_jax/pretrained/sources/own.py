@@ -9,10 +9,9 @@ SOURCE = naming.Source(
     backbones=None,
     heads=None,
     aux_heads=None,
-    aux_names=r"\w+/aux_head/.*",
     left_out=(),
     beside_backbone=((r"\w+/(aux_)?head/.*", "heads"),),
     conventions=lambda network: {},  # All of it is in the file's config.
-    mean=None,
-    std=None,
+    whole_conventions={},
+    normalisation=None,
 )

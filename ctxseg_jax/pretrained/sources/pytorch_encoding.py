@@ -32,16 +32,15 @@ def _encnet(head):
 
 
 SOURCE = naming.Source(
-    backbones={"resnet": naming.sequential_resnet},
+    backbones={"resnet": naming.resnet_rules},
     heads={"encnet": _encnet, "fcn": FCN},
     aux_heads={"fcn": FCN},
     head_prefix="head.",
     aux_prefix="auxlayer.",
-    aux_names=r"auxlayer\..*",
-    switched={"se_loss": (r"encmodule\.selayer\..*", "the SE-loss is off")},
     prefixes=("", "pretrained."),
     left_out=(
         naming.COUNTERS,
+        (r"head\.encmodule\.selayer\..*", "the SE-loss is off"),
         (r"(pretrained\.)?fc\..*", naming.IMAGENET_CLASSIFIER),
     ),
     beside_backbone=((r"(head|auxlayer)\..*", "heads"),),

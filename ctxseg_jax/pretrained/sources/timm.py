@@ -32,7 +32,7 @@ EFFICIENTNET = (
 SOURCE = naming.Source(
     backbones={
         "efficientnet": EFFICIENTNET,
-        "resnet": naming.sequential_resnet,
+        "resnet": naming.resnet_rules,
     },
     beside_backbone=(
         (r"(fc|classifier)\..*", naming.IMAGENET_CLASSIFIER),

@@ -8,10 +8,10 @@ from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 # Positions in `features` of the convolutions of each stage.
-VGG16_LAYERS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+_POSITIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 VGG16 = tuple(
     Rule(f"conv{stage}_{i}", f"features.{position}")
-    for stage, positions in enumerate(VGG16_LAYERS, start=1)
+    for stage, positions in enumerate(_POSITIONS, start=1)
     for i, position in enumerate(positions, start=1)
 )
 # The dense layers of VGG16 are the first of a fully convolutional head.
@@ -20,18 +20,8 @@ VGG16_DENSE = (
     Rule("(host/)?fc7", "classifier.3"),
 )
 
-# Variants of EfficientNet that were trained with the epsilon of the authors;
-# the smaller ones have PyTorch's.
-AUTHORS_EPSILON = ("b5", "b6", "b7")
 
-
-def _resnet(backbone):
-  stem = naming.conv_norm("stem_conv1", "conv1", "bn1")
-  return (*stem, *naming.resnet_blocks(backbone))
-
-
-def _efficientnet(backbone):
-  del backbone
+def _efficientnet():
   rules = [*naming.conv_norm("stem", "features.0.0", "features.0.1")]
   layers = ("depthwise", "se", "project")
   # The blocks of the first group do not expand.
@@ -62,15 +52,15 @@ DEEPLABV3 = (
 
 
 def _conventions(network):
-  variant = getattr(network.backbone, "variant", None)
-  epsilon = 1e-3 if variant in AUTHORS_EPSILON else 1e-5
-  return naming.RESNET | {"backbone.epsilon": epsilon}
+  # The large EfficientNets have the epsilon of the authors, others PyTorch's.
+  is_large = getattr(network.backbone, "variant", None) in ("b5", "b6", "b7")
+  return naming.RESNET | {"backbone.epsilon": 1e-3 if is_large else 1e-5}
 
 
 SOURCE = naming.Source(
     backbones={
-        "efficientnet": _efficientnet,
-        "resnet": _resnet,
+        "efficientnet": _efficientnet(),
+        "resnet": naming.resnet_rules,
         "vgg16": VGG16,
     },
     starts={"vgg16": VGG16_DENSE},
@@ -78,7 +68,6 @@ SOURCE = naming.Source(
     aux_heads={"fcn": FCN},
     head_prefix="classifier.",
     aux_prefix="aux_classifier.",
-    aux_names=r"aux_classifier\..*",
     prefixes=("", "backbone."),
     beside_backbone=(
         (r"fc\..*", naming.IMAGENET_CLASSIFIER),
@@ -87,5 +76,4 @@ SOURCE = naming.Source(
     ),
     fresh="conv_dilated/.*",
     conventions=_conventions,
-    whole_conventions=naming.DILATED,
 )
