@@ -10,11 +10,11 @@ The objects are drawn from COCO's own annotations, or else labels are taken from
 the maps of COCO-Stuff 164k, where no pixel is of two objects.
 """
 
-from collections.abc import Mapping
 import dataclasses
 import json
 import pathlib
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,23 +47,18 @@ _LAYOUTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Annotated:
-  """An image with the objects in it.
+# Class, segmentation as in COCO's files, and area.
+_Object = tuple[int, Any, float]
 
-  Attributes:
-    name: Its id.
-    image: Path of the image.
-    size: Height and width.
-    objects: Class and segmentation, as in COCO's files, of each.
-    place: Where it is annotated, for messages.
-  """
+
+class Annotated(NamedTuple):
+  """An image with the objects in it."""
 
   name: str
   image: pathlib.Path
-  size: tuple[int, int]
-  objects: tuple[tuple[int, Any], ...]
-  place: str
+  size: tuple[int, int]  # Height and width.
+  objects: list[_Object]
+  place: str  # Where it is annotated, for messages.
 
 
 def find(
@@ -74,14 +69,14 @@ def find(
   Maps of COCO-Stuff are opened for it.
   """
   for root in (source, source / "coco"):
-    files = {
+    annotations = {
         split: root / "annotations" / f"instances_{split}2017.json"
         for split in NUM_IMAGES
     }
-    if any(path.is_file() for path in files.values()):
+    if any(path.is_file() for path in annotations.values()):
       return {
           split: _find_annotated(root, path, split, any_size)
-          for split, path in files.items()
+          for split, path in annotations.items()
           if path.is_file() or not any_size
       }
   try:
@@ -113,7 +108,7 @@ def read(
     )
   label = np.zeros(size, np.uint8)
   count = np.zeros(size, np.uint8)
-  for index, segmentation in item.objects:
+  for index, segmentation, _ in item.objects:
     try:
       mask = polygons.object_mask(segmentation, *size)
     except ValueError as error:
@@ -178,7 +173,7 @@ def _num_objects(pair: finding.Pair) -> int:
 def _find_annotated(
     root: pathlib.Path, path: pathlib.Path, split: str, any_size: bool
 ) -> list[Annotated]:
-  entries, by_image = _read_annotations(path)
+  entries = _read_annotations(path)
   if not any_size:
     _check_number(path, split, len(entries))
   folders = [root / f"{split}2017", root / "images" / f"{split}2017"]
@@ -190,21 +185,18 @@ def _find_annotated(
     )
   there = {file.name for file in folder.iterdir()}
   found, lost = [], []
-  for entry in entries:
-    annotations = by_image.get(entry["id"], [])
-    if split == "train" and sum(a[2] for a in annotations) <= MIN_PIXELS:
+  for number, (name, size, objects) in entries.items():
+    if split == "train" and sum(area for *_, area in objects) <= MIN_PIXELS:
       continue
-    if entry["file_name"] not in there:
-      lost.append(entry["file_name"])
-      continue
-    image = folder / entry["file_name"]
-    size = (entry["height"], entry["width"])
-    objects = tuple(annotation[:2] for annotation in annotations)
-    place = f"{path}, image {entry['id']}"
-    found.append(Annotated(image.stem, image, size, objects, place))
+    image = folder / name
+    if name in there:
+      place = f"{path}, image {number}"
+      found.append(Annotated(image.stem, image, size, objects, place))
+    else:
+      lost.append(image)
   if lost and not (any_size and found):
     raise errors.UserError(
-        f"{folder / lost[0]}: image is missing ({len(lost)} of "
+        f"{lost[0]}: image is missing ({len(lost)} of "
         f"{len(lost) + len(found)} are); expected it, for {path} names it. Add "
         "the files, or pass --any_size to leave them out."
     )
@@ -213,39 +205,36 @@ def _find_annotated(
 
 def _read_annotations(
     path: pathlib.Path,
-) -> tuple[list[dict[str, Any]], Mapping[int, list[tuple[int, Any, float]]]]:
-  """Returns the images, and class, segmentation and area of their objects."""
+) -> dict[int, tuple[str, tuple[int, int], list[_Object]]]:
+  """Returns file name, size and objects of each image by its number."""
   classes = {category: i for i, category in enumerate(CATEGORIES) if i}
   try:
     content = json.loads(files.read_bytes(path, what="COCO's annotations"))
-    entries = [
-        {"id": int(entry["id"]), "file_name": str(entry["file_name"])}
-        | {key: int(entry[key]) for key in ("height", "width")}
-        for entry in content["images"]
-    ]
-    by_image = {entry["id"]: [] for entry in entries}
+    names, entries = [], {}
+    for image in content["images"]:
+      names.append(str(image["file_name"]))
+      size = (int(image["height"]), int(image["width"]))
+      entries[int(image["id"])] = (names[-1], size, [])
     for a in content["annotations"]:
       index = classes.get(a["category_id"])
       if index is not None:
-        by_image[a["image_id"]].append(
-            (index, a["segmentation"], float(a["area"]))
-        )
+        item = (index, a["segmentation"], float(a["area"]))
+        entries[a["image_id"]][-1].append(item)
   except _ODD as error:
     reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
     raise errors.UserError(
         f"{path}: cannot be read ({reason}); expected COCO's annotations of "
         "objects. Replace the file."
     ) from error
-  names = [entry["file_name"] for entry in entries]
   # A path would lead out of the folder of images, to anywhere.
   odd = [n for n in names if "/" in n or "\\" in n or n.startswith(".")]
-  if odd or len(set(names)) < len(names) or len(by_image) < len(names):
+  if odd or len(set(names)) < len(names) or len(entries) < len(names):
     what = f"the name {odd[0]!r}" if odd else "an image twice"
     raise errors.UserError(
         f"{path}: found {what}; expected the name of a file, and each once. "
         "Replace the file."
     )
-  return entries, by_image
+  return entries
 
 
 def _check_number(path: pathlib.Path, split: str, number: int) -> None:
