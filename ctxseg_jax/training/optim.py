@@ -138,9 +138,6 @@ class Optimizer:
   ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Returns the transformation of gradients to updates, and its base rate.
 
-    Args:
-      total_steps: Updates of the whole training.
-
     Raises:
       UserError: The warm-up takes all steps; when the transformation is used,
         a multiplier matches no parameter.
@@ -218,7 +215,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sgd": SGD}
 def _scale_groups(multipliers):
   """Scales the updates of the parameters that patterns name."""
 
-  def update(updates, state, params=None):
+  def update(updates, params):
     del params
     unmatched = set(multipliers)
 
@@ -226,26 +223,23 @@ def _scale_groups(multipliers):
       name = _path(path)
       factor = 1.0
       for pattern, multiplier in multipliers.items():
-        if _matches(name, pattern):
+        is_part = name.startswith(f"{pattern}/")
+        if is_part or fnmatch.fnmatchcase(name, pattern):
           unmatched.discard(pattern)
           factor *= multiplier
       return leaf if factor == 1.0 else factor * leaf
 
     scaled = jax.tree_util.tree_map_with_path(scale, updates)
     if unmatched:
+      paths = jax.tree_util.tree_leaves_with_path(updates)
       raise errors.UserError(
           f"config: optim.lr_multipliers: no part {min(unmatched)!r} in the"
           f" model; it has {', '.join(sorted(updates))}, and patterns match"
-          " paths such as "
-          f"'{_path(jax.tree_util.tree_flatten_with_path(updates)[0][-1][0])}'"
+          f" paths such as '{_path(paths[-1][0])}'"
       )
-    return scaled, state
+    return scaled
 
-  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _matches(name, pattern):
-  return name.startswith(f"{pattern}/") or fnmatch.fnmatchcase(name, pattern)
+  return optax.stateless(update)
 
 
 def _path(keys):

@@ -48,14 +48,12 @@ class Reports:
       folder: The work dir.
       checkpoints: Those of the run.
       stop: Tells whether to abandon an evaluation.
-      start: The step the run starts at. Later reports do not count: the
-        restored checkpoint is from before them.
+      start: The step the run starts at; later reports do not count.
 
     Raises:
       UserError: A file in `eval/` is not a report.
     """
     self._run = run
-    self._spec = run.spec
     self._task = TASKS[run.spec.task]
     self._predictor = predictor
     self._source = source
@@ -106,7 +104,7 @@ class Reports:
         self._predictor,
         state.variables,
         self._source,
-        self._spec,
+        self._run.spec,
         split=self._run.data.eval_split,
         protocol=self._run.protocol,
         keep=self._keep,
@@ -126,7 +124,7 @@ class Reports:
     self._write(step, report)
     logging.info("step %d: %s", step, evaluate.summary(report))
     for index, (image, label, prediction, name) in kept.items():
-      picture = self._task.picture(image, label, prediction, self._spec)
+      picture = self._task.picture(image, label, prediction, self._run.spec)
       stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
       pictures.save_png(self._folder.predictions / stem, picture)
 

@@ -21,9 +21,7 @@ class MetricsTest(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    folder = tempfile.TemporaryDirectory()
-    self.addCleanup(folder.cleanup)
-    self.path = pathlib.Path(folder.name)
+    self.path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.file = self.path / "metrics.jsonl"
     self.now = 1000.0
     self.metrics = self.start(0)

@@ -29,9 +29,8 @@ class ResumeCase(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    directory = tempfile.TemporaryDirectory()
-    self.addCleanup(directory.cleanup)
-    self.workdir = pathlib.Path(directory.name) / "run"
+    directory = self.enterContext(tempfile.TemporaryDirectory())
+    self.workdir = pathlib.Path(directory) / "run"
 
   def finish(self, *flags):
     """Runs the same command until it is done."""

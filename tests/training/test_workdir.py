@@ -55,9 +55,8 @@ class WorkdirCase(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    directory = tempfile.TemporaryDirectory()
-    self.addCleanup(directory.cleanup)
-    self.path = pathlib.Path(directory.name) / "runs" / "a"
+    directory = self.enterContext(tempfile.TemporaryDirectory())
+    self.path = pathlib.Path(directory) / "runs" / "a"
 
 
 class LockTest(WorkdirCase):
