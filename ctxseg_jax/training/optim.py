@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-from typing import Any
 from typing import Literal
 
 import jax
@@ -27,11 +26,7 @@ class Schedule:
   warmup_steps: NonNegativeInt = 0
 
   def make(self, learning_rate: float, total_steps: int) -> optax.Schedule:
-    """Returns the rate as a function of the step.
-
-    Raises:
-      UserError: The warm-up takes all of `total_steps`.
-    """
+    """Returns the rate by step; refuses a warm-up that takes all steps."""
     warmup = self.warmup_steps
     if warmup >= max(total_steps, 1):
       raise errors.UserError(
@@ -143,7 +138,11 @@ class Optimizer:
         a multiplier matches no parameter.
     """
     schedule = self.schedule.make(self.learning_rate, total_steps)
-    decay = optax.add_decayed_weights(self.weight_decay, self._mask)
+    decays_all = self.weight_decay_mask == "all"
+    decay = optax.add_decayed_weights(
+        self.weight_decay,
+        lambda params: jax.tree.map(lambda x: decays_all or x.ndim > 1, params),
+    )
     clip = optax.identity()
     if self.clip_norm is not None:
       clip = optax.clip_by_global_norm(self.clip_norm)
@@ -160,11 +159,6 @@ class Optimizer:
   ) -> optax.GradientTransformation:
     """Returns what comes before the rate, with the weight decay in place."""
     raise NotImplementedError
-
-  def _mask(self, params: Any) -> Any:
-    return jax.tree.map(
-        lambda x: self.weight_decay_mask == "all" or x.ndim > 1, params
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,7 +207,6 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sgd": SGD}
 
 
 def _scale_groups(multipliers):
-  """Scales the updates of the parameters that patterns name."""
 
   def update(updates, params):
     del params

@@ -144,7 +144,8 @@ class Reports:
     self._folder.metrics.write_evaluation(
         step, {name: report[name] for name in self._task.figures}
     )
-    self._folder.write_evaluation(step, report)
+    with self._folder.writing_evaluation(step) as write:
+      write(report)
     self._reports[step] = report
 
   def finish(self) -> None:

@@ -136,15 +136,12 @@ class Workdir:
       allow_change: bool = False,
       ignore: Sequence[str] = (),
   ) -> None:
-    """Compares the config with the one that the run was started with.
+    """Refuses, with a `UserError`, a config other than the run's.
 
     Args:
       config: The resolved config, of what JSON can hold.
-      allow_change: Whether a run may go on with another config.
+      allow_change: Whether the run may go on with another config.
       ignore: Dotted keys that may always change, with all below them.
-
-    Raises:
-      UserError: Keys differ that may not.
     """
     path = self.path / _CONFIG
     if not path.exists():
@@ -182,21 +179,13 @@ class Workdir:
     text = metrics.to_json(config, indent=2, sort_keys=True) + "\n"
     files.write_atomically(self.path / _CONFIG, text)
 
-  def write_evaluation(
-      self, step: int | str, evaluation: Mapping[str, Any]
-  ) -> pathlib.Path:
-    """Writes `eval/<step>.json` and returns its path."""
-    with self.writing_evaluation(step) as write:
-      return write(evaluation)
-
   @contextlib.contextmanager
   def writing_evaluation(
       self, step: int | str
   ) -> Iterator[Callable[[Mapping[str, Any]], pathlib.Path]]:
     """Yields what writes `eval/<step>.json` once, and returns its path.
 
-    Raises:
-      UserError: It cannot be written, which is known before the block.
+    That it cannot be written is a `UserError` before the block.
     """
     path = self.evaluations / f"{step}.json"
     with files.naming(path):

@@ -67,13 +67,6 @@ class MetricsTest(parameterized.TestCase):
     self.assertEqual([r["step"] for r in self.rows()], [10, 20, 30, 40])
     self.assertLen(self.metrics.read(), 4)
 
-  def test_torn_line_alone_goes(self):
-    self.metrics.write(10, {})
-    with open(self.file, "a") as f:
-      f.write('{"step": 2')
-    self.metrics = self.start(100)
-    self.assertEqual(self.rows(), [{"step": 10}])
-
   @parameterized.parameters("hello", "[1]", '{"a": 1}', '{"step": 2, "b": "c"}')
   def test_a_broken_line_before_the_last_is_an_error(self, line):
     self.file.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')

@@ -1,9 +1,7 @@
-r"""Every config is described, and its smoke variant goes from end to end.
+"""Every config is described, and its smoke variant goes from end to end.
 
-On one device this takes a third of the time (`-k family`: what CI runs):
-
-  XLA_FLAGS=--xla_force_host_platform_device_count=1 \
-      python -m pytest -m slow tests/training/test_smoke.py
+`.ci/run` runs `-k family`, with programs for one device that are not optimised:
+compiling them takes the time, as they run for a few steps.
 """
 
 import contextlib
