@@ -253,10 +253,9 @@ def _finite(state):
 
 def _stop_not_finite(what, step, index, checkpoints):
   checkpoints.wait()
-  saved = checkpoints.steps()
+  last_good = max(checkpoints.steps(), default="none")
   raise errors.NonFiniteError(
-      f"{what} at step {step} (examples"
-      f" {', '.join(str(int(i)) for i in index)}); nothing of it was"
-      f" saved, last good checkpoint: {saved[-1] if saved else 'none'};"
+      f"{what} at step {step} (examples {', '.join(map(str, index))}); nothing"
+      f" of it was saved, last good checkpoint: {last_good};"
       " lower config.optim.learning_rate or look at these examples"
   )

@@ -150,18 +150,17 @@ class Reports:
 
   def finish(self) -> None:
     """Writes the final table and the curves."""
-    if jax.process_index() != 0 or not self._reports:
+    reports = list(self._reports.values())  # By step.
+    if jax.process_index() != 0 or not reports:
       return
-    step = max(self._reports)
-    report = self._reports[step]
     path = self._folder.path / "curves.png"
     curves.plot_curves(
         self._folder.metrics.read(),
-        [self._reports[s] for s in sorted(self._reports)],
+        reports,
         path,
-        report["references"],
+        reports[-1]["references"],
         score=self._task.score,
         title=self._task.score_title,
     )
-    print(evaluate.describe(report))
+    print(evaluate.describe(reports[-1]))
     print(f"pictures: {self._folder.predictions}, curves: {path}", flush=True)
