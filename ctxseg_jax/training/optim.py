@@ -211,9 +211,11 @@ def _scale_groups(multipliers):
   def update(updates, params):
     del params
     unmatched = set(multipliers)
+    names = []
 
     def scale(path, leaf):
-      name = _path(path)
+      name = jax.tree_util.keystr(path, simple=True, separator="/")
+      names.append(name)
       factor = 1.0
       for pattern, multiplier in multipliers.items():
         is_part = name.startswith(f"{pattern}/")
@@ -224,16 +226,11 @@ def _scale_groups(multipliers):
 
     scaled = jax.tree_util.tree_map_with_path(scale, updates)
     if unmatched:
-      paths = jax.tree_util.tree_leaves_with_path(updates)
       raise errors.UserError(
           f"config: optim.lr_multipliers: no part {min(unmatched)!r} in the"
           f" model; it has {', '.join(sorted(updates))}, and patterns match"
-          f" paths such as '{_path(paths[-1][0])}'"
+          f" paths such as '{names[-1]}'"
       )
     return scaled
 
   return optax.stateless(update)
-
-
-def _path(keys):
-  return "/".join(key.key for key in keys)
