@@ -12,18 +12,15 @@ from ctxseg_jax import errors
 def require(
     num_bytes: int, what: str, remedy: str, free: float | None = None
 ) -> None:
-  """Refuses what needs more than the free memory.
+  """Raises a `UserError` if a number of bytes is more than are free.
 
-  The kernel would grant it and kill the process when it is used.
+  The kernel would grant them and kill the process when they are used.
 
   Args:
     num_bytes: What is needed.
     what: What needs it, for the message.
     remedy: What to do about it, for the message.
     free: How many bytes there are; None is what this machine has.
-
-  Raises:
-    UserError: There is less.
   """
   free = _free_host_bytes() if free is None else free
   if num_bytes > free:
@@ -42,16 +39,8 @@ def compile_within(
 ) -> jax.stages.Compiled:
   """Compiles a `jax.jit` function for arguments that are in memory already.
 
-  Args:
-    function: The function.
-    *args: Its arguments.
-    devices: The devices of this process that it will run on.
-    what: As of `require`.
-    remedy: As of `require`.
-
-  Raises:
-    UserError: Its results and what it holds in between need more memory than
-      the devices have.
+  Raises a `UserError`, as `require` does, if its results and what it holds in
+  between need more memory than the devices of this process have.
   """
   try:
     program = function.lower(*args).compile()

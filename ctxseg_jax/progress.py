@@ -21,8 +21,7 @@ def shown(
 ) -> Iterator[Report]:
   """Yields what to report progress to: a bar on a terminal, else log lines.
 
-  The verb is what is done to images, such as "evaluating"; without a console
-  the bar is drawn on standard error.
+  The verb is what is done to images; the console is standard error by default.
   """
   console = console or rich.console.Console(stderr=True)
   if not console.is_terminal:

@@ -36,16 +36,14 @@ def train_and_evaluate(
   Args:
     run: A parsed config.
     workdir: Folder of everything the run writes.
-    allow_config_change: Resume although the config differs from the one the
-      work dir was started with.
+    allow_config_change: Resume although the config is another than before.
 
   Returns:
     The final state.
 
   Raises:
     UserError: The config, the data or the work dir are not usable.
-    NonFiniteError: The loss or the gradient was not finite; nothing of that
-      step was saved.
+    NonFiniteError: A loss or gradient was not finite; it was not saved.
     Preempted: A signal came; the state was saved first.
   """
   folder = workdir_lib.Workdir(workdir)  # Refuses URLs before data is prepared.
@@ -82,13 +80,7 @@ def train_and_evaluate(
     _log_start(run, state, train_source, eval_source)
 
     reports = reports_lib.Reports(
-        run,
-        run.predictor(mesh),
-        eval_source,
-        folder,
-        checkpoints,
-        stop,
-        start,
+        run, run.predictor(mesh), eval_source, folder, checkpoints, stop, start
     )
     evaluated = reports.done(start)
     folder.metrics.start(start, evaluated)
@@ -96,7 +88,15 @@ def train_and_evaluate(
       # The run was stopped between this checkpoint and its evaluation.
       reports.evaluate(start, state)
 
-    batches = _batches(run, train_source, start)
+    batches = pipeline.train_batches(
+        train_source,
+        run.augmentation,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        step=start,
+        num_workers=run.data.num_workers,
+        shard=(jax.process_index(), jax.process_count()),
+    )
     meter = progress.Meter(run.batch_size, run.total_steps)
     previous = None
     with (
@@ -204,19 +204,6 @@ def _keys(seed, mesh):
   return init_key, jax.random.wrap_key_data(data)
 
 
-def _batches(run, source, start):
-  """Returns this process's shares of the batches that follow a step."""
-  return pipeline.train_batches(
-      source,
-      run.augmentation,
-      batch_size=run.batch_size,
-      seed=run.seed,
-      step=start,
-      num_workers=run.data.num_workers,
-      shard=(jax.process_index(), jax.process_count()),
-  )
-
-
 def _log_start(run, state, train_source, eval_source):
   logging.info(
       "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
@@ -229,7 +216,7 @@ def _log_start(run, state, train_source, eval_source):
 
 
 def _shard(batch, mesh):
-  """Returns this process's share of a batch as part of the global one."""
+  """Makes this process's share of a batch a part of the global one."""
   sharding = NamedSharding(mesh, P(step_lib.AXIS))
   return {
       name: jax.make_array_from_process_local_data(sharding, x)
@@ -238,31 +225,25 @@ def _shard(batch, mesh):
 
 
 def _save(state, step, scalars, index, checkpoints):
-  """Starts to save a state, unless something in it is not finite."""
-  _require_finite(step, scalars, index, checkpoints)
-  _require_finite_state(step, state, index, checkpoints)
-  checkpoints.save(step, state)
-
-
-def _require_finite(step, scalars, index, checkpoints):
-  """Raises unless loss and gradient of a step are finite."""
-  for name in ("loss/total", "grad_norm"):
-    value = float(scalars[name])
-    if not math.isfinite(value):
-      _stop_not_finite(f"{name} is {value}", step, index, checkpoints)
-
-
-def _require_finite_state(step, state, index, checkpoints):
-  """Raises unless what is about to be saved is finite.
+  """Starts to save a state, unless something in it is not finite.
 
   A loss can be finite although a running variance overflowed: batch norm then
   divides by infinity.
   """
+  _require_finite(step, scalars, index, checkpoints)
   finite = jax.device_get(_finite(state))
   for path, is_finite in jax.tree_util.tree_leaves_with_path(finite):
     if not is_finite:
       name = jax.tree_util.keystr(path, simple=True, separator="/")
       _stop_not_finite(f"{name} is not finite", step, index, checkpoints)
+  checkpoints.save(step, state)
+
+
+def _require_finite(step, scalars, index, checkpoints):
+  for name in ("loss/total", "grad_norm"):
+    value = float(scalars[name])
+    if not math.isfinite(value):
+      _stop_not_finite(f"{name} is {value}", step, index, checkpoints)
 
 
 @jax.jit
@@ -272,10 +253,9 @@ def _finite(state):
 
 def _stop_not_finite(what, step, index, checkpoints):
   checkpoints.wait()
-  saved = checkpoints.steps()
+  last_good = max(checkpoints.steps(), default="none")
   raise errors.NonFiniteError(
-      f"{what} at step {step} (examples"
-      f" {', '.join(str(int(i)) for i in index)}); nothing of it was"
-      f" saved, last good checkpoint: {saved[-1] if saved else 'none'};"
+      f"{what} at step {step} (examples {', '.join(map(str, index))}); nothing"
+      f" of it was saved, last good checkpoint: {last_good};"
       " lower config.optim.learning_rate or look at these examples"
   )

@@ -115,7 +115,7 @@ class Metrics:
     """Returns the objects of the file, without a torn last line.
 
     Raises:
-      UserError: If a line before the last is not an object with a step.
+      UserError: A line before the last is not an object with a step.
     """
     if not self._path.exists():
       return []

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-from typing import Any
 from typing import Literal
 
 import jax
@@ -27,11 +26,7 @@ class Schedule:
   warmup_steps: NonNegativeInt = 0
 
   def make(self, learning_rate: float, total_steps: int) -> optax.Schedule:
-    """Returns the rate as a function of the step.
-
-    Raises:
-      UserError: The warm-up takes all of `total_steps`.
-    """
+    """Returns the rate by step; refuses a warm-up that takes all steps."""
     warmup = self.warmup_steps
     if warmup >= max(total_steps, 1):
       raise errors.UserError(
@@ -138,15 +133,16 @@ class Optimizer:
   ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Returns the transformation of gradients to updates, and its base rate.
 
-    Args:
-      total_steps: Updates of the whole training.
-
     Raises:
       UserError: The warm-up takes all steps; when the transformation is used,
         a multiplier matches no parameter.
     """
     schedule = self.schedule.make(self.learning_rate, total_steps)
-    decay = optax.add_decayed_weights(self.weight_decay, self._mask)
+    decays_all = self.weight_decay_mask == "all"
+    decay = optax.add_decayed_weights(
+        self.weight_decay,
+        lambda params: jax.tree.map(lambda x: decays_all or x.ndim > 1, params),
+    )
     clip = optax.identity()
     if self.clip_norm is not None:
       clip = optax.clip_by_global_norm(self.clip_norm)
@@ -163,11 +159,6 @@ class Optimizer:
   ) -> optax.GradientTransformation:
     """Returns what comes before the rate, with the weight decay in place."""
     raise NotImplementedError
-
-  def _mask(self, params: Any) -> Any:
-    return jax.tree.map(
-        lambda x: self.weight_decay_mask == "all" or x.ndim > 1, params
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,17 +207,19 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sgd": SGD}
 
 
 def _scale_groups(multipliers):
-  """Scales the updates of the parameters that patterns name."""
 
-  def update(updates, state, params=None):
+  def update(updates, params):
     del params
     unmatched = set(multipliers)
+    names = []
 
     def scale(path, leaf):
-      name = _path(path)
+      name = jax.tree_util.keystr(path, simple=True, separator="/")
+      names.append(name)
       factor = 1.0
       for pattern, multiplier in multipliers.items():
-        if _matches(name, pattern):
+        is_part = name.startswith(f"{pattern}/")
+        if is_part or fnmatch.fnmatchcase(name, pattern):
           unmatched.discard(pattern)
           factor *= multiplier
       return leaf if factor == 1.0 else factor * leaf
@@ -236,17 +229,8 @@ def _scale_groups(multipliers):
       raise errors.UserError(
           f"config: optim.lr_multipliers: no part {min(unmatched)!r} in the"
           f" model; it has {', '.join(sorted(updates))}, and patterns match"
-          " paths such as "
-          f"'{_path(jax.tree_util.tree_flatten_with_path(updates)[0][-1][0])}'"
+          f" paths such as '{names[-1]}'"
       )
-    return scaled, state
+    return scaled
 
-  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _matches(name, pattern):
-  return name.startswith(f"{pattern}/") or fnmatch.fnmatchcase(name, pattern)
-
-
-def _path(keys):
-  return "/".join(key.key for key in keys)
+  return optax.stateless(update)

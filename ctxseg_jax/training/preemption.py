@@ -39,7 +39,6 @@ class StopRequest:
 
   @property
   def name(self) -> str:
-    """Name of the signal that came."""
     return self._signal.name if self._signal else "a signal to another process"
 
   def requested(self) -> bool:

@@ -15,10 +15,8 @@ from ctxseg_jax import errors
 def on_process_0(act: Callable[[], Any]) -> Any:
   """Calls a function on process 0; every process returns or raises alike.
 
-  All processes have to call this in the same order, since it waits for all.
-
-  Args:
-    act: Returns what JSON can hold, and itself waits for no other process.
+  All have to call this in the same order, since it waits for all. What `act`
+  returns is what JSON can hold, and it waits for no other process.
 
   Raises:
     UserError: On the others, if process 0 raised anything at all; process 0

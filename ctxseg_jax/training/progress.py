@@ -35,7 +35,6 @@ class Meter:
       total_steps: int,
       clock: Callable[[], float] = time.monotonic,
   ):
-    """Takes the images per step, the last step and what returns seconds."""
     self._batch_size = batch_size
     self._total_steps = total_steps
     self._clock = clock
@@ -46,7 +45,6 @@ class Meter:
 
   @contextlib.contextmanager
   def waiting_for_data(self) -> Iterator[None]:
-    """Counts the time spent in the context as waiting for data."""
     start = self._clock()
     yield
     self._waiting += self._clock() - start
@@ -67,14 +65,10 @@ class Meter:
   def read(self, step: int) -> dict[str, float]:
     """Returns the figures since the last call, which the loop has waited for.
 
-    Args:
-      step: The step just done.
-
-    Returns:
-      `images_per_second`, `data_wait_share` (0 to 1) and `eta_seconds`, the
-      last from a moving average; nothing before the second counted step.
+    They are `images_per_second`, `data_wait_share` (0 to 1) and `eta_seconds`,
+    the last from a moving average; none before the second counted step.
     """
-    if self._since is None or self._steps < 1:
+    if self._steps < 1:
       return {}
     seconds = max(self._clock() - self._since, 1e-9)
     now = seconds / self._steps
@@ -107,7 +101,6 @@ class Progress:
       start_step: int = 0,
       console: rich.console.Console | None = None,
   ):
-    """Takes the last step, the steps done before and where to show a bar."""
     self._total_steps = total_steps
     self._start_step = start_step
     # Where absl logs, so that a redirected standard output stays clean.
@@ -145,7 +138,7 @@ class Progress:
     self._exits.close()
 
   def update(self, step: int, figures: Mapping[str, Any]) -> None:
-    """Shows the figures of a logged step; those of `_FIGURES` that it has."""
+    """Shows those of `_FIGURES` that a logged step has."""
     shown = [
         form.format(figures[name])
         for name, form in _FIGURES.items()

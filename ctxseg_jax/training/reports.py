@@ -48,14 +48,12 @@ class Reports:
       folder: The work dir.
       checkpoints: Those of the run.
       stop: Tells whether to abandon an evaluation.
-      start: The step the run starts at. Later reports do not count: the
-        restored checkpoint is from before them.
+      start: The step the run starts at; later reports do not count.
 
     Raises:
       UserError: A file in `eval/` is not a report.
     """
     self._run = run
-    self._spec = run.spec
     self._task = TASKS[run.spec.task]
     self._predictor = predictor
     self._source = source
@@ -106,7 +104,7 @@ class Reports:
         self._predictor,
         state.variables,
         self._source,
-        self._spec,
+        self._run.spec,
         split=self._run.data.eval_split,
         protocol=self._run.protocol,
         keep=self._keep,
@@ -126,7 +124,7 @@ class Reports:
     self._write(step, report)
     logging.info("step %d: %s", step, evaluate.summary(report))
     for index, (image, label, prediction, name) in kept.items():
-      picture = self._task.picture(image, label, prediction, self._spec)
+      picture = self._task.picture(image, label, prediction, self._run.spec)
       stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
       pictures.save_png(self._folder.predictions / stem, picture)
 
@@ -146,23 +144,23 @@ class Reports:
     self._folder.metrics.write_evaluation(
         step, {name: report[name] for name in self._task.figures}
     )
-    self._folder.write_evaluation(step, report)
+    with self._folder.writing_evaluation(step) as write:
+      write(report)
     self._reports[step] = report
 
   def finish(self) -> None:
     """Writes the final table and the curves."""
-    if jax.process_index() != 0 or not self._reports:
+    reports = list(self._reports.values())  # By step.
+    if jax.process_index() != 0 or not reports:
       return
-    step = max(self._reports)
-    report = self._reports[step]
     path = self._folder.path / "curves.png"
     curves.plot_curves(
         self._folder.metrics.read(),
-        [self._reports[s] for s in sorted(self._reports)],
+        reports,
         path,
-        report["references"],
+        reports[-1]["references"],
         score=self._task.score,
         title=self._task.score_title,
     )
-    print(evaluate.describe(report))
+    print(evaluate.describe(reports[-1]))
     print(f"pictures: {self._folder.predictions}, curves: {path}", flush=True)

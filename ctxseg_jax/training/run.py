@@ -100,7 +100,6 @@ class Run(RunOptions):
   def init_state(
       self, tx: optax.GradientTransformation, key: jax.Array
   ) -> step_lib.TrainState:
-    """Returns the state that training starts from, for an optimiser."""
     return step_lib.init_state(
         self.model,
         tx,
@@ -112,7 +111,7 @@ class Run(RunOptions):
   def train_step(
       self, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
   ) -> Callable[..., Any]:
-    """Returns the compiled update; see `training.step.make_train_step`."""
+    """Returns what `training.step.make_train_step` does."""
     return step_lib.make_train_step(
         self.model,
         tx,
@@ -127,16 +126,9 @@ class Run(RunOptions):
     )
 
   def predictor(
-      self,
-      mesh: jax.sharding.Mesh,
-      settings: tasks.Settings | None = None,
+      self, mesh: jax.sharding.Mesh, settings: tasks.Settings | None = None
   ) -> batching.Predictor:
-    """Returns a predictor of the network, with the config's normalisation.
-
-    Args:
-      mesh: The devices to predict on.
-      settings: How predictions are made; None is as in the config.
-    """
+    """Returns what predicts on a mesh; without settings as the config says."""
     return tasks.TASKS[self.spec.task].make_predictor(
         self.model,
         mesh,

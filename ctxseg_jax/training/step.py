@@ -71,15 +71,7 @@ def init_state(
     *,
     average: bool = False,
 ) -> TrainState:
-  """Initialises parameters, collections and the optimiser.
-
-  Args:
-    model: The network.
-    tx: The optimiser.
-    key: Random key of the parameters.
-    image_size: (H, W) of training images.
-    average: Whether a moving average of the parameters is kept.
-  """
+  """Initialises the state; `average`: with an average of the parameters."""
 
   @jax.jit
   def init(key):
@@ -121,14 +113,10 @@ def make_train_step(
     mean: Mean of the images' channels, 0 to 255.
     std: Standard deviation of the images' channels.
     ignore_label: Label of pixels without a class.
-    switches: The step from which each switch of the model is on; 0 if not
-      named.
-    accumulate_steps: Parts that a device's share of the batch is computed in,
-      one after the other. The gradient is the mean of theirs; devices sum it
-      once, after the last part.
-    ema_decay: Share of the old value that the average of the parameters keeps;
-      less in the first steps, (1 + step) / (10 + step), so that it forgets the
-      initialisation.
+    switches: As `RunOptions.switches`.
+    accumulate_steps: As `Optimizer.accumulate_steps`.
+    ema_decay: As `Optimizer.ema_decay`, but in the first steps no more than
+      (1 + step) / (10 + step), so that the average forgets the initialisation.
 
   Returns:
     A function of the state (donated), a batch sharded over `AXIS` of uint8
@@ -185,7 +173,6 @@ def make_train_step(
 
 
 def _make_loss(model, terms, num_devices, mean, std, ignore_label):
-  """Returns the loss of the global batch, a function for use on each device."""
 
   def loss_fn(params, model_state, batch, key, step):
     images = normalize_images(batch["image"], mean, std)
@@ -227,7 +214,7 @@ def _make_loss(model, terms, num_devices, mean, std, ignore_label):
 
 
 def _accumulated(gradient, num_parts):
-  """Returns a gradient computed in parts, and summed over devices once."""
+  """Returns the mean of gradients of parts, summed over devices once."""
 
   def accumulated(params, model_state, batch, key, step):
     # Parameters that vary over devices have gradients that do: nothing is

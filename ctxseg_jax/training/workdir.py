@@ -41,10 +41,6 @@ _MARK = ".ctxseg_jax"
 _MARK_TEXT = "A work dir of ctxseg_jax: train.py writes and deletes here.\n"
 _FOLDERS = ("checkpoints", "best", "eval", "predictions", "tensorboard")
 _FILES = (_CONFIG, "metrics.jsonl", "log.txt", "curves.png")
-_KINDS = {
-    **dict.fromkeys(_FOLDERS, ("folder", os.path.isdir)),
-    **dict.fromkeys(_FILES, ("regular file", os.path.isfile)),
-}
 _NUM_LISTED = 8  # Differing keys in a message that must stay one line.
 
 
@@ -54,11 +50,7 @@ class Workdir:
   With several processes all open it, and process 0 alone locks and writes.
 
   Attributes:
-    path: The folder.
-    checkpoints: Folder of the latest checkpoints.
-    best: Folder of the best one.
-    evaluations: Folder of the reports.
-    predictions: Folder of the pictures.
+    path: The folder; those in it are named as above.
     metrics: What is logged at steps; `metrics.start` opens it.
   """
 
@@ -92,10 +84,11 @@ class Workdir:
       if not others:
         (self.path / _MARK).write_text(_MARK_TEXT, "utf-8")
       # Found hours later, one of another kind would stop the run.
-      for name, (kind, is_kind) in _KINDS.items():
+      for name in (*_FOLDERS, *_FILES):
         path = self.path / name
-        good = is_kind(path) and os.access(path, os.W_OK)
-        if os.path.lexists(path) and not good:
+        is_good = path.is_dir() if name in _FOLDERS else path.is_file()
+        if os.path.lexists(path) and not (is_good and os.access(path, os.W_OK)):
+          kind = "folder" if name in _FOLDERS else "regular file"
           raise errors.UserError(
               f"{path}: expected a {kind} that can be written; move it away or"
               " mend its permissions."
@@ -106,9 +99,9 @@ class Workdir:
     """Makes or recognises the folder, and takes the lock.
 
     Raises:
-      UserError: If the path is no folder that can be written, or a folder that
-        no run has made; nothing was changed then.
-      WorkdirLockedError: If another run holds the lock.
+      UserError: The path is no folder that can be written, or one that no run
+        has made; nothing was changed then.
+      WorkdirLockedError: Another run holds the lock.
     """
     self._open()
     return self
@@ -143,21 +136,18 @@ class Workdir:
       allow_change: bool = False,
       ignore: Sequence[str] = (),
   ) -> None:
-    """Compares the config with the one that the run was started with.
+    """Refuses, with a `UserError`, a config other than the run's.
 
     Args:
       config: The resolved config, of what JSON can hold.
-      allow_change: Whether a run may go on with another config.
+      allow_change: Whether the run may go on with another config.
       ignore: Dotted keys that may always change, with all below them.
-
-    Raises:
-      UserError: If keys differ that may not.
     """
     path = self.path / _CONFIG
     if not path.exists():
       return
     changes = [
-        f"{key} {_short(old)} -> {_short(new)}"
+        f"{key} {old} -> {new}"
         for key, old, new in _differing(read_config(self.path), config)
         if not any(f"{key}.".startswith(f"{i}.") for i in ignore)
     ]
@@ -189,21 +179,13 @@ class Workdir:
     text = metrics.to_json(config, indent=2, sort_keys=True) + "\n"
     files.write_atomically(self.path / _CONFIG, text)
 
-  def write_evaluation(
-      self, step: int | str, evaluation: Mapping[str, Any]
-  ) -> pathlib.Path:
-    """Writes `eval/<step>.json` and returns its path."""
-    with self.writing_evaluation(step) as write:
-      return write(evaluation)
-
   @contextlib.contextmanager
   def writing_evaluation(
       self, step: int | str
   ) -> Iterator[Callable[[Mapping[str, Any]], pathlib.Path]]:
     """Yields what writes `eval/<step>.json` once, and returns its path.
 
-    Raises:
-      UserError: It cannot be written, which is known before the block.
+    That it cannot be written is a `UserError` before the block.
     """
     path = self.evaluations / f"{step}.json"
     with files.naming(path):
@@ -219,10 +201,8 @@ class Workdir:
   def read_evaluations(self) -> list[dict[str, Any]]:
     """Returns the evaluations by step, each with its `"step"`.
 
-    What JSON holds as null is NaN again: a score of classes without a pixel.
-
-    Raises:
-      UserError: A file is not an evaluation.
+    What JSON holds as null is NaN again: a score of classes without a pixel. A
+    file that is not an evaluation is a `UserError`.
     """
     paths = {
         int(path.stem): path
@@ -236,11 +216,7 @@ class Workdir:
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-  """Returns the config of the run in a work dir.
-
-  Raises:
-    UserError: If there is none, or if it is not readable.
-  """
+  """Returns the config of a work dir; without a readable one a `UserError`."""
   file = pathlib.Path(path) / _CONFIG
   if os.path.lexists(file):
     return _read_object(file, "a config")
@@ -264,7 +240,6 @@ def _read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
 
 
 def _with_nan(value: Any) -> Any:
-  """Returns what JSON holds with NaN for null."""
   if isinstance(value, dict):
     return {key: _with_nan(item) for key, item in value.items()}
   if isinstance(value, list):
@@ -294,17 +269,15 @@ def _differing(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
   """Returns e.g. `("optim.lr", "0.01", "0.02")` for each that differs."""
-  old, new = (
-      {
-          key: metrics.to_json(value)
-          for key, value in flax.traverse_util.flatten_dict(x, sep=".").items()
-      }
-      for x in (old, new)
-  )
-  keys = sorted(old | new)
-  both = [(k, old.get(k, "(absent)"), new.get(k, "(absent)")) for k in keys]
-  return [(key, a, b) for key, a, b in both if a != b]
+  old, new = (flax.traverse_util.flatten_dict(x, sep=".") for x in (old, new))
+  found = []
+  for key in sorted(old | new):
+    a, b = (metrics.to_json(x[key]) if key in x else None for x in (old, new))
+    if a != b:
+      found.append((key, _short(a), _short(b)))
+  return found
 
 
-def _short(text: str) -> str:
+def _short(text: str | None) -> str:
+  text = text or "(absent)"
   return text if len(text) <= 60 else f"{text[:57]}..."

@@ -197,6 +197,7 @@ class LossTermsTest(parameterized.TestCase):
           "loss.a: class_weights: expected 3, one per class, got 2",
       ),
       (dict(loss="presence_bce"), "loss.a: "),
+      (dict(weight=1.0), "loss.a.loss"),
   )
   def test_what_is_wrong_with_a_term_is_named(self, term, message):
     with self.assertRaisesRegex(errors.UserError, message):

@@ -1,6 +1,8 @@
 """A run that is stopped, however it is stopped, ends as if it had not been."""
 
 import collections
+import contextlib
+import itertools
 import json
 import pathlib
 import random
@@ -29,9 +31,8 @@ class ResumeCase(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    directory = tempfile.TemporaryDirectory()
-    self.addCleanup(directory.cleanup)
-    self.workdir = pathlib.Path(directory.name) / "run"
+    directory = self.enterContext(tempfile.TemporaryDirectory())
+    self.workdir = pathlib.Path(directory) / "run"
 
   def finish(self, *flags):
     """Runs the same command until it is done."""
@@ -74,23 +75,12 @@ class KillTest(ResumeCase):
     config.data.data_dir = tiny.data_dir()
     train_batches = pipeline.train_batches
 
-    class Failing:
-      """Fails on the fourth batch."""
+    def failing_batches(*args, **kwargs):
+      with contextlib.closing(train_batches(*args, **kwargs)) as batches:
+        yield from itertools.islice(batches, 3)
+      raise errors.UserError("record 7: damaged")
 
-      def __init__(self, *args, **kwargs):
-        self._batches = train_batches(*args, **kwargs)
-        self._left = 3
-
-      def __next__(self):
-        self._left -= 1
-        if self._left < 0:
-          raise errors.UserError("record 7: damaged")
-        return next(self._batches)
-
-      def close(self):
-        self._batches.close()
-
-    with mock.patch.object(pipeline, "train_batches", Failing):
+    with mock.patch.object(pipeline, "train_batches", failing_batches):
       with self.assertRaisesRegex(errors.UserError, "record 7: damaged"):
         experiment.train_and_evaluate(config, self.workdir)
     _, step = checkpoint.load(self.workdir / "checkpoints")
@@ -134,7 +124,7 @@ class KillTest(ResumeCase):
         workers = rng.choice([0, 0, 1])
         delay = rng.uniform(0, 4.0 if moment == "start" else 0.3)
         if kills < 25 and self._kill(
-            _MOMENTS[moment](self.workdir), workers, delay
+            _moments(self.workdir)[moment], workers, delay
         ):
           kills += 1
           moments[moment] += 1
@@ -171,37 +161,22 @@ class KillTest(ResumeCase):
     self.assert_same_as_uninterrupted()
 
 
-def _at_start(workdir):
-  del workdir
-  return lambda command: True
-
-
-def _at_step(workdir):
-  before = _num_bytes(workdir / "metrics.jsonl")
-  return lambda command: _num_bytes(workdir / "metrics.jsonl") > before
-
-
-def _at_save(workdir):
+def _moments(workdir):
+  """Returns what tells, by name, that a command has come to a moment."""
+  metrics = workdir / "metrics.jsonl"
   folder = workdir / "checkpoints"
-  before = set(folder.glob("*"))
-  return lambda command: set(folder.glob("*")) - before
 
+  def num_bytes():
+    return metrics.stat().st_size if metrics.exists() else 0
 
-def _at_evaluation(workdir):
-  del workdir
-  return lambda command: "Evaluating" in command.stderr()
-
-
-_MOMENTS = {
-    "start": _at_start,
-    "step": _at_step,
-    "save": _at_save,
-    "evaluate": _at_evaluation,
-}
-
-
-def _num_bytes(path):
-  return path.stat().st_size if path.exists() else 0
+  bytes_before = num_bytes()
+  steps_before = set(folder.glob("*"))
+  return {
+      "start": lambda command: True,
+      "step": lambda command: num_bytes() > bytes_before,
+      "save": lambda command: set(folder.glob("*")) - steps_before,
+      "evaluate": lambda command: "Evaluating" in command.stderr(),
+  }
 
 
 class SignalTest(ResumeCase):

@@ -1,9 +1,7 @@
-r"""Every config is described, and its smoke variant goes from end to end.
+"""Every config is described, and its smoke variant goes from end to end.
 
-On one device this takes a third of the time (`-k family`: what CI runs):
-
-  XLA_FLAGS=--xla_force_host_platform_device_count=1 \
-      python -m pytest -m slow tests/training/test_smoke.py
+`.ci/run` runs `-k family`, with programs for one device that are not optimised:
+compiling them takes the time, as they run for a few steps.
 """
 
 import contextlib
@@ -32,6 +30,8 @@ from ctxseg_jax import describe
 from ctxseg_jax import experiment
 from ctxseg_jax.data import packing
 from ctxseg_jax.data.datasets import DATASETS
+from ctxseg_jax.models.backbones import cifar_resnet
+from ctxseg_jax.models.backbones import resnet
 
 # What CI runs: one of each task, backbone and kind of state. All take an hour.
 FAMILIES = tuple(
@@ -41,6 +41,8 @@ FAMILIES = tuple(
         *("voc/emanet", "voc/fcn", "voc/mfnet"),
     )
 )
+
+SIZE = (96, 128)  # Of all images but those of CIFAR-10.
 
 
 def command(name, *arguments):
@@ -106,8 +108,14 @@ class SmokeTest(parameterized.TestCase):
     folder = tempfile.TemporaryDirectory()
     cls.addClassCleanup(folder.cleanup)
     cls.root = pathlib.Path(folder.name)
-    miniatures.write_custom(cls.root / "own")
-    miniatures.photo("2007_000000").save(cls.root / "photo.png")
+    miniatures.write_custom(cls.root / "own", size=SIZE)
+    miniatures.photo("2007_000000", SIZE).save(cls.root / "photo.png")
+    # Compiling takes the time: all kinds of blocks, but few of each.
+    blocks = {18: (1, 1, 1, 1), 34: (1, 1, 1, 3), 50: (1, 1, 1, 3)}
+    cls.enterClassContext(mock.patch.dict(resnet.STAGE_SIZES, blocks))
+    cls.enterClassContext(
+        mock.patch.object(cifar_resnet, "BLOCKS_PER_GROUP", 1)
+    )
 
   def _train(self, path, variants, workdir):
     data = test_configs.load(path).get_config(variants).data
@@ -121,7 +129,7 @@ class SmokeTest(parameterized.TestCase):
     elif DATASETS[data.name].needs_source:
       source = self.root / "sources" / data.name
       if not source.exists():
-        miniatures.WRITERS[data.name](source, size=(96, 128))
+        miniatures.WRITERS[data.name](source, size=SIZE)
         packing.prepare(
             DATASETS[data.name],
             self.root / "data",

@@ -15,10 +15,9 @@ class TwoProcessesTest(absltest.TestCase):
 
   def setUp(self):
     super().setUp()
-    directory = tempfile.TemporaryDirectory()
-    self.addCleanup(directory.cleanup)
+    directory = self.enterContext(tempfile.TemporaryDirectory())
     # Brackets: Orbax takes them for a glob.
-    self.workdir = pathlib.Path(directory.name) / "run[2]"
+    self.workdir = pathlib.Path(directory) / "run[2]"
 
   @contextlib.contextmanager
   def start(self, *flags):

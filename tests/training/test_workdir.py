@@ -55,9 +55,8 @@ class WorkdirCase(parameterized.TestCase):
 
   def setUp(self):
     super().setUp()
-    directory = tempfile.TemporaryDirectory()
-    self.addCleanup(directory.cleanup)
-    self.path = pathlib.Path(directory.name) / "runs" / "a"
+    directory = self.enterContext(tempfile.TemporaryDirectory())
+    self.path = pathlib.Path(directory) / "runs" / "a"
 
 
 class LockTest(WorkdirCase):
@@ -142,23 +141,24 @@ class MarkTest(WorkdirCase):
   def test_home_is_expanded(self):
     self.assertEqual(workdir.Workdir("~/run").path, pathlib.Path.home() / "run")
 
-  @parameterized.parameters("eval", "predictions", "tensorboard", "best")
-  def test_a_file_for_a_folder_is_found_at_the_start(self, name):
-    with workdir.Workdir(self.path):
-      (self.path / name).write_text("")
-    with self.assertRaisesRegex(errors.UserError, f"{name}: expected a folder"):
-      workdir.Workdir(self.path).__enter__()
-
-  @parameterized.parameters(
-      "log.txt", "metrics.jsonl", "curves.png", "config.json"
-  )
-  def test_a_folder_or_pipe_for_a_file_is_found_at_the_start(self, name):
-    for make, remove in ((os.mkdir, os.rmdir), (os.mkfifo, os.unlink)):
-      with workdir.Workdir(self.path):
-        make(self.path / name)
-      with self.assertRaisesRegex(errors.UserError, f"{name}: expected a reg"):
-        workdir.Workdir(self.path).__enter__()
-      remove(self.path / name)
+  @parameterized.parameters(pathlib.Path.touch, os.mkdir, os.mkfifo)
+  def test_something_of_another_kind_is_found_at_the_start(self, make):
+    names, kind = (
+        "log.txt",
+        "metrics.jsonl",
+        "curves.png",
+        "config.json",
+    ), "reg"
+    if make == pathlib.Path.touch:
+      names, kind = ("eval", "predictions", "tensorboard", "best"), "folder"
+    for name in names:
+      path = self.path.with_name(name)
+      with workdir.Workdir(path):
+        make(path / name)
+      with self.assertRaisesRegex(
+          errors.UserError, f"{name}: expected a {kind}"
+      ):
+        workdir.Workdir(path).__enter__()
 
   @parameterized.parameters("best/600", "eval/600.json")
   def test_results_without_checkpoints_are_not_replaced(self, name):
@@ -232,9 +232,8 @@ class EvaluationsTest(WorkdirCase):
 
   def test_are_read_by_step_with_nan_for_null(self):
     for step in (100, 20):
-      path = self.work.write_evaluation(
-          step, {"miou": np.nan, "iou": np.array([np.nan, 1.0])}
-      )
+      with self.work.writing_evaluation(step) as write:
+        path = write({"miou": np.nan, "iou": np.array([np.nan, 1.0])})
     self.assertEqual(path, self.path / "eval" / "20.json")
     reports = self.work.read_evaluations()
     self.assertEqual([report["step"] for report in reports], [20, 100])
@@ -244,7 +243,7 @@ class EvaluationsTest(WorkdirCase):
 
   @parameterized.parameters("", '{"miou": 0.', "[1]", "[" * 100_000)
   def test_a_torn_one_is_named(self, text):
-    self.work.write_evaluation(20, {})
+    (self.path / "eval").mkdir()
     (self.path / "eval" / "20.json").write_text(text)
     with self.assertRaisesRegex(errors.UserError, "eval/20.json"):
       self.work.read_evaluations()

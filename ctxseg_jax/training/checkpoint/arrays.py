@@ -46,11 +46,7 @@ def describe(tree: Any) -> dict[str, str]:
 
 
 def listing(step_dir: pathlib.Path) -> dict[str, str]:
-  """Returns `describe` of the arrays that can be read from a step.
-
-  Raises:
-    Exception: Of any kind, as Orbax has no base class, if one cannot be.
-  """
+  """Returns `describe` of a step; raises what Orbax does, of any kind."""
   with plain_path(step_dir) as path:
     return describe(_structure(path))
 
@@ -118,16 +114,15 @@ def _differences(found: dict[str, str], expected: dict[str, str]) -> str:
   names = [n for n in expected | found if found.get(n) != expected.get(n)]
   # The optimizer state repeats every difference of the parameters.
   names = [n for n in names if not n.startswith("opt_state/")] or names
-  kinds = {"missing": [], "unexpected": [], "of another shape or type": []}
-  for name in names:
-    if name not in found:
-      kinds["missing"].append(name)
-    elif name not in expected:
-      kinds["unexpected"].append(name)
-    else:
-      kinds["of another shape or type"].append(
-          f"{name} is {found[name]}, expected {expected[name]}"
-      )
+  kinds = {
+      "missing": [n for n in names if n not in found],
+      "unexpected": [n for n in names if n not in expected],
+      "of another shape or type": [
+          f"{n} is {found[n]}, expected {expected[n]}"
+          for n in names
+          if n in found and n in expected
+      ],
+  }
   return ", ".join(
       f"{len(items)} {kind} ({', '.join(items[:_NUM_LISTED])}"
       f"{', ...' * (len(items) > _NUM_LISTED)})"

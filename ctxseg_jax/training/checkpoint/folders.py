@@ -48,8 +48,7 @@ def complete(
 ) -> None:
   """Reads `<step>.saving` back, writes its manifest and gives it its name.
 
-  Raises:
-    Exception: Of any kind, if it cannot be written or read back.
+  What it raises, if that fails, is of any kind.
   """
   saving = directory / f"{step}{SAVING}"
   if arrays_lib.listing(saving) != arrays:
@@ -64,8 +63,8 @@ def complete(
 
 def prune(directory: pathlib.Path, step: int, max_to_keep: int) -> None:
   """Deletes old steps, now that `step` is complete."""
-  others = [directory / str(n) for n in steps(directory) if n != step]
-  others = [path for path in others if _is_ours(path)]
+  paths = [directory / str(n) for n in steps(directory) if n != step]
+  others = [path for path in paths if _is_ours(path)]
   for path in others[: len(others) - max_to_keep + 1]:
     # Under its own name, a half deleted step would look damaged.
     set_aside(path, _DELETING)
@@ -106,11 +105,7 @@ def find_damage(step_dir: pathlib.Path) -> str | None:
 
 
 def read_manifest(step_dir: pathlib.Path) -> dict[str, Any]:
-  """Returns the manifest of a step.
-
-  Raises:
-    UserError: It is missing, not readable, or of another step.
-  """
+  """Returns the manifest; a missing, broken or other's one is a `UserError`."""
   path = step_dir / MANIFEST
   text = files.read_text(path, what="the manifest of a checkpoint", remedy="")
   try:

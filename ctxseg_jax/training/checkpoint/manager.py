@@ -23,8 +23,8 @@ from ctxseg_jax.training.checkpoint import folders
 class Checkpoints:
   """The checkpoints of one run: saved in the background, verified on restore.
 
-  With several processes every method except `steps` is called by all of them
-  in the same order. Process 0 alone touches manifests, renames and deletes.
+  With several processes all call every method but `steps`, in the same order.
+  Process 0 alone touches manifests, renames and deletes.
   """
 
   def __init__(
@@ -32,20 +32,14 @@ class Checkpoints:
   ):
     """Opens the directory and clears what an interrupted save left there.
 
-    Args:
-      directory: Where the steps lie; made if absent, used by no other run.
-      max_to_keep: Number of complete steps to keep.
-
     Raises:
-      UserError: If the directory cannot be made or written.
+      UserError: The directory cannot be made or written.
     """
     self._directory = pathlib.Path(directory).absolute()
     self._max_to_keep = max_to_keep
     self._exits = contextlib.ExitStack()
     self._saving = None  # (step, future of its completion).
-    self._completed = []  # Complete steps not yet reported.
     self._last_step = None
-    self._failed = False
     self._open()
     plain_path = arrays_lib.plain_path(self._directory)
     self._path = self._exits.enter_context(plain_path)
@@ -69,13 +63,13 @@ class Checkpoints:
   def save(self, step: int, state: Any) -> None:
     """Starts to save a step; returns when the arrays may be overwritten.
 
-    Waits for the save before, if it is still going on. A step that was just
-    saved or restored is not written again. The state is a pytree of arrays.
+    Waits for the save before. A step that was just saved or restored is not
+    written again.
 
     Raises:
-      UserError: If this save or the one before could not be written.
+      UserError: This save or the one before could not be written.
     """
-    self._advance(block=True)
+    self.wait()
     if step == self._last_step:
       return
     folder = f"{step}{folders.SAVING}"
@@ -91,34 +85,40 @@ class Checkpoints:
     self._saving = (step, self._executor.submit(self._complete, step, arrays))
     self._last_step = step
 
-  def poll(self) -> list[int]:
-    """Returns the steps that became complete since the last call.
+  def poll(self) -> None:
+    """Raises as `wait` does, if the save in progress has ended; never waits.
 
-    Cheap: meant to be called at every training step. With several processes,
-    which have to agree, a step is not reported before `wait` or a `save`.
+    With several processes, which have to agree, nothing is known before `wait`.
+    """
+    if jax.process_count() == 1 and self._saving and self._saving[1].done():
+      self.wait()
+
+  def wait(self) -> None:
+    """Waits for the save in progress.
 
     Raises:
-      UserError: If a save failed.
+      UserError: It could not be written.
     """
-    if jax.process_count() == 1:
-      self._advance(block=False)
-    completed, self._completed = self._completed, []
-    return completed
-
-  def wait(self) -> list[int]:
-    """Waits for the save in progress; returns and raises as `poll` does."""
-    self._advance(block=True)
-    return self.poll()
+    if self._saving is None:
+      return
+    (step, future), self._saving = self._saving, None
+    try:
+      # Process 0 alone knows about the manifest, and all about Orbax.
+      processes.on_process_0(future.result)
+      future.result()
+    except Exception as e:  # See `save`.
+      self._fail(step, e)
+    logging.info("Saved step %d in %s.", step, self._directory.name)
 
   def close(self, agree: bool = True) -> None:
     """Finishes the save in progress and stops the threads.
 
-    Raises as `save` does, unless not all processes `agree` to close now: after
+    Raises as `wait` does, unless not all processes `agree` to close now: after
     an error, which one alone may have, none waits for another.
     """
     try:
-      if agree and not self._failed:
-        self._advance(block=True)
+      if agree:
+        self.wait()
     finally:
       self._executor.shutdown()
       with contextlib.suppress(Exception):  # A failed save again.
@@ -134,17 +134,17 @@ class Checkpoints:
 
     Args:
       target: The pytree to fill: arrays or `jax.ShapeDtypeStruct`s, whose
-        shardings say where the restored arrays go (whatever devices wrote
-        them). Leaves without sharding become NumPy arrays.
+        shardings say where the restored arrays go. Leaves without sharding
+        become NumPy arrays.
 
     Returns:
       The state and its step; None if no step was ever completed.
 
     Raises:
-      UserError: If there are checkpoints but none is intact, or if they are
-        of another model.
+      UserError: There are checkpoints but none is intact, or they are of
+        another model.
     """
-    self._advance(block=True)
+    self.wait()
     step, damaged = _newest_intact(self._directory)
     if step is None:
       return None
@@ -159,19 +159,6 @@ class Checkpoints:
     for step in damaged:
       folders.set_aside(self._directory / str(step), folders.DAMAGED)
 
-  def _advance(self, block: bool) -> None:
-    if self._saving is None or not (block or self._saving[1].done()):
-      return
-    (step, future), self._saving = self._saving, None
-    try:
-      # Process 0 alone knows about the manifest, and all about Orbax.
-      processes.on_process_0(future.result)
-      future.result()
-    except Exception as e:  # See `save`.
-      self._fail(step, e)
-    self._completed.append(step)
-    logging.info("Saved step %d in %s.", step, self._directory.name)
-
   def _complete(self, step: int, arrays: dict[str, str]) -> None:
     """Verifies and names a step, then deletes old ones; in the background."""
     self._checkpointer.wait_until_finished()
@@ -180,7 +167,6 @@ class Checkpoints:
       folders.prune(self._directory, step, self._max_to_keep)
 
   def _fail(self, step: int, error: Exception) -> None:
-    self._failed = True
     # It reports Orbax's other errors when they are collected: any time later.
     std_logging.getLogger("asyncio").disabled = True
     if jax.process_index() == 0:
@@ -200,7 +186,7 @@ def save_best(directory: str | os.PathLike[str], step: int, state: Any) -> None:
   """Saves the best state so far, waits, and removes the one before.
 
   Raises:
-    UserError: If it could not be written; the one before is then intact.
+    UserError: It could not be written; the one before is then intact.
   """
   with Checkpoints(directory, max_to_keep=1) as checkpoints:
     checkpoints.save(step, state)
@@ -216,11 +202,11 @@ def load(
     step: The step to read; None reads the newest that is intact.
 
   Returns:
-    The state as nested dicts of NumPy arrays, in which what has no array does
-    not appear, and the step.
+    The state as nested dicts of NumPy arrays, without empty containers, and the
+    step.
 
   Raises:
-    UserError: If there is no such intact checkpoint.
+    UserError: There is no such intact checkpoint.
   """
   directory = pathlib.Path(directory).absolute()
   found, _ = _newest_intact(directory, step)
