@@ -17,8 +17,8 @@ from jax.sharding import PartitionSpec as P
 import networks
 import numpy as np
 from PIL import Image
+import steps
 import test_configs
-import test_step
 import tiny
 
 from ctxseg_jax import errors
@@ -132,7 +132,7 @@ class BlocksTest(parameterized.TestCase):
 
   def _apply(self, block, x, channels=16, stride=2):
     backbone = cifar_resnet.CifarResNet(block=block, num_codewords=4)
-    module = backbone._block()(
+    module = backbone._block_type()(
         channels=channels, stride=stride, norm=Norm(), dtype=jnp.float32
     )
     variables = noisy(module.init(jax.random.key(0), x, train=False))
@@ -299,10 +299,10 @@ class StepTest(absltest.TestCase):
   @with_few_blocks()
   def test_8_devices_do_as_one(self):
     results = []
-    batch = test_step.make_batch(size=8)
-    batch["label"] = np.arange(8, dtype=np.uint8) % test_step.NUM_CLASSES
+    batch = steps.make_batch(size=8)
+    batch["label"] = np.arange(8, dtype=np.uint8) % steps.NUM_CLASSES
     for num_devices in (1, 8):
-      step, state, put = test_step.make_step(num_devices, section(), LOSS)
+      step, state, put = steps.make_step(num_devices, section(), LOSS)
       state, scalars = step(state, put(batch), jax.random.key(1))
       results.append(jax.device_get((state.params, state.model_state)))
       self.assertAlmostEqual(
@@ -313,8 +313,8 @@ class StepTest(absltest.TestCase):
   def test_maps_of_scores_do_not_fit_classes(self):
     head = dict(name="fcn", channels=8)
     model = dict(backbone=dict(name="shallow", channels=8), head=head)
-    step, state, _ = test_step.make_step(1, model, LOSS)
-    batch = test_step.make_batch() | {"label": np.zeros(8, np.uint8)}
+    step, state, _ = steps.make_step(1, model, LOSS)
+    batch = steps.make_batch() | {"label": np.zeros(8, np.uint8)}
     with self.assertRaisesRegex(errors.UserError, "maps of classes"):
       step(state, batch, jax.random.key(0))
 

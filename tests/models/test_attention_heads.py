@@ -12,7 +12,7 @@ from networks import normal
 from networks import perturb
 from networks import uniform
 import numpy as np
-import test_step
+import steps
 
 from ctxseg_jax.models import attention
 from ctxseg_jax.models.heads import danet
@@ -297,9 +297,9 @@ class EMAHeadTest(parameterized.TestCase):
     loss = dict(logits=dict(loss="softmax_cross_entropy"))
     results = []
     for n in (1, num_devices):
-      step, state, put = test_step.make_step(n, model, loss, weight_decay=0.1)
+      step, state, put = steps.make_step(n, model, loss, weight_decay=0.1)
       before = jax.device_get(state)
-      state, _ = step(state, put(test_step.make_batch()), jax.random.key(1))
+      state, _ = step(state, put(steps.make_batch()), jax.random.key(1))
       results.append(jax.device_get(state))
     chex.assert_trees_all_close(results[0], results[1], rtol=1e-3, atol=1e-4)
     one, many = (x.model_state for x in results)

@@ -12,8 +12,8 @@ from networks import initialize
 from networks import normal
 from networks import uniform
 import numpy as np
+import steps
 import test_segmentation
-import test_step
 
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
@@ -187,12 +187,12 @@ def run(num_devices, reconstruction=True):
   loss = dict(STEP["loss"])
   if not reconstruction:
     del loss["reconstruction_residual"]
-  step, state, put = test_step.make_step(
+  step, state, put = steps.make_step(
       num_devices, STEP["model"], loss, switches=dict(low_rank=2)
   )
   states = [jax.device_get(state)]
   for i in range(4):
-    state, _ = step(state, put(test_step.make_batch(i)), jax.random.key(1))
+    state, _ = step(state, put(steps.make_batch(i)), jax.random.key(1))
     states.append(jax.device_get(state))
   return states
 

@@ -1,7 +1,5 @@
 """The training step: any number of devices computes the same update."""
 
-import functools
-import json
 import re
 
 from absl.testing import absltest
@@ -9,85 +7,12 @@ from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 import numpy as np
+import steps
 
 from ctxseg_jax import errors
-from ctxseg_jax import experiment
-from ctxseg_jax.models.heads import HEADS
-from ctxseg_jax.training import step as step_lib
 
-MODEL = dict(
-    backbone=dict(name="shallow", channels=8),
-    head=dict(name="encnet", channels=8, num_codewords=4, dropout_rate=0.0),
-    aux_head=dict(name="fcn", stage="stage3", channels=8, dropout_rate=0.0),
-)
-LOSS = dict(
-    logits=dict(loss="softmax_cross_entropy", weight=1.0),
-    aux_logits=dict(loss="softmax_cross_entropy", weight=0.4),
-    se_logits=dict(loss="presence_bce", weight=0.2),
-)
-CROSS_ENTROPIES = {k: v for k, v in LOSS.items() if k != "se_logits"}
-NUM_CLASSES = 3
-
-
-def make_batch(seed=0, size=16):
-  rng = np.random.default_rng(seed)
-  label = rng.integers(0, NUM_CLASSES, (8, size, size)).astype(np.uint8)
-  label[0] = 255  # Devices see different numbers of labelled pixels:
-  label[1, :12] = 255  # none, a quarter, all.
-  return {
-      "image": rng.integers(0, 256, (8, size, size, 3)).astype(np.uint8),
-      "label": label,
-  }
-
-
-def make_step(num_devices, model=None, loss=None, **optim_config):
-  """Returns the step, a state to start from, and what puts batches in place."""
-  config = dict(learning_rate=0.1, momentum=0.9) | optim_config
-  built = num_devices, model or MODEL, loss or LOSS, config
-  step, state, put = _make_step(json.dumps(built))
-  return step, jax.tree.map(jnp.copy, state), put  # The step donates it.
-
-
-@functools.cache
-def _make_step(built):
-  """Makes each step once, since compiling it takes the time."""
-  num_devices, model, loss, config = json.loads(built)
-  mesh = jax.sharding.Mesh(
-      np.array(jax.devices()[:num_devices]), (step_lib.AXIS,)
-  )
-  net = experiment.build_model(model, NUM_CLASSES, bn_axis_name=step_lib.AXIS)
-  optimizer = experiment.build_optimizer(config)
-  tx, _ = optimizer.make(10)
-  average = optimizer.ema_decay is not None
-  state = step_lib.init_state(
-      net, tx, jax.random.key(0), (16, 16), average=average
-  )
-  state = jax.device_put(state, NamedSharding(mesh, P()))
-  step = step_lib.make_train_step(
-      net,
-      tx,
-      mesh,
-      experiment.build_terms(loss),
-      mean=(127,) * 3,
-      std=(60,) * 3,
-      accumulate_steps=optimizer.accumulate_steps,
-      ema_decay=optimizer.ema_decay,
-  )
-
-  def put(batch):
-    return jax.device_put(batch, NamedSharding(mesh, P(step_lib.AXIS)))
-
-  return step, state, put
-
-
-def run_steps(step, state, put, steps=1):
-  """Returns the state and the scalars after steps with batches 0, 1, ..."""
-  for i in range(steps):
-    state, scalars = step(state, put(make_batch(i)), jax.random.key(1))
-  return jax.device_get((state, scalars))
+CROSS_ENTROPIES = {k: v for k, v in steps.LOSS.items() if k != "se_logits"}
 
 
 class DevicesTest(parameterized.TestCase):
@@ -96,9 +21,9 @@ class DevicesTest(parameterized.TestCase):
   def test_equal_one_device(self, num_devices):
 
     def run(num_devices):
-      step, state, put = make_step(num_devices)
+      step, state, put = steps.make_step(num_devices)
       before = jax.device_get(state.params)
-      state, scalars = run_steps(step, state, put)
+      state, scalars = steps.run_steps(step, state, put)
       # With momentum and one step the update is the gradient itself.
       grads = jax.tree.map(lambda a, b: (a - b) / 0.1, before, state.params)
       return grads, state, scalars
@@ -110,19 +35,23 @@ class DevicesTest(parameterized.TestCase):
     chex.assert_trees_all_close(
         state_n.model_state, state.model_state, rtol=1e-4, atol=1e-5
     )
-    for name in ("loss/total", "grad_norm", *(f"loss/{term}" for term in LOSS)):
+    for name in (
+        "loss/total",
+        "grad_norm",
+        *(f"loss/{term}" for term in steps.LOSS),
+    ):
       np.testing.assert_allclose(scalars_n[name], scalars[name], rtol=1e-4)
 
   def test_eight_devices_stay_with_one_over_several_steps(self):
-    state, _ = run_steps(*make_step(1), steps=3)
-    state_n, _ = run_steps(*make_step(8), steps=3)
+    state, _ = steps.run_steps(*steps.make_step(1), steps=3)
+    state_n, _ = steps.run_steps(*steps.make_step(8), steps=3)
     chex.assert_trees_all_close(
         state_n.params, state.params, rtol=1e-3, atol=1e-4
     )
 
   def test_one_all_reduce_per_batch_norm_and_pass(self):
-    step, state, put = make_step(8)
-    args = (state, put(make_batch()), jax.random.key(1))
+    step, state, put = steps.make_step(8)
+    args = (state, put(steps.make_batch()), jax.random.key(1))
     batch_norms = sum(
         path[-1].key == "mean"
         for path, _ in jax.tree_util.tree_leaves_with_path(
@@ -140,10 +69,12 @@ class DevicesTest(parameterized.TestCase):
     self.assertLessEqual(len(found), 2 * batch_norms + 3)
 
   def test_dropout_differs_between_devices_and_steps(self):
-    model = MODEL | dict(head=dict(name="fcn", channels=64, dropout_rate=0.5))
-    loss = dict(logits=LOSS["logits"])
-    step, state, put = make_step(2, model, loss, learning_rate=0.0)
-    same = {k: np.repeat(v[2:3], 8, 0) for k, v in make_batch().items()}
+    model = steps.MODEL | dict(
+        head=dict(name="fcn", channels=64, dropout_rate=0.5)
+    )
+    loss = dict(logits=steps.LOSS["logits"])
+    step, state, put = steps.make_step(2, model, loss, learning_rate=0.0)
+    same = {k: np.repeat(v[2:3], 8, 0) for k, v in steps.make_batch().items()}
     state, first = step(state, put(same), jax.random.key(1))
     _, second = step(state, put(same), jax.random.key(1))
     self.assertNotEqual(float(first["loss/total"]), float(second["loss/total"]))
@@ -154,18 +85,18 @@ class AccumulationTest(absltest.TestCase):
   def _make(self, num_devices, parts):
     # Frozen batch norms, and losses whose denominators are alike in all parts:
     # the mean over parts is then the mean over the batch.
-    model = MODEL | dict(norm=dict(frozen=True))
+    model = steps.MODEL | dict(norm=dict(frozen=True))
     loss = {
-        "logits": LOSS["logits"] | dict(denominator="pixels"),
-        "se_logits": LOSS["se_logits"],
+        "logits": steps.LOSS["logits"] | dict(denominator="pixels"),
+        "se_logits": steps.LOSS["se_logits"],
     }
-    return make_step(num_devices, model, loss, accumulate_steps=parts)
+    return steps.make_step(num_devices, model, loss, accumulate_steps=parts)
 
   def test_parts_of_a_batch_are_the_whole_batch(self):
     results = []
     for num_devices, parts in ((1, 1), (1, 4), (2, 2)):
       step, state, put = self._make(num_devices, parts)
-      batch = make_batch()
+      batch = steps.make_batch()
       batch["label"][0] = 1  # Every image has a class to be present.
       state, scalars = step(state, put(batch), jax.random.key(1))
       results.append(jax.device_get((state.params, scalars)))
@@ -176,7 +107,7 @@ class AccumulationTest(absltest.TestCase):
     counts = {}
     for parts in (1, 4):
       step, state, put = self._make(2, parts)
-      args = (state, put(make_batch()), jax.random.key(1))
+      args = (state, put(steps.make_batch()), jax.random.key(1))
       text = step.lower(*args).compile().as_text()
       # Scalars of the loss apart, what is reduced are gradients.
       lines = re.findall(r"= (.*)all-reduce(?:-start)?\(", text)
@@ -188,10 +119,10 @@ class AccumulationTest(absltest.TestCase):
 class AverageTest(absltest.TestCase):
 
   def test_the_average_follows_the_parameters(self):
-    step, state, put = make_step(2, ema_decay=0.5)
+    step, state, put = steps.make_step(2, ema_decay=0.5)
     expected = jax.device_get(state.params)
     for i in range(3):
-      state, _ = step(state, put(make_batch(i)), jax.random.key(1))
+      state, _ = step(state, put(steps.make_batch(i)), jax.random.key(1))
       decay = min(0.5, (1 + i) / (10 + i))
       expected = jax.tree.map(
           lambda a, p, decay=decay: decay * a + (1 - decay) * p,
@@ -202,60 +133,22 @@ class AverageTest(absltest.TestCase):
     chex.assert_trees_all_equal(state.variables["params"], state.average)
 
   def test_without_one_the_parameters_are_evaluated(self):
-    _, state, _ = make_step(1)
+    _, state, _ = steps.make_step(1)
     self.assertIsNone(state.average)
     self.assertIs(state.variables["params"], state.params)
-
-
-class HeadsTest(parameterized.TestCase):
-
-  @parameterized.parameters(
-      # The first two are tested above, on eight devices too; "pooled", which
-      # classifies images, in test_cifar.
-      *sorted(set(HEADS) - {"encnet", "encoding_aux", "pooled"})
-  )
-  def test_every_head_trains_alike_on_many_devices_and_on_1(self, name):
-    # EMANet averages its bases over the devices: eight of them.
-    many = 8 if name == "emanet" else 2
-    head = dict(name=name, channels=8)
-    # Several chunks of the 16 positions, the last of them not full.
-    given = dict(map_size=(4, 4), chunk_size=5)
-    given |= {f"{kind}dropout_rate": 0.0 for kind in ("", "aspp_", "decoder_")}
-    given["host"] = dict(name="fcn", channels=8, dropout_rate=0.0)
-    fields = HEADS[name].__dataclass_fields__
-    head |= {k: v for k, v in given.items() if k in fields}
-    model = dict(backbone=dict(name="shallow", channels=8), head=head)
-    outputs = ["logits"]
-    if name == "danet":
-      outputs += ["position_logits", "channel_logits"]
-    loss = {output: LOSS["logits"] for output in outputs}
-    results = []
-    for num_devices in (1, many):
-      step, state, put = make_step(num_devices, model, loss)
-      # Away from initial values with which attention does nothing.
-      params = jax.tree.map(
-          lambda x: jax.device_put(np.asarray(x) + np.float32(0.1), x.sharding),
-          state.params,
-      )
-      state = state.replace(params=params)
-      state, scalars = step(state, put(make_batch()), jax.random.key(1))
-      results.append(jax.device_get((state.params, state.model_state)))
-      self.assertTrue(np.isfinite(scalars["loss/total"]))
-      chex.assert_tree_all_finite(results[-1])
-    chex.assert_trees_all_close(*results, rtol=2e-3, atol=2e-4)
 
 
 class StepTest(absltest.TestCase):
 
   def test_traces_once(self):
-    step, state, put = make_step(8)
-    state, _ = run_steps(step, state, put, steps=3)
+    step, state, put = steps.make_step(8)
+    state, _ = steps.run_steps(step, state, put, steps=3)
     self.assertEqual(int(state.step), 3)
     self.assertEqual(step._cache_size(), 1)
 
   def test_a_fully_ignored_batch_moves_nothing_but_the_presence_loss(self):
-    step, state, put = make_step(8, loss=CROSS_ENTROPIES)
-    batch = make_batch()
+    step, state, put = steps.make_step(8, loss=CROSS_ENTROPIES)
+    batch = steps.make_batch()
     batch["label"][:] = 255
     before = jax.device_get(state.params)
     state, scalars = step(state, put(batch), jax.random.key(1))
@@ -266,16 +159,16 @@ class StepTest(absltest.TestCase):
   def test_what_is_under_ignored_pixels_does_not_matter(self):
     # Not even to gradients, but for batch norm, which is frozen here, and for
     # the presence loss. Context is of the whole image: so is what is ignored.
-    frozen = MODEL | dict(norm=dict(frozen=True))
-    step, start, put = make_step(1, frozen, CROSS_ENTROPIES)
+    frozen = steps.MODEL | dict(norm=dict(frozen=True))
+    step, start, put = steps.make_step(1, frozen, CROSS_ENTROPIES)
 
     def run(**changes):
       state = jax.tree.map(jnp.copy, start)  # As the step donates it.
-      batch = put(make_batch() | changes)
+      batch = put(steps.make_batch() | changes)
       state, scalars = step(state, batch, jax.random.key(1))
       return state.params, scalars["loss/total"], scalars["grad_norm"]
 
-    batch = make_batch()
+    batch = steps.make_batch()
     batch["image"][0] = 255 - batch["image"][0]
     self.assertTrue((batch["label"][0] == 255).all())
     expected = run()
@@ -285,7 +178,7 @@ class StepTest(absltest.TestCase):
       self.assertNotEqual(float(x), float(y))
 
   def test_the_total_is_the_weighted_sum(self):
-    _, scalars = run_steps(*make_step(1))
+    _, scalars = steps.run_steps(*steps.make_step(1))
     expected = (
         scalars["loss/logits"]
         + 0.4 * scalars["loss/aux_logits"]
@@ -294,28 +187,32 @@ class StepTest(absltest.TestCase):
     np.testing.assert_allclose(scalars["loss/total"], expected, rtol=1e-6)
 
   def test_diagnostics_are_logged_and_no_state(self):
-    state, scalars = run_steps(*make_step(8))
+    state, scalars = steps.run_steps(*steps.make_step(8))
     codewords = float(scalars["diagnostics/head/effective_codewords"])
     self.assertBetween(codewords, 1.0, 4.0)
     self.assertNotIn("diagnostics", state.model_state)
 
   def test_the_loss_falls(self):
-    step, state, put = make_step(8)
+    step, state, put = steps.make_step(8)
     values = []
     for _ in range(8):
-      state, scalars = step(state, put(make_batch()), jax.random.key(1))
+      state, scalars = step(state, put(steps.make_batch()), jax.random.key(1))
       values.append(float(scalars["loss/total"]))
     self.assertLess(values[-1], 0.9 * values[0])
 
   def test_an_output_that_is_not_there_is_named(self):
-    made = make_step(1, loss=dict(logitz=dict(loss="softmax_cross_entropy")))
+    made = steps.make_step(
+        1, loss=dict(logitz=dict(loss="softmax_cross_entropy"))
+    )
     with self.assertRaisesRegex(errors.UserError, "logitz.*aux_logits"):
-      run_steps(*made)
+      steps.run_steps(*made)
 
   def test_bfloat16_follows_float32(self):
     losses = {}
     for dtype in ("float32", "bfloat16"):
-      state, scalars = run_steps(*make_step(1, MODEL | dict(dtype=dtype)))
+      state, scalars = steps.run_steps(
+          *steps.make_step(1, steps.MODEL | dict(dtype=dtype))
+      )
       losses[dtype] = float(scalars["loss/total"])
       self.assertEqual(
           {x.dtype for x in jax.tree.leaves(state.params)},

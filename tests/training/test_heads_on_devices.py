@@ -1,0 +1,46 @@
+"""Every head trains alike on several devices and on one."""
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import numpy as np
+import steps
+
+from ctxseg_jax.models.heads import HEADS
+
+
+class HeadsTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      # The first two are tested in test_step, on eight devices too; "pooled",
+      # which classifies images, in test_cifar.
+      *sorted(set(HEADS) - {"encnet", "encoding_aux", "pooled"})
+  )
+  def test_every_head_trains_alike_on_many_devices_and_on_1(self, name):
+    # EMANet averages its bases over the devices: eight of them.
+    many = 8 if name == "emanet" else 2
+    head = dict(name=name, channels=8)
+    # Several chunks of the 16 positions, the last of them not full.
+    given = dict(map_size=(4, 4), chunk_size=5)
+    given |= {f"{kind}dropout_rate": 0.0 for kind in ("", "aspp_", "decoder_")}
+    given["host"] = dict(name="fcn", channels=8, dropout_rate=0.0)
+    fields = HEADS[name].__dataclass_fields__
+    head |= {k: v for k, v in given.items() if k in fields}
+    model = dict(backbone=dict(name="shallow", channels=8), head=head)
+    outputs = ["logits"]
+    if name == "danet":
+      outputs += ["position_logits", "channel_logits"]
+    loss = {output: steps.LOSS["logits"] for output in outputs}
+    results = []
+    for num_devices in (1, many):
+      step, state, put = steps.make_step(num_devices, model, loss)
+      state, scalars = step(state, put(steps.make_batch()), jax.random.key(1))
+      results.append(jax.device_get((state.params, state.model_state)))
+      self.assertTrue(np.isfinite(scalars["loss/total"]))
+      chex.assert_tree_all_finite(results[-1])
+    chex.assert_trees_all_close(*results, rtol=2e-3, atol=2e-4)
+
+
+if __name__ == "__main__":
+  absltest.main()
