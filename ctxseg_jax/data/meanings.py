@@ -1,0 +1,204 @@
+"""What labels may mean that hold other values than a user's classes have.
+
+A reading is never applied. It is a fault with lines for `classes.txt`, which
+the user writes there if they are right.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ctxseg_jax.data import classes as classes_lib
+from ctxseg_jax.data import spec as spec_lib
+
+_NUM_SHOWN = 4  # Lines in a message, which is one line itself.
+_NUM_LISTED = 8  # Values in a message.
+_MANY_COLORS = 64  # More are no classes, but a photograph or lossy.
+_MANY_VALUES = 16  # More values than classes, likewise.
+_VOC_BORDER = (224, 224, 192)
+
+
+class Reading(NamedTuple):
+  """What the labels of a dataset seem to be, and what `classes.txt` lacks."""
+
+  text: str
+  lines: tuple[str, ...] = ()
+
+
+def read(
+    spec: spec_lib.DatasetSpec,
+    known: np.ndarray,
+    unknown: Mapping[int | tuple[int, int, int], int],
+) -> Reading | None:
+  """Returns what labels seem to hold whose classes say nothing of values.
+
+  Args:
+    spec: The dataset.
+    known: int64 [256], pixels by train id or `ignore_label`.
+    unknown: Pixels by the values and colours that mean nothing.
+  """
+  colors = {c: n for c, n in unknown.items() if isinstance(c, tuple)}
+  if colors:
+    return None if spec.colors else _read_colors(spec, colors)
+  if spec.values:
+    return None
+  n = spec.num_classes
+  if list(unknown) == [n]:
+    return _read_shifted(spec, known)
+  pixels = {i: int(known[i]) for i in (*range(n), 255) if known[i]} | unknown
+  if len(unknown) > 1 and pixels.keys() - {255} <= {*grays(spec)}:
+    return _reading(
+        f"label values {_some(unknown)} are the brightness of the classes' "
+        "colours",
+        _ids(spec),
+        "If so, write",
+        _in_order(spec, grays(spec)) if len({*grays(spec)}) == n else (),
+    )
+  if not unknown and n == len(pixels) == 2 and 255 in pixels:
+    return _read_spread(
+        spec,
+        pixels,
+        f"all labels hold {spec.class_names[min(pixels)]} and 255 only, so 255 "
+        "looks used as a class, but it means ignored",
+    )
+  wrapped = list(unknown) == [254] and n - 1 not in pixels  # `rules` tells it.
+  if not unknown or pixels.keys() >= {*range(n)} or wrapped:
+    return None
+  found = f"label values {_some(pixels)} are not the ids of the classes"
+  return _read_spread(spec, pixels, found)
+
+
+def _read_shifted(spec: spec_lib.DatasetSpec, known: np.ndarray) -> Reading:
+  """Reads labels with the id behind the last class, and no other wrong one."""
+  n = spec.num_classes
+  if known[0]:
+    return _reading(
+        f"ids up to {n} are one more than there are classes",
+        _ids(spec),
+        "Add the class that is missing; or, if 0 is to be ignored, write",
+        _in_order(spec, range(1, n + 1), [0]),
+    )
+  return _reading(
+      f"id 0 ({spec.class_names[0]}) is in no label and {n} is in some, so all "
+      "ids look shifted up by one",
+      _ids(spec),
+      "If so, write",
+      _in_order(spec, range(1, n + 1)),
+  )
+
+
+def _read_spread(
+    spec: spec_lib.DatasetSpec, pixels: Mapping[int, int], found: str
+) -> Reading | None:
+  """Reads labels of other values than ids, if there is one for each class."""
+  n = spec.num_classes
+  values = sorted(pixels)
+  plain = [v for v in values if v != 255]
+  ignored = [255] * (255 in values)
+  for chosen, rest in ((plain, ignored), (values, ())):
+    if len(chosen) == n:
+      return _reading(
+          found,
+          _ids(spec),
+          "If they are the classes in this order, write",
+          _in_order(spec, chosen, rest),
+      )
+  if len(plain) == n + 1 and plain[0] == 0:
+    return _reading(
+        found,
+        _ids(spec),
+        "If 0 is to be ignored and the others are the classes in this order, "
+        "write",
+        _in_order(spec, plain[1:], [0, *ignored]),
+    )
+  # Where some ids are right, the files tell the others.
+  if {*plain} & {*range(1, n)} or len(values) >= max(n, _MANY_VALUES):
+    return None
+  remedy = "With the names of your classes, write"
+  return _reading(found, _ids(spec), remedy, _unnamed(pixels))
+
+
+def _read_colors(
+    spec: spec_lib.DatasetSpec, colors: Mapping[tuple[int, int, int], int]
+) -> Reading:
+  if len(colors) > _MANY_COLORS:
+    return Reading(
+        f"RGB labels of more than {_MANY_COLORS} colours, as after resizing "
+        "with interpolation or saving as JPEG; expected one for each class. "
+        "Make the labels again, resizing by nearest neighbour."
+    )
+  found = f"RGB labels of {len(colors)} colours, and no class has any"
+  if {*colors} <= {*spec.palette, _VOC_BORDER}:  # Of VOC, without others.
+    return _reading(
+        f"{found}, but they are VOC's",
+        "the colour of each class",
+        "If the classes have them in VOC's order, write",
+        _in_order(spec, spec.palette, {*colors} & {_VOC_BORDER}),
+    )
+  return _reading(
+      found,
+      "the colour of each class",
+      "With the names of your classes, write",
+      _unnamed(colors),
+  )
+
+
+def _reading(
+    found: str, expected: str, remedy: str, lines: Sequence[str]
+) -> Reading:
+  shown = [repr(line) for line in lines if not line.startswith("#")]
+  remedy += " in classes.txt, in place of what it lists: "
+  remedy += ", ".join(shown[:_NUM_SHOWN])
+  if len(shown) > _NUM_SHOWN:
+    remedy += ", ..."
+  if not lines:
+    remedy = "Save ids, or the colours themselves"
+  return Reading(f"{found}; expected {expected}. {remedy}.", tuple(lines))
+
+
+def _ids(spec: spec_lib.DatasetSpec) -> str:
+  return f"0-{spec.num_classes - 1} for the classes"
+
+
+def grays(spec: spec_lib.DatasetSpec) -> list[int]:
+  """Returns what Pillow and OpenCV make of the colours of the classes."""
+  return [
+      (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
+      for r, g, b in spec.palette
+  ]
+
+
+def _in_order(
+    spec: spec_lib.DatasetSpec, values: Iterable, ignored: Iterable = ()
+) -> list[str]:
+  """Returns the lines that give each class a value or colour, by id."""
+  ignored = " ".join(map(_text, ignored))
+  lines = [f"{classes_lib.IGNORE_NAME} = {ignored}"] if ignored else []
+  for i, value in enumerate(values):
+    color = " {} {} {}".format(*spec.palette[i]) if spec.colors else ""
+    lines.append(f"{spec.class_names[i]}{color} = {_text(value)}")
+  return lines
+
+
+def _unnamed(pixels: Mapping) -> list[str]:
+  """Returns lines of which the names are still to be written."""
+  total = sum(pixels.values())
+  lines = []
+  for value in sorted(pixels, key=pixels.get, reverse=True):
+    lines.append(f"# {pixels[value] / total:.1%} of these pixels:")
+    lines.append(f"NAME = {_text(value)}")
+  return lines
+
+
+def _text(value: int | tuple[int, int, int]) -> str:
+  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _some(values: Iterable[int]) -> str:
+  values = sorted(values)
+  more = len(values) - _NUM_LISTED
+  listed = spec_lib.ranges(values[:_NUM_LISTED])
+  return f"{listed} and {more} more" if more > 0 else listed
