@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
       print(f"{word}: {more} more; --max_lines=0 shows all")
   print(table(spec, report))
   if report.lines:
-    print(f"\nfor {custom.CLASSES_FILE}, if the first fault is right:\n")
+    print(f"\nfor {custom.CLASSES_FILE}, if this is what labels hold:\n")
     print("\n".join(report.lines) + "\n")
   num_pairs = sum(report.num_pairs.values())
   if report.faults:

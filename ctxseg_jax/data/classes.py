@@ -172,9 +172,9 @@ def _parse(line: str, place: str) -> _Row:
   values, label_colors, odd = [], [], []
   for text in tail.split():
     parts = tuple(map(int, re.findall("[0-9]{1,5}", text)))
-    if re.fullmatch("[0-9]+(-[0-9]+)?", text) and _ascend(parts):
+    if re.fullmatch("[0-9]{1,5}(-[0-9]{1,5})?", text) and _ascend(parts):
       values.append((parts[0], parts[-1]))
-    elif re.fullmatch("[0-9]+(,[0-9]+){2}", text) and max(parts) <= 255:
+    elif re.fullmatch("[0-9]{1,3}(,[0-9]{1,3}){2}", text) and max(parts) <= 255:
       label_colors.append(parts)
     else:
       odd.append(text)

@@ -49,13 +49,16 @@ def read(
   if list(unknown) == [n]:
     return _read_shifted(spec, known)
   pixels = {i: int(known[i]) for i in (*range(n), 255) if known[i]} | unknown
-  if len(unknown) > 1 and pixels.keys() - {255} <= {*grays(spec)}:
+  shades = [gray(color) for color in spec.palette]
+  ignored = {255} | {gray(c) for c, i in spec.colors.items() if i == 255}
+  if len(unknown) > 1 and pixels.keys() <= {*shades, *ignored}:
+    is_told = len({*shades}) == n and not ignored & {*shades}
     return _reading(
         f"label values {_some(unknown)} are the brightness of the classes' "
         "colours",
         _ids(spec),
         "If so, write",
-        _in_order(spec, grays(spec)) if len({*grays(spec)}) == n else (),
+        _in_order(spec, shades, ignored & pixels.keys()) if is_told else (),
     )
   if not unknown and n == len(pixels) == 2 and 255 in pixels:
     return _read_spread(
@@ -163,12 +166,10 @@ def _ids(spec: spec_lib.DatasetSpec) -> str:
   return f"0-{spec.num_classes - 1} for the classes"
 
 
-def grays(spec: spec_lib.DatasetSpec) -> list[int]:
-  """Returns what Pillow and OpenCV make of the colours of the classes."""
-  return [
-      (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
-      for r, g, b in spec.palette
-  ]
+def gray(color: tuple[int, int, int]) -> int:
+  """Returns what Pillow and OpenCV make of a colour in gray files."""
+  red, green, blue = color
+  return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
 
 
 def _in_order(

@@ -16,6 +16,7 @@ from ctxseg_jax.data import scan as scan_lib
 from ctxseg_jax.data import spec as spec_lib
 
 _NUM_LISTED = 8  # Names in a line.
+_RARE = 0.1  # Share of labels that tell nothing of all.
 _MANY_VALUES = 16  # Unknown values in one label that no mapping explains.
 
 
@@ -27,7 +28,7 @@ class Report:
     warnings: What spoils a part of the results only, such as classes that no
       label holds: of them nothing can be learnt, but the others train.
     notes: What is worth a look, a line each.
-    lines: Those to write in `classes.txt` if the first fault is right.
+    lines: Those for `classes.txt` if what a fault says of all labels is right.
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
     present: int64 [256] by split, how many labels hold each.
@@ -44,6 +45,7 @@ class Report:
     self.present = {split: np.zeros(256, np.int64) for split in splits}
     self._spec = spec
     self._unknown = collections.Counter()
+    self._num_odd = 0  # Labels with such values.
     self._seen = set()
     self._num_turned = 0
     # By digest the identities of the same pixels, by these their splits.
@@ -66,6 +68,7 @@ class Report:
       self.pixels[split] += scan.known
       self.present[split] += scan.known > 0
     self._unknown.update(scan.unknown)
+    self._num_odd += bool(scan.unknown)
 
   def conclude(self) -> None:
     """Adds what all pairs together tell."""
@@ -94,8 +97,10 @@ class Report:
     if shifted and spec.is_own:  # A small set may lack the class.
       self.warnings.append(f"{spec.name}: {shifted}")
     elif text or shifted:
-      # First, since it may be what the faults of the files come from.
-      self.faults.insert(0, f"{spec.name}: {text or shifted}")
+      # First, since the faults of the files may come from it, if not of few.
+      is_rare = 0 < self._num_odd < _RARE * sum(self.num_pairs.values())
+      place = len(self.faults) if is_rare else 0
+      self.faults.insert(place, f"{spec.name}: {text or shifted}")
     elif total.any():  # Else nothing could be read.
       self._add_absent(total)
 
@@ -183,7 +188,7 @@ def _suspicion(
         f"class, but it means ignored; {expected}. Write the class's id "
         f"instead of {spec.ignore_label}."
     )
-  if len(values) > 1 and set(values) <= {*meanings.grays(spec)}:
+  if len(values) > 1 and set(values) <= {*map(meanings.gray, spec.palette)}:
     return (
         f"label values {spec_lib.ranges(values)} are the brightness "
         f"of the classes' colours; {expected}. Save ids, or the colours "
@@ -203,14 +208,13 @@ def _between(spec: spec_lib.DatasetSpec, values: Sequence[int]) -> str:
 
 
 def _shifted_down(spec: spec_lib.DatasetSpec, known: np.ndarray) -> str:
-  last = np.flatnonzero(spec.label_map != spec.ignore_label)[-1]
+  raw_id = np.flatnonzero(spec.label_map != spec.ignore_label)[-1]
+  last = spec.label_map[raw_id]
   missing = np.flatnonzero(known[: spec.num_classes] == 0).tolist()
-  if spec.values or missing != [spec.label_map[last]]:
-    return ""
-  if not known[spec.ignore_label]:
+  if spec.values or missing != [last] or not known[spec.ignore_label]:
     return ""
   return (
-      f"id {last} ({spec.class_names[spec.label_map[last]]}) is in no label and "
+      f"id {raw_id} ({spec.class_names[last]}) is in no label and "
       f"{spec.ignore_label} is in some, so all ids look shifted down by one; "
       f"{_expected(spec)}. Use the labels as they were, or take the class out "
       "of the list."
