@@ -115,9 +115,9 @@ def main(argv: Sequence[str]) -> None:
     if more > 0 and values.max_lines:
       print(f"{word}: {more} more; --max_lines=0 shows all")
   print(table(spec, report))
-  if report.lines:
-    print(f"\nfor {custom.CLASSES_FILE}, if this is what labels hold:\n")
-    print("\n".join(report.lines) + "\n")
+  for condition, lines in report.proposals:
+    print(f"\n{custom.CLASSES_FILE}, if {condition}:\n")
+    print("\n".join(lines) + "\n")
   num_pairs = sum(report.num_pairs.values())
   if report.faults:
     count = len(report.faults)

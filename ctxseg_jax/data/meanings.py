@@ -19,13 +19,25 @@ _NUM_LISTED = 8  # Values in a message.
 _MANY_COLORS = 64  # More are no classes, but a photograph or lossy.
 _MANY_VALUES = 16  # More values than classes, likewise.
 _VOC_BORDER = (224, 224, 192)
+_ORDER = "they are the classes in this order"
+_NAMES = "these are your classes, with their names in place of NAME"
+
+
+class Proposal(NamedTuple):
+  """Lines to take the place of those of `classes.txt`, and when."""
+
+  condition: str
+  lines: Sequence[str]
 
 
 class Reading(NamedTuple):
-  """What the labels of a dataset seem to be, and what `classes.txt` lacks."""
+  """What the labels of a dataset seem to be, and what may be meant.
+
+  The text is empty where what is said of the files is enough.
+  """
 
   text: str
-  lines: tuple[str, ...] = ()
+  proposals: Sequence[Proposal] = ()
 
 
 def read(
@@ -46,19 +58,27 @@ def read(
   if spec.values:
     return None
   n = spec.num_classes
-  if list(unknown) == [n]:
-    return _read_shifted(spec, known)
   pixels = {i: int(known[i]) for i in (*range(n), 255) if known[i]} | unknown
   shades = [gray(color) for color in spec.palette]
   ignored = {255} | {gray(c) for c, i in spec.colors.items() if i == 255}
   if len(unknown) > 1 and pixels.keys() <= {*shades, *ignored}:
+    lines = _in_order(spec, shades, ignored & pixels.keys())
     is_told = len({*shades}) == n and not ignored & {*shades}
     return _reading(
         f"label values {_some(unknown)} are the brightness of the classes' "
         "colours",
-        _ids(spec),
-        "If so, write",
-        _in_order(spec, shades, ignored & pixels.keys()) if is_told else (),
+        spec,
+        [Proposal("so", lines)] if is_told else [],
+    )
+  if list(unknown) == [n]:
+    found = f"ids up to {n} are one more than there are classes"
+    if 0 in pixels:
+      return _reading(found, spec, _one_ignored(spec, range(n + 1), pixels))
+    return _reading(
+        f"id 0 ({spec.class_names[0]}) is in no label and {n} is in some, so "
+        "all ids look shifted up by one",
+        spec,
+        [Proposal("so", _in_order(spec, range(1, n + 1)))],
     )
   if not unknown and n == len(pixels) == 2 and 255 in pixels:
     return _read_spread(
@@ -68,29 +88,12 @@ def read(
         "looks used as a class, but it means ignored",
     )
   wrapped = list(unknown) == [254] and n - 1 not in pixels  # `rules` tells it.
-  if not unknown or pixels.keys() >= {*range(n)} or wrapped:
+  if not unknown or wrapped:
     return None
+  if pixels.keys() >= {*range(n)}:
+    return _read_added(spec, unknown)
   found = f"label values {_some(pixels)} are not the ids of the classes"
   return _read_spread(spec, pixels, found)
-
-
-def _read_shifted(spec: spec_lib.DatasetSpec, known: np.ndarray) -> Reading:
-  """Reads labels with the id behind the last class, and no other wrong one."""
-  n = spec.num_classes
-  if known[0]:
-    return _reading(
-        f"ids up to {n} are one more than there are classes",
-        _ids(spec),
-        "Add the class that is missing; or, if 0 is to be ignored, write",
-        _in_order(spec, range(1, n + 1), [0]),
-    )
-  return _reading(
-      f"id 0 ({spec.class_names[0]}) is in no label and {n} is in some, so all "
-      "ids look shifted up by one",
-      _ids(spec),
-      "If so, write",
-      _in_order(spec, range(1, n + 1)),
-  )
 
 
 def _read_spread(
@@ -100,28 +103,44 @@ def _read_spread(
   n = spec.num_classes
   values = sorted(pixels)
   plain = [v for v in values if v != 255]
-  ignored = [255] * (255 in values)
-  for chosen, rest in ((plain, ignored), (values, ())):
+  for chosen, ignored in ((plain, {255} & pixels.keys()), (values, ())):
     if len(chosen) == n:
-      return _reading(
-          found,
-          _ids(spec),
-          "If they are the classes in this order, write",
-          _in_order(spec, chosen, rest),
-      )
-  if len(plain) == n + 1 and plain[0] == 0:
-    return _reading(
-        found,
-        _ids(spec),
-        "If 0 is to be ignored and the others are the classes in this order, "
-        "write",
-        _in_order(spec, plain[1:], [0, *ignored]),
-    )
+      lines = _in_order(spec, chosen, ignored)
+      return _reading(found, spec, [Proposal(_ORDER, lines)])
+  if len(plain) == n + 1:
+    return _reading(found, spec, _one_ignored(spec, plain, pixels))
   # Where some ids are right, the files tell the others.
   if {*plain} & {*range(1, n)} or len(values) >= max(n, _MANY_VALUES):
     return None
-  remedy = "With the names of your classes, write"
-  return _reading(found, _ids(spec), remedy, _unnamed(pixels))
+  return _reading(found, spec, [Proposal(_NAMES, _unnamed(pixels))])
+
+
+def _read_added(
+    spec: spec_lib.DatasetSpec, unknown: Mapping[int, int]
+) -> Reading | None:
+  """Reads labels of all ids and a few other values."""
+  if len(unknown) > _NUM_LISTED:
+    return None
+  lines = _in_order(spec, range(spec.num_classes), sorted(unknown))
+  condition = f"{_some(unknown)} is to be ignored"
+  return Reading("", [Proposal(condition, lines)])
+
+
+def _one_ignored(
+    spec: spec_lib.DatasetSpec, values: Sequence[int], pixels: Mapping[int, int]
+) -> list[Proposal]:
+  """Returns what is meant if one value too many is not that of a class."""
+  ends = [(values[-1], values[:-1]), (values[0], values[1:])]
+  if values[0] == 0 and values[-1] != spec.num_classes:
+    ends.reverse()
+  border = [255] if 255 in pixels else []
+  return [
+      Proposal(
+          f"{odd} is to be ignored, the others being the classes in this order",
+          _in_order(spec, others, [odd, *border]),
+      )
+      for odd, others in ends
+  ]
 
 
 def _read_colors(
@@ -134,36 +153,30 @@ def _read_colors(
         "Make the labels again, resizing by nearest neighbour."
     )
   found = f"RGB labels of {len(colors)} colours, and no class has any"
+  proposal = Proposal(_NAMES, _unnamed(colors))
   if {*colors} <= {*spec.palette, _VOC_BORDER}:  # Of VOC, without others.
-    return _reading(
-        f"{found}, but they are VOC's",
-        "the colour of each class",
-        "If the classes have them in VOC's order, write",
-        _in_order(spec, spec.palette, {*colors} & {_VOC_BORDER}),
-    )
-  return _reading(
-      found,
-      "the colour of each class",
-      "With the names of your classes, write",
-      _unnamed(colors),
-  )
+    found += ", but they are VOC's"
+    lines = _in_order(spec, spec.palette, {*colors} & {_VOC_BORDER})
+    proposal = Proposal("the classes have them in VOC's order", lines)
+  return _reading(found, spec, [proposal], "the colour of each class")
 
 
 def _reading(
-    found: str, expected: str, remedy: str, lines: Sequence[str]
+    found: str,
+    spec: spec_lib.DatasetSpec,
+    proposals: Sequence[Proposal],
+    expected: str = "",
 ) -> Reading:
-  shown = [repr(line) for line in lines if not line.startswith("#")]
-  remedy += " in classes.txt, in place of what it lists: "
-  remedy += ", ".join(shown[:_NUM_SHOWN])
-  if len(shown) > _NUM_SHOWN:
-    remedy += ", ..."
-  if not lines:
+  expected = expected or f"0-{spec.num_classes - 1} for the classes"
+  remedies = []
+  for condition, lines in proposals:
+    shown = [repr(line) for line in lines if not line.startswith("#")]
+    more = ", ..." if len(shown) > _NUM_SHOWN else ""
+    remedies.append(f"if {condition}: {', '.join(shown[:_NUM_SHOWN])}{more}")
+  remedy = f"Write classes.txt anew, {'; or '.join(remedies)}"
+  if not proposals:
     remedy = "Save ids, or the colours themselves"
-  return Reading(f"{found}; expected {expected}. {remedy}.", tuple(lines))
-
-
-def _ids(spec: spec_lib.DatasetSpec) -> str:
-  return f"0-{spec.num_classes - 1} for the classes"
+  return Reading(f"{found}; expected {expected}. {remedy}.", proposals)
 
 
 def gray(color: tuple[int, int, int]) -> int:

@@ -28,7 +28,7 @@ class Report:
     warnings: What spoils a part of the results only, such as classes that no
       label holds: of them nothing can be learnt, but the others train.
     notes: What is worth a look, a line each.
-    lines: Those for `classes.txt` if what a fault says of all labels is right.
+    proposals: What may be written in `classes.txt`.
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
     present: int64 [256] by split, how many labels hold each.
@@ -39,7 +39,7 @@ class Report:
     self.faults: list[str] = []
     self.warnings: list[str] = []
     self.notes: list[str] = []
-    self.lines: tuple[str, ...] = ()
+    self.proposals: Sequence[meanings.Proposal] = ()
     self.num_pairs = dict.fromkeys(splits, 0)
     self.pixels = {split: np.zeros(256, np.int64) for split in splits}
     self.present = {split: np.zeros(256, np.int64) for split in splits}
@@ -92,7 +92,8 @@ class Report:
     reading = None
     if spec.is_own:
       reading = meanings.read(spec, total, self._unknown)
-    text, self.lines = reading or (_suspicion(spec, total, self._unknown), ())
+    text, self.proposals = reading or ("", ())
+    text = text or _suspicion(spec, total, self._unknown)
     shifted = "" if text else _shifted_down(spec, total)
     if shifted and spec.is_own:  # A small set may lack the class.
       self.warnings.append(f"{spec.name}: {shifted}")

@@ -20,15 +20,18 @@ from ctxseg_jax.data import records
 
 _VOC = datasets.DATASETS["voc2012"].palette
 
-# What labels hold for the ids 0, 1, 2 and 255, and the ids that it comes to.
-# What is not taken for the border is a class, of which there are three.
+# What labels hold for the ids 0, 1, 2 and 255, the ids that it comes to, and
+# which proposal is right.
 KINDS = {
     "spread": ((80, 160, 240, 255), (0, 1, 2, 255)),
     "spread_of_zero": ((0, 127, 254, 255), (0, 1, 2, 255)),
     "sixteen_bits": ((0, 30_000, 65_535, 255), (0, 1, 2, 255)),
     "zero_ignored": ((50, 100, 150, 0), (0, 1, 2, 255)),
     "shifted": ((1, 2, 3, 255), (0, 1, 2, 255)),
-    "shifted_and_zero_ignored": ((1, 2, 3, 0), (0, 1, 2, 255)),
+    "shifted_and_zero_ignored": ((1, 2, 3, 0), (0, 1, 2, 255), 1),
+    "last_ignored": ((0, 1, 2, 3), (0, 1, 2, 255), 0),
+    "spread_and_last_ignored": ((0, 9, 19, 99), (0, 1, 2, 255), 1),
+    "another_ignored": ((0, 1, 2, 100), (0, 1, 2, 255)),
     "white_is_a_class": ((0, 100, 255, 100), (0, 1, 2, 1)),
     "gray_tones_of_voc": (
         tuple(round(0.299 * r + 0.587 * g) for r, g, _ in _VOC[:3]) + (255,),
@@ -63,12 +66,12 @@ class MeaningsTest(parameterized.TestCase):
     code, out, _ = running.run(check, *flags)
     return code, out
 
-  def proposed(self):
-    """Returns the lines to paste, after training said the same."""
+  def proposed(self, index=0):
+    """Returns a text to paste, after training said the same."""
     code, out = self.check()
     self.assertEqual(code, 2)
-    (text,) = re.findall(r"for classes.txt, .*:\n\n((?:.+\n)+)\n", out)
-    first = re.search("(?m)^fault: custom: (.*)", out)[1]
+    text = re.findall(r"classes.txt, if .*:\n\n((?:.+\n)+)\n", out)[index]
+    first = re.search("(?m)^fault: (?:custom: )?(.*)", out)[1]
     flags = ["--dataset=custom", f"--source={self.root}"]
     code, _, err = running.run(prepare, *flags, f"--data_dir={self.data_dir}")
     self.assertEqual(code, 2)
@@ -78,10 +81,10 @@ class MeaningsTest(parameterized.TestCase):
     return text
 
   @parameterized.named_parameters((k, *v) for k, v in KINDS.items())
-  def test_what_is_proposed_is_right_when_pasted(self, values, ids):
+  def test_what_is_proposed_is_right_when_pasted(self, values, ids, index=0):
     table = dict(zip((0, 1, 2, 255), values, strict=True))
     _write(self.root, table)
-    (self.root / "classes.txt").write_text(self.proposed())
+    (self.root / "classes.txt").write_text(self.proposed(index))
     code, out = self.check()
     self.assertEqual(code, 0, out)
     spec = custom.from_folder(self.root)
@@ -117,7 +120,7 @@ class MeaningsTest(parameterized.TestCase):
     self.assertEqual(lines, expected)
 
   @parameterized.parameters(
-      ((11, 22, 33, 44), "11 22 33 44"),
+      ((11, 22, 22, 22), "11 22"),
       ((0, 7, 7, 7), "0 7"),
       (((9, 8, 7), (6, 5, 4), (3, 2, 1), (1, 1, 1)), "9,8,7 6,5,4 3,2,1 1,1,1"),
   )
@@ -140,10 +143,24 @@ class MeaningsTest(parameterized.TestCase):
     Image.fromarray(raw).save(path)
     code, out = self.check()
     self.assertEqual(code, 2)
-    self.assertNotIn("for classes.txt", out)
+    self.assertStartsWith(out, f"fault: {path}: label value 7 (6 pixels); exp")
+    self.assertIn(
+        "\nclasses.txt, if 7 is to be ignored:\n\n__ignore__ = 7\nsky", out
+    )
     self.assertIn("as in car = 7 for a class or __ignore__ = 7, or mend", out)
     (self.root / "classes.txt").write_text(classes)
     self.assertEqual(self.check()[0], 0)
+
+  def test_what_few_labels_tell_comes_after_their_faults(self):
+    miniatures.write_custom(self.root)
+    path = self.root / "labels/train/train3.png"
+    raw = np.array(Image.open(path))
+    raw[:2, :3] = 3
+    Image.fromarray(raw).save(path)
+    _, out = self.check()
+    faults = re.findall("(?m)^fault: (.{60})", out)
+    self.assertLen(faults, 2)
+    self.assertStartsWith(faults[1], "custom: ids up to 3 are one more than")
 
   def test_photographs_as_labels_are_no_classes(self):
     miniatures.write_custom(self.root)
@@ -153,7 +170,7 @@ class MeaningsTest(parameterized.TestCase):
     code, out = self.check()
     self.assertEqual(code, 2)
     self.assertIn("custom: RGB labels of more than 64 colours, as after", out)
-    self.assertNotIn("for classes.txt", out)
+    self.assertNotIn("\nclasses.txt", out)
 
 
 if __name__ == "__main__":
