@@ -6,7 +6,9 @@ r"""Looks at every image and label of a dataset before the first step.
 
 Files are decoded in full. Each fault is a line: the file, what was found and
 expected, and the remedy; then comes a table of how much of each class there is.
-Exit codes: 0 no fault, 2 faults. Notes are worth a look, but no faults.
+Exit codes: 0 no fault, 2 faults. Notes are worth a look, but no faults. Where
+labels of your own hold other values than ids, it prints what `classes.txt` may
+say of them.
 
 A JPEG with changed bytes decodes to other pixels, which nothing in it shows.
 --manifest FILE writes the SHA-256 of every file where FILE is not there (as

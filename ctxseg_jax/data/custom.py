@@ -129,10 +129,9 @@ def to_record(spec: spec_lib.DatasetSpec) -> dict[str, Any]:
       "mean": list(spec.mean),
       "split_sizes": dict(spec.split_sizes),
   }
-  # Without, as records were before there were any.
-  return record | (
-      {"values": list(map(list, spec.values))} if spec.values else {}
-  )
+  if spec.values:  # Records of runs before there were any have none.
+    record["values"] = list(map(list, spec.values))
+  return record
 
 
 def from_record(

@@ -73,7 +73,7 @@ def read(
   if list(unknown) == [n]:
     found = f"ids up to {n} are one more than there are classes"
     if 0 in pixels:
-      return _reading(found, spec, _one_ignored(spec, range(n + 1), pixels))
+      return _read_one_more(spec, range(n + 1), pixels, found)
     return _reading(
         f"id 0 ({spec.class_names[0]}) is in no label and {n} is in some, so "
         "all ids look shifted up by one",
@@ -108,7 +108,7 @@ def _read_spread(
       lines = _in_order(spec, chosen, ignored)
       return _reading(found, spec, [Proposal(_ORDER, lines)])
   if len(plain) == n + 1:
-    return _reading(found, spec, _one_ignored(spec, plain, pixels))
+    return _read_one_more(spec, plain, pixels, found)
   # Where some ids are right, the files tell the others.
   if {*plain} & {*range(1, n)} or len(values) >= max(n, _MANY_VALUES):
     return None
@@ -126,21 +126,26 @@ def _read_added(
   return Reading("", [Proposal(condition, lines)])
 
 
-def _one_ignored(
-    spec: spec_lib.DatasetSpec, values: Sequence[int], pixels: Mapping[int, int]
-) -> list[Proposal]:
-  """Returns what is meant if one value too many is not that of a class."""
+def _read_one_more(
+    spec: spec_lib.DatasetSpec,
+    values: Sequence[int],
+    pixels: Mapping[int, int],
+    found: str,
+) -> Reading:
+  """Reads labels of which one value, the first or last, may be no class."""
   ends = [(values[-1], values[:-1]), (values[0], values[1:])]
   if values[0] == 0 and values[-1] != spec.num_classes:
     ends.reverse()
   border = [255] if 255 in pixels else []
-  return [
+  proposals = [
       Proposal(
           f"{odd} is to be ignored, the others being the classes in this order",
           _in_order(spec, others, [odd, *border]),
       )
       for odd, others in ends
   ]
+  remedy = "Add the class that is missing, or write"
+  return _reading(found, spec, proposals, remedy=remedy)
 
 
 def _read_colors(
@@ -166,14 +171,15 @@ def _reading(
     spec: spec_lib.DatasetSpec,
     proposals: Sequence[Proposal],
     expected: str = "",
+    remedy: str = "Write",
 ) -> Reading:
   expected = expected or f"0-{spec.num_classes - 1} for the classes"
-  remedies = []
+  ways = []
   for condition, lines in proposals:
     shown = [repr(line) for line in lines if not line.startswith("#")]
     more = ", ..." if len(shown) > _NUM_SHOWN else ""
-    remedies.append(f"if {condition}: {', '.join(shown[:_NUM_SHOWN])}{more}")
-  remedy = f"Write classes.txt anew, {'; or '.join(remedies)}"
+    ways.append(f"if {condition}: {', '.join(shown[:_NUM_SHOWN])}{more}")
+  remedy += f" classes.txt anew, {'; or '.join(ways)}"
   if not proposals:
     remedy = "Save ids, or the colours themselves"
   return Reading(f"{found}; expected {expected}. {remedy}.", proposals)

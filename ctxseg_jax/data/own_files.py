@@ -108,6 +108,8 @@ def find_in_folders(
       faults.append(str(fault))
     else:
       found[split or SPLITS[0]], of_split = finding.match(images, labels)
+      if images.files and labels.files and not found[split or SPLITS[0]]:
+        of_split = [_unmatched(images, labels)]
       faults += of_split
   return found, faults
 
@@ -144,6 +146,20 @@ def _list_both(
     if bare in images.files and bare not in by_name:
       by_name[bare] = by_name.pop(name)
   return images, dataclasses.replace(labels, files=by_name)
+
+
+def _unmatched(images: finding.Folder, labels: finding.Folder) -> str:
+  """Returns the one fault where each image and label would be another."""
+  names = [
+      next(iter(folder.files.values())).name for folder in (images, labels)
+  ]
+  return (
+      f"{labels.path}: no label of {len(labels.files)} has the name of an "
+      f"image ({names[1]}, where images are {names[0]} and so on); expected "
+      "the same names, perhaps with _mask, _label or _gt behind. Rename the "
+      "labels, or list an image and its label per line in train.txt and "
+      "val.txt."
+  )
 
 
 def _pair_of_line(

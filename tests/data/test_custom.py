@@ -192,6 +192,15 @@ class LayoutTest(FolderCase):
     self.write_list("train3\ntrain/train1\n")
     self.assertEqual(self.found(), {"train": ["train/train3", "train/train1"]})
 
+  def test_names_that_do_not_match_at_all_are_one_fault(self):
+    for path in list((self.root / "labels/val").glob("*.png")):
+      path.rename(path.with_name(f"{path.stem}_odd.png"))
+    with self.assertRaisesRegex(
+        errors.UserError, r"labels/val: no label of 2 has the name of an image "
+        r"\(val0_odd.png, where images are val0.jpg and so on\).*val.txt\.$"
+    ):  # fmt: skip
+      self.found()
+
   def test_an_image_may_be_called_like_a_label(self):
     for kind, end in (("images", "jpg"), ("labels", "png")):
       path = self.root / f"{kind}/train/train3.{end}"

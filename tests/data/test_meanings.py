@@ -1,5 +1,6 @@
 """Tests for ctxseg_jax.data.meanings, through the commands that use it."""
 
+import json
 import pathlib
 import re
 import tempfile
@@ -87,10 +88,10 @@ class MeaningsTest(parameterized.TestCase):
     (self.root / "classes.txt").write_text(self.proposed(index))
     code, out = self.check()
     self.assertEqual(code, 0, out)
-    spec = custom.from_folder(self.root)
-    packing.ensure_prepared(spec, self.data_dir)
     # As a run that goes on, or an evaluation, has it.
-    spec = custom.from_record(custom.to_record(spec), self.root)
+    record = json.dumps(custom.to_record(custom.from_folder(self.root)))
+    spec = custom.from_record(json.loads(record), self.root)
+    packing.ensure_prepared(spec, self.data_dir)
     source = records.open_source(spec, "train", self.data_dir)
     expected = dict(zip((0, 1, 2, 255), ids, strict=True))
     for i in range(3):
