@@ -92,16 +92,16 @@ def read(path: pathlib.Path) -> Classes:
         f"{IGNORE_LABEL}, {_EXPECTED}. What is none of your classes is a "
         "class, too, such as background, unless it is ignored."
     )
-  for what, field in (
-      ("colour", "color"),
-      ("value", "values"),
-      ("colour behind =", "label_colors"),
+  for what, field, expected in (
+      ("colour", "color", _EXPECTED),
+      ("value behind =", "values", _EXPECTED_VALUES),
+      ("colour behind =", "label_colors", _EXPECTED_VALUES),
   ):
     without = [row.place for row in classes if not getattr(row, field)]
     if 0 < len(without) < len(classes):
       raise errors.UserError(
           f"{without[0]}: no {what}, though other lines have one; expected "
-          f"{_EXPECTED}. Complete the line."
+          f"{expected}. Complete the line."
       )
   with_values = any(row.values for row in rows)
   ids = {name: i for i, name in enumerate(names)}

@@ -32,6 +32,12 @@ def decode(spec: spec_lib.DatasetSpec, path: pathlib.Path) -> np.ndarray:
   """
   data = files.read_bytes(path, what="an image file")
   name = files.printable(path)
+  if data.startswith(b"\xff\xd8\xff"):
+    raise errors.UserError(
+        f"{name}: label as JPEG, whose losses change values; expected PNG, "
+        "TIFF or BMP. Make it anew as PNG; of black and white ones a copy as "
+        "PNG will do with ranges in classes.txt, such as = 0-127 and = 128-255."
+    )
   with images.opened(data, name, ("PNG", "TIFF", "BMP")) as image:
     _check_header(image, data, name)
     depth = data[24] if image.format == "PNG" else _depth(image)

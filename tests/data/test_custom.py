@@ -94,7 +94,10 @@ class ClassesTest(FolderCase):
     )
 
   @parameterized.parameters(
-      ("a = 5\nb\n", r"classes.txt:2: no value, though other lines have one"),
+      (
+          "a = 5\nb\n",
+          r"classes.txt:2: no value behind =, though other lines have one",
+      ),
       ("a = 5 6,6,6\nb = 7", r":2: no colour behind =, though other lines"),
       ("a = 1-5\nb = 5\n", r":2: value 5 occurs twice .*, first in .*txt:1"),
       ("__ignore__ = 0\na\nb", r":2: value 0 occurs twice \(without = they c"),
