@@ -24,7 +24,7 @@ _NAMES = "these are your classes, with their names in place of NAME"
 
 
 class Proposal(NamedTuple):
-  """Lines to take the place of those of `classes.txt`, and when."""
+  """Lines to take the place of such in `classes.txt`, and when."""
 
   condition: str
   lines: Sequence[str]
@@ -45,7 +45,7 @@ def read(
     known: np.ndarray,
     unknown: Mapping[int | tuple[int, int, int], int],
 ) -> Reading | None:
-  """Returns what labels seem to hold whose classes say nothing of values.
+  """Returns what labels seem to hold of which classes say nothing.
 
   Args:
     spec: The dataset.
@@ -53,10 +53,22 @@ def read(
     unknown: Pixels by the values and colours that mean nothing.
   """
   colors = {c: n for c, n in unknown.items() if isinstance(c, tuple)}
-  if colors:
-    return None if spec.colors else _read_colors(spec, colors)
-  if spec.values:
-    return None
+  reading = None
+  if colors and not spec.colors:
+    reading = _read_colors(spec, colors)
+  elif not colors and not spec.values:
+    reading = _read_values(spec, known, unknown)
+  if reading is None and 0 < len(unknown) <= _NUM_LISTED:
+    reading = _read_added(spec, unknown)
+  return reading
+
+
+def _read_values(
+    spec: spec_lib.DatasetSpec,
+    known: np.ndarray,
+    unknown: Mapping[int, int],
+) -> Reading | None:
+  """Reads gray labels where ids are expected."""
   n = spec.num_classes
   pixels = {i: int(known[i]) for i in (*range(n), 255) if known[i]} | unknown
   shades = [gray(color) for color in spec.palette]
@@ -87,11 +99,10 @@ def read(
         f"all labels hold {spec.class_names[min(pixels)]} and 255 only, so 255 "
         "looks used as a class, but it means ignored",
     )
-  wrapped = list(unknown) == [254] and n - 1 not in pixels  # `rules` tells it.
-  if not unknown or wrapped:
+  if list(unknown) == [254] and n - 1 not in pixels:
+    return Reading("")  # Wrapped around, as `rules` tells.
+  if not unknown or pixels.keys() >= {*range(n)}:
     return None
-  if pixels.keys() >= {*range(n)}:
-    return _read_added(spec, unknown)
   found = f"label values {_some(pixels)} are not the ids of the classes"
   return _read_spread(spec, pixels, found)
 
@@ -116,14 +127,17 @@ def _read_spread(
 
 
 def _read_added(
-    spec: spec_lib.DatasetSpec, unknown: Mapping[int, int]
-) -> Reading | None:
-  """Reads labels of all ids and a few other values."""
-  if len(unknown) > _NUM_LISTED:
-    return None
-  lines = _in_order(spec, range(spec.num_classes), sorted(unknown))
-  condition = f"{_some(unknown)} is to be ignored"
-  return Reading("", [Proposal(condition, lines)])
+    spec: spec_lib.DatasetSpec,
+    unknown: Mapping[int | tuple[int, int, int], int],
+) -> Reading:
+  """Reads labels that hold a few things more than what is said of them."""
+  added = " ".join(sorted(map(_text, unknown)))
+  values = spec_lib.ranges(v for v in spec.void_ids if v != 255)
+  colors = [_text(c) for c, i in spec.colors.items() if i == 255]
+  ignored = " ".join([*values.split(", "), *colors, added]).strip()
+  name = classes_lib.IGNORE_NAME
+  condition = f"{added} is to be ignored, as the only line of {name}"
+  return Reading("", [Proposal(condition, [f"{name} = {ignored}"])])
 
 
 def _read_one_more(

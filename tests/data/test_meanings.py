@@ -32,7 +32,6 @@ KINDS = {
     "shifted_and_zero_ignored": ((1, 2, 3, 0), (0, 1, 2, 255), 1),
     "last_ignored": ((0, 1, 2, 3), (0, 1, 2, 255), 0),
     "spread_and_last_ignored": ((0, 9, 19, 99), (0, 1, 2, 255), 1),
-    "another_ignored": ((0, 1, 2, 100), (0, 1, 2, 255)),
     "white_is_a_class": ((0, 100, 255, 100), (0, 1, 2, 1)),
     "gray_tones_of_voc": (
         tuple(round(0.299 * r + 0.587 * g) for r, g, _ in _VOC[:3]) + (255,),
@@ -145,9 +144,8 @@ class MeaningsTest(parameterized.TestCase):
     code, out = self.check()
     self.assertEqual(code, 2)
     self.assertStartsWith(out, f"fault: {path}: label value 7 (6 pixels); exp")
-    self.assertIn(
-        "\nclasses.txt, if 7 is to be ignored:\n\n__ignore__ = 7\nsky", out
-    )
+    self.assertIn("\nclasses.txt, if 7 is to be ignored, as the only line", out)
+    self.assertIn("\n\n__ignore__ = 7\n\n", out)
     self.assertIn("as in car = 7 for a class or __ignore__ = 7, or mend", out)
     (self.root / "classes.txt").write_text(classes)
     self.assertEqual(self.check()[0], 0)
@@ -162,6 +160,28 @@ class MeaningsTest(parameterized.TestCase):
     faults = re.findall("(?m)^fault: (.{60})", out)
     self.assertLen(faults, 2)
     self.assertStartsWith(faults[1], "custom: ids up to 3 are one more than")
+
+  @parameterized.parameters(
+      (False, 7, "sky = 0\nstreet lamp = 1\ncar = 2\n", "7"),
+      (False, 7, "sky\nstreet lamp\ncar\n__ignore__ = 9 11-12\n", "9 11-12 7"),
+      (True, (1, 2, 3), None, "0,0,0 1,2,3"),
+  )
+  def test_the_line_to_ignore_holds_what_was_ignored(
+      self, colors, value, classes, ignored
+  ):
+    miniatures.write_custom(self.root, colors=colors)
+    path = self.root / "classes.txt"
+    classes = classes or path.read_text()
+    path.write_text(classes)
+    for label in self.root.glob("labels/*/*.png"):
+      array = np.array(Image.open(label))
+      array[:2, :3] = value
+      Image.fromarray(array).save(label)
+    line = self.proposed()
+    self.assertEqual(line, f"__ignore__ = {ignored}\n")
+    kept = [x for x in classes.splitlines() if not x.startswith("__")]
+    path.write_text("\n".join([*kept, line]))
+    self.assertEqual(self.check()[0], 0)
 
   def test_photographs_as_labels_are_no_classes(self):
     miniatures.write_custom(self.root)
