@@ -5,9 +5,9 @@ of two layouts. Either they are in two folders,
 
     images/train/a.jpg  images/val/b.jpg  labels/train/a.png  labels/val/b.png
 
-an image and its label having the same name, or that of the label ending in
-`_mask`, `_label`, `_gt` or the like. Or lists say what there is: a line
-of `train.txt`, `val.txt` or `test.txt` (also in `splits/`) is an image and its
+an image and its label having the same name, but for `_mask`, `_label`, `_gt` or
+the like at the end of the label's. Or lists say what there is: a line of
+`train.txt`, `val.txt` or `test.txt` (also in `splits/`) is an image and its
 label, as paths in the folder, or the name of an image in `images/`. Without
 subfolders and lists all is one split, `train`, of which slices can be taken.
 

@@ -335,11 +335,12 @@ class LayoutTest(FolderCase):
     ):
       self.found()
 
-  def test_more_faults_are_counted(self):
-    for i in range(3):
+  @parameterized.parameters((2, "1 more fault"), (3, "2 more faults"))
+  def test_more_faults_are_counted(self, count, words):
+    for i in range(count):
       (self.root / f"labels/train/train{i}.png").unlink()
     with self.assertRaisesRegex(
-        errors.UserError, r"0.jpg: label is missing.*\(and 2 more faults\)$"
+        errors.UserError, rf"0.jpg: label is missing.*\(and {words}\)$"
     ):
       self.found()
 

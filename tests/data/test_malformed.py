@@ -77,6 +77,20 @@ def _pack(ids, depth):
   return [np.packbits(row).tobytes() for row in bits.reshape(len(ids), -1)]
 
 
+def _tiff_of_four_bits(ids):
+  rows = (ids[:, ::2] << 4 | ids[:, 1::2]).tobytes()
+  height, width = ids.shape
+  tags = [(256, width), (257, height), (258, 4), (259, 1), (262, 1), (273, 8),
+          (277, 1), (278, height), (279, len(rows))]  # fmt: skip
+  data = b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows
+  data += struct.pack("<H", len(tags))
+  return (
+      data
+      + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in tags)
+      + bytes(4)
+  )
+
+
 def _zip():
   file = io.BytesIO()
   with zipfile.ZipFile(file, "w") as archive:
@@ -301,6 +315,7 @@ GOOD_LABELS = {
     "bmp": _encode(_ids(), "BMP"),
     "tiff": _encode(_ids(), "TIFF"),
     "tiff_of_sixteen_bits": _encode(_ids().astype(np.uint16), "TIFF"),
+    "tiff_of_four_bits": _tiff_of_four_bits(_ids()),
     "tiff_of_thirty_two_bits": _encode(
         Image.fromarray(_ids().astype(np.int32)), "TIFF"
     ),
