@@ -21,8 +21,8 @@ from PIL import Image
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax.data import colors as colors_lib
 from ctxseg_jax.data import headers
-from ctxseg_jax.data import spec as spec_lib
 
 # A file of kilobytes can declare gigabytes of pixels.
 MAX_PIXELS = 64_000_000
@@ -150,7 +150,7 @@ def decode_label(
     if color_type == 0 and depth in (2, 4):
       # Pillow spreads the values of shallow gray files over 0 to 255.
       array //= 255 // (2**depth - 1)
-  return color_ids(array, colors, name) if array.ndim == 3 else array
+  return colors_lib.ids(array, colors, name) if array.ndim == 3 else array
 
 
 def orientation(data: bytes) -> int:
@@ -256,41 +256,6 @@ def _turned(array: np.ndarray, exif: int) -> np.ndarray:
 def _turned_size(size: tuple[int, int], data: bytes) -> tuple[int, int]:
   """Returns (H, W) of a decoded image from Pillow's (W, H) of its file."""
   return size if orientation(data) >= 5 else size[::-1]
-
-
-def color_ids(
-    rgb: np.ndarray,
-    colors: Mapping[tuple[int, int, int], int],
-    name: str,
-    remedy: str = "Replace the file.",
-) -> np.ndarray:
-  """Returns the ids of colours, uint8 [H, W].
-
-  Raises:
-    UnknownValuesError: A colour is none of those.
-  """
-  codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-  values, inverse, counts = np.unique(
-      codes, return_inverse=True, return_counts=True
-  )
-  found = [(c >> 16, c >> 8 & 255, c & 255) for c in values.tolist()]
-  unknown = {
-      color: int(count)
-      for color, count in zip(found, counts, strict=True)
-      if color not in colors
-  }
-  if unknown:
-    color, count = max(unknown.items(), key=lambda item: item[1])
-    others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-    raise spec_lib.UnknownValuesError(
-        f"{name}: RGB label with the colour {color} in {count} pixels{others}, "
-        "which is no class; expected class ids (gray or palette), or the "
-        f"colours of the dataset unchanged. {remedy}",
-        np.zeros(256, np.int64),
-        unknown,
-    )
-  ids = np.array([colors[color] for color in found], np.uint8)
-  return ids[inverse].reshape(codes.shape)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax.data import colors
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 
@@ -49,7 +50,7 @@ def decode(spec: spec_lib.DatasetSpec, path: pathlib.Path) -> np.ndarray:
     array = np.array(image)
   if image.mode == "RGB":
     if spec.colors or (array != array[..., :1]).any():
-      return images.color_ids(array, spec.colors, name, _REMEDY)
+      return colors.ids(array, spec.colors, name, _REMEDY)
     array = array[..., 0]
   elif image.mode == "L" and depth in (2, 4):
     # Pillow spreads the values of shallow gray files over 0 to 255.

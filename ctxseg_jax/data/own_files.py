@@ -32,7 +32,7 @@ _LABEL_ENDS = tuple(
 )
 OVERLAP_REMEDY = (
     "Remove it from one, or allow it by --overlapping_splits, in training "
-    "--config.data.overlapping_splits=True; results on it mean nothing."
+    "--config.data.overlapping_splits=True; results on it mean nothing then."
 )
 LAYOUTS = (
     "classes.txt and images/{train,val}/*.jpg with labels of the same names in "
@@ -108,8 +108,10 @@ def find_in_folders(
       faults.append(str(fault))
     else:
       found[split or SPLITS[0]], of_split = finding.match(images, labels)
-      if images.files and labels.files and not found[split or SPLITS[0]]:
+      both = images.files and labels.files
+      if both and images.files.keys().isdisjoint(labels.files):
         of_split = [_unmatched(images, labels)]
+        of_split += [*images.faults.values(), *labels.faults.values()]
       faults += of_split
   return found, faults
 
