@@ -120,19 +120,24 @@ def _pick(section, keys):
 def _parse_data(section):
   general = _pick(section, schema.options(options_lib.DataOptions))
   general, _ = schema.complete([options_lib.DataOptions], general, "data")
-  spec = datasets.open_spec(general["name"], general["root"], general["spec"])
+  spec = datasets.open_spec(
+      general["name"],
+      general["root"],
+      general["spec"],
+      overlapping_splits=general["overlapping_splits"],
+  )
   own = general["name"] == custom.NAME
   augmentation = TASKS[spec.task].augmentation
   given = dict(pad_color=general["mean"], ignore_label=spec.ignore_label)
   if not own:
-    given |= dict(root=schema.MISSING, spec=schema.MISSING)
+    given |= dict.fromkeys(custom.OPTIONS, schema.MISSING)
   done, options = schema.complete(
       [options_lib.DataOptions, augmentation], section, "data", given=given
   )
   if own:
     done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
     done["spec"] = custom.to_record(spec)
-    options |= _pick(done, ("root", "spec"))
+    options |= _pick(done, custom.OPTIONS)
   data = schema.make(options_lib.DataOptions, options, "data")
   return done, spec, data, schema.make(augmentation, options, "data")
 

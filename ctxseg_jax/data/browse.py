@@ -88,7 +88,12 @@ def main(argv: Sequence[str]) -> None:
     data_dir, split = run.data.data_dir, run.data.train_split
     batch_size, seed = run.batch_size, run.seed
   else:
-    spec = datasets.open_spec(values.dataset, values.source or "")
+    custom.check_overlap_flag(values, values.dataset == custom.NAME)
+    spec = datasets.open_spec(
+        values.dataset,
+        values.source or "",
+        overlapping_splits=values.overlapping_splits,
+    )
     augmentation = transforms.Augmentation(  # Of the usual recipes.
         crop_size=(480, 480),
         scale_range=(0.5, 2.0),
@@ -118,6 +123,7 @@ def define_flags() -> None:
   commands.define_config()
   flags.DEFINE_string("dataset", None, "Name of a dataset, without a config.")
   flags.DEFINE_string("source", None, "Your folder, with --dataset=custom.")
+  custom.define_overlap_flag()
   flags.DEFINE_string(
       "data_dir", None, "Folder of prepared datasets; default: the config's."
   )

@@ -15,6 +15,7 @@ from array_record.python import array_record_module
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ctxseg_jax import errors
 from ctxseg_jax import progress
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
@@ -66,13 +67,13 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     super().__init__(data_dir=data_dir)
 
   def write(self) -> list[str]:
-    """Writes all splits, or nothing; returns `rules.Report.absent`.
+    """Writes all splits, or nothing; returns `rules.Report.warnings`.
 
     Raises:
       UserError: An example, or a user's own data as a whole, is faulty.
     """
     self.download_and_prepare(file_format=FORMAT)
-    return self._report.absent
+    return self._report.warnings
 
   def _make_download_manager(self, **kwargs):
     # Nothing is downloaded, and tfds's own one makes folders for it.
@@ -111,9 +112,18 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     shards = _Shards(template)
     with progress.shown(f"{self.name}/{split}") as report:
       for count, item in enumerate(items, start=1):
-        example = self._spec.read(self._spec, item)
-        if self._spec.is_own:  # Others were looked at when they were published.
-          self._report.add(split, scan.scan_example(self._spec, example, item))
+        report(count, len(items))
+        try:
+          example = self._spec.read(self._spec, item)
+          if self._spec.is_own:  # Others were looked at when published.
+            found = scan.scan_example(self._spec, example, item)
+            self._report.add(split, found)
+        except errors.UserError as error:
+          if not self._spec.is_own:
+            raise
+          # The others tell what is wrong with all, such as values of masks.
+          self._report.add(split, scan.faulty(item, error))
+          continue
         # The one label of an image counts as a pixel.
         pixels += np.bincount(example.label.ravel(), minlength=256)
         sizes.append(images.image_size(example.image, example.name))
@@ -121,7 +131,6 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
         label = images.encode_png(label) if label.ndim else int(label)
         record = dict(image=example.image, label=label, name=example.name)
         shards.write(self.info.features.serialize_example(record))
-        report(count, len(items))
     shards.close()
     # All that `records` has to know of a split before it reads any.
     self.info.metadata["splits"][split] = {

@@ -6,7 +6,9 @@ r"""Looks at every image and label of a dataset before the first step.
 
 Files are decoded in full. Each fault is a line: the file, what was found and
 expected, and the remedy; then comes a table of how much of each class there is.
-Exit codes: 0 no fault, 2 faults. Notes are worth a look, but no faults.
+Exit codes: 0 no fault, 2 faults. Notes are worth a look, but no faults. Where
+labels of your own hold other values than ids, it prints what `classes.txt` may
+say of them.
 
 A JPEG with changed bytes decodes to other pixels, which nothing in it shows.
 --manifest FILE writes the SHA-256 of every file where FILE is not there (as
@@ -69,6 +71,7 @@ def check(
     UserError: There is nothing to scan, or a process was killed.
   """
   _check_flags(values)
+  custom.check_overlap_flag(values, values.dataset in (None, custom.NAME))
   spec, items, read, faults = _open(values)
   report = rules.Report(spec, items)
   report.faults += faults
@@ -78,7 +81,9 @@ def check(
   for split, scan in zip(splits, scans, strict=True):
     report.add(split, scan)
   report.conclude()
-  (report.notes if values.any_size else report.faults)[:0] = report.absent
+  # A user's own may be small; a published dataset is complete or it is not.
+  warned = values.any_size or spec.is_own
+  (report.notes if warned else report.faults)[:0] = report.warnings
   if values.manifest is not None:
     _compare(pathlib.Path(values.manifest).expanduser(), flat, report)
   return spec, report
@@ -112,11 +117,15 @@ def main(argv: Sequence[str]) -> None:
     if more > 0 and values.max_lines:
       print(f"{word}: {more} more; --max_lines=0 shows all")
   print(table(spec, report))
+  for condition, lines in report.proposals:
+    print(f"\n{custom.CLASSES_FILE}, if {condition}:\n")
+    print("\n".join(lines) + "\n")
   num_pairs = sum(report.num_pairs.values())
   if report.faults:
+    count = len(report.faults)
     raise errors.UserError(
-        f"{len(report.faults)} faults in {num_pairs} pairs of {spec.name}, "
-        "listed on standard output; mend them, then check again"
+        f"{count} fault{'s' * (count > 1)} in {num_pairs} pairs of {spec.name},"
+        " listed on standard output; mend all, then check again"
     )
   print(f"no fault in {num_pairs} pairs of {spec.name}")
 
@@ -132,11 +141,16 @@ def _open(values: flags.FlagValues) -> _Opened:
     root = pathlib.Path(values.images).expanduser().resolve().parent
   else:
     root = custom.absolute(values.source)
-    items, faults = own_files.find(root)
+    items, faults = own_files.find(
+        root, overlapping_splits=values.overlapping_splits
+    )
   classes_file = root / custom.CLASSES_FILE
   if values.classes is not None:
     classes_file = custom.absolute(values.classes)
-  spec = custom.make_spec(classes_lib.read(classes_file))
+  spec = custom.make_spec(
+      classes_lib.read(classes_file),
+      overlapping_splits=values.overlapping_splits,
+  )
   return spec, items, scan_lib.read_pair, faults
 
 
@@ -235,6 +249,7 @@ def define_flags() -> None:
       "Accept other numbers of pairs than the published ones, and that classes "
       "are missing.",
   )
+  custom.define_overlap_flag()
   for name, default, meaning in (
       ("num_workers", os.cpu_count() or 1, "Processes that read."),
       ("max_lines", 100, "Faults and notes to print; 0 prints all."),

@@ -1,7 +1,6 @@
 """The classes of a user's own dataset, from a text file, `classes.txt`.
 
-UTF-8 text, a class per line in the order of the ids, which count from 0 and are
-not written:
+UTF-8 text, a class per line:
 
     # Names may hold blanks; this line and empty ones are left out.
     road 128 64 128
@@ -11,26 +10,37 @@ A line is
 
 - empty, or a comment: it starts with `#`;
 - a class: its name, or its name and its colour as R G B of 0 to 255, as all
-  classes have or none. Then labels may be RGB, and pictures use the colours;
-- `__ignore__ R G B`: no class, but the colour of pixels to ignore. In labels of
-  ids these have the id 255, which needs no line.
+  classes have or none. Pictures use the colours. Gray labels hold the place of
+  the class, counted from 0, and RGB labels its colour;
+- a class with `=` and what labels hold for it instead, as `road = 80` or
+  `car = 160 240-249` or `car 0 0 142 = 0,0,142 0,0,70`: values of 0 to 65535,
+  ranges of them, or colours R,G,B. If one class has values, all have;
+- `__ignore__ R G B` or `__ignore__ = 0 250-254`: no class, but what labels hold
+  where pixels are to be ignored. 255 is ignored unless a class has it.
 
-A name holds no `#`, and neither starts nor ends with a number: `0 road` and
-`road 128` are taken for ids or half a colour, so write `road_128` if that is
-the name. Each name and each colour occurs once, and there are 2 to 255 classes.
+A name holds no `#` or `=`, and neither starts nor ends with a number: `0 road`
+and `road 128` are taken for ids or half a colour, so write `road_128` if that
+is the name. Each name, colour and value belongs to one line, and there are 2 to
+255 classes.
 """
 
 from collections.abc import Mapping
 import dataclasses
 import pathlib
 import re
+from typing import NamedTuple
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
 
 IGNORE_LABEL = 255
-_IGNORE_NAME = "__ignore__"
+IGNORE_NAME = "__ignore__"
 _EXPECTED = "a class per line, as its name or as its name and R G B of 0-255"
+_EXPECTED_VALUES = (
+    "values of 0-65535, ranges such as 1-5 or colours such as 128,64,128 "
+    "behind =, with blanks between"
+)
+MAX_VALUE = 65535  # Of labels of 16 bits.
 TABLES = pathlib.Path(__file__).parent / "datasets" / "tables"
 _MAX_BYTES = 1 << 20
 _SHOWN = 60  # Characters of a line in a message.
@@ -41,14 +51,30 @@ Color = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-  """Names and colours by id, and ids by the colours that labels may have.
+  """Names and colours by id, and what labels may hold.
 
-  Without colours in the file the palette is VOC's, and `colors` is empty.
+  Attributes:
+    names: By id.
+    palette: By id; VOC's without colours in the file.
+    colors: Ids by the colours of RGB labels.
+    values: First and last value of gray labels and their id, for all values
+      that mean something; none where these are the ids themselves and 255.
   """
 
   names: tuple[str, ...]
   palette: tuple[Color, ...]
   colors: Mapping[Color, int]
+  values: tuple[tuple[int, int, int], ...] = ()
+
+
+class _Row(NamedTuple):
+  """A line that is no comment."""
+
+  name: str
+  color: Color | None  # Of pictures.
+  values: tuple[tuple[int, int], ...]  # First and last ones, of gray labels.
+  label_colors: tuple[Color, ...]
+  place: str
 
 
 def read(path: pathlib.Path) -> Classes:
@@ -58,26 +84,46 @@ def read(path: pathlib.Path) -> Classes:
     UserError: It is not there, no text, or a line of it is none of the above.
   """
   rows = _rows(path)
-  _check_unique(rows)
-  names = tuple(name for name, _, _ in rows if name != _IGNORE_NAME)
+  classes = [row for row in rows if row.name != IGNORE_NAME]
+  names = tuple(row.name for row in classes)
   if not 2 <= len(names) <= IGNORE_LABEL:
     raise errors.UserError(
         f"{files.printable(path)}: found {len(names)} classes; expected 2 to "
         f"{IGNORE_LABEL}, {_EXPECTED}. What is none of your classes is a "
         "class, too, such as background, unless it is ignored."
     )
-  without = [place for _, color, place in rows if color is None]
-  if not without:
-    palette = tuple(color for name, color, _ in rows if name != _IGNORE_NAME)
-    ids = {name: i for i, name in enumerate(names)}
-    colors = {color: ids.get(name, IGNORE_LABEL) for name, color, _ in rows}
-    return Classes(names, palette, colors)
-  if len(without) < len(rows):
-    raise errors.UserError(
-        f"{without[0]}: no colour, though other lines have one; expected "
-        f"{_EXPECTED}. Complete the line."
-    )
-  return Classes(names, tuple(voc_color(i) for i in range(len(names))), {})
+  for what, field, expected in (
+      ("colour", "color", _EXPECTED),
+      ("value behind =", "values", _EXPECTED_VALUES),
+      ("colour behind =", "label_colors", _EXPECTED_VALUES),
+  ):
+    without = [row.place for row in classes if not getattr(row, field)]
+    if 0 < len(without) < len(classes):
+      raise errors.UserError(
+          f"{without[0]}: no {what}, though other lines have one; expected "
+          f"{expected}. Complete the line."
+      )
+  with_values = any(row.values for row in rows)
+  ids = {name: i for i, name in enumerate(names)}
+  if not classes[0].values:
+    rows = [
+        row._replace(values=((ids[row.name],) * 2,)) if row.name in ids else row
+        for row in rows
+    ]
+  _check_unique(rows)
+  id_of = {row.name: ids.get(row.name, IGNORE_LABEL) for row in rows}
+  values = [(*ends, id_of[row.name]) for row in rows for ends in row.values]
+  if not any(first <= IGNORE_LABEL <= last for first, last, _ in values):
+    values.append((IGNORE_LABEL, IGNORE_LABEL, IGNORE_LABEL))
+  return Classes(
+      names,
+      tuple(
+          row.color or (*row.label_colors, voc_color(i))[0]
+          for i, row in enumerate(classes)
+      ),
+      {color: id_of[row.name] for row in rows for color in row.label_colors},
+      tuple(values) if with_values else (),
+  )
 
 
 def read_published(name: str) -> tuple[tuple[str, ...], tuple[Color, ...]]:
@@ -86,8 +132,8 @@ def read_published(name: str) -> tuple[tuple[str, ...], tuple[Color, ...]]:
   The syntax is that above, but two classes may share a colour, as those of
   published palettes do.
   """
-  names, palette, _ = zip(*_rows(TABLES / f"{name}.txt"), strict=True)
-  return names, palette
+  rows = _rows(TABLES / f"{name}.txt")
+  return tuple(r.name for r in rows), tuple(r.color for r in rows)
 
 
 def voc_color(index: int) -> Color:
@@ -99,60 +145,84 @@ def voc_color(index: int) -> Color:
   return tuple(color)
 
 
-def _rows(path: pathlib.Path) -> list[tuple[str, Color | None, str]]:
-  """Returns name, colour and place of each line that is no comment."""
+def _rows(path: pathlib.Path) -> list[_Row]:
+  """Returns the lines that are no comments."""
   text = files.read_text(
       path,
       max_bytes=_MAX_BYTES,
       what=f"a text file, {_EXPECTED}",
       remedy="Write one, in the order of the ids in the labels.",
   )
-  rows = []
-  for number, line in enumerate(text.splitlines(), start=1):
-    if line.strip() and not line.lstrip().startswith("#"):
-      place = f"{files.printable(path)}:{number}"
-      rows.append((*_parse(line.strip(), place), place))
-  return rows
+  return [
+      _parse(line.strip(), f"{files.printable(path)}:{number}")
+      for number, line in enumerate(text.splitlines(), start=1)
+      if line.strip() and not line.lstrip().startswith("#")
+  ]
 
 
-def _parse(line: str, place: str) -> tuple[str, Color | None]:
-  """Returns name and colour of a line that is no comment."""
-  name, *numbers = line.rsplit(maxsplit=3)
+def _parse(line: str, place: str) -> _Row:
+  """Returns what a line says that is no comment."""
+  head, equals, tail = line.partition("=")
+  name, *numbers = head.rsplit(maxsplit=3) or [""]
   color = None
   if len(numbers) == 3 and all(re.fullmatch("[0-9]{1,3}", n) for n in numbers):
     color = tuple(map(int, numbers))
-  name = " ".join((name if color else line).split())
-  words = re.findall(r"[^\s,;:=]+", name)
+  name = " ".join((name if color else head).split())
+  words = re.findall(r"[^\s,;:]+", name)
+  values, label_colors, odd = [], [], []
+  for text in tail.split():
+    parts = tuple(map(int, re.findall("[0-9]{1,5}", text)))
+    if re.fullmatch("[0-9]{1,5}(-[0-9]{1,5})?", text) and _ascend(parts):
+      values.append((parts[0], parts[-1]))
+    elif re.fullmatch("[0-9]{1,3}(,[0-9]{1,3}){2}", text) and max(parts) <= 255:
+      label_colors.append(parts)
+    else:
+      odd.append(text)
   problem = ""
   if not words or not name.isprintable() or (color and max(color) > 255):
     problem = f"{_EXPECTED}. Mend the line."
-  elif "#" in name:
+  elif "#" in line:
     problem = "comments on lines of their own. Move or remove this one."
   elif _NUMBER.fullmatch(words[0]) or _NUMBER.fullmatch(words[-1]):
     problem = (
         f"{_EXPECTED}; ids are not written, they count from 0 in the order of "
-        "the lines. Complete the colour, remove the number, or join it to the "
-        "name by an underscore."
+        "the lines. Complete the colour, remove the number, join it to the "
+        "name by an underscore, or write = before what labels hold."
     )
-  elif name == _IGNORE_NAME and color is None:
+  elif odd or (equals and not tail.strip()):
+    problem = f"{_EXPECTED_VALUES}. Mend the line."
+  elif name == IGNORE_NAME and color is None and not equals:
     problem = (
-        f"{_IGNORE_NAME} with R G B, the colour to ignore. In labels of ids "
-        f"{IGNORE_LABEL} is ignored without it: remove the line, and see that "
-        "the id of the next line is the one in the labels."
+        f"{IGNORE_NAME} with R G B, the colour to ignore, or with = and "
+        f"values. {IGNORE_LABEL} is ignored without it: remove the line, and "
+        "see that the id of the next line is the one in the labels."
     )
   if problem:
     shown = repr(line[:_SHOWN]) + "..." * (len(line) > _SHOWN)
     raise errors.UserError(f"{place}: found {shown}; expected {problem}")
-  return name, color
+  if color and (not equals or name == IGNORE_NAME):
+    label_colors.append(color)
+  return _Row(name, color, tuple(values), tuple(label_colors), place)
 
 
-def _check_unique(rows: list[tuple[str, Color | None, str]]) -> None:
+def _ascend(values: tuple[int, ...]) -> bool:
+  return values == tuple(sorted(values)) and values[-1] <= MAX_VALUE
+
+
+def _check_unique(rows: list[_Row]) -> None:
+  """Refuses what belongs to two lines; the same within one does no harm."""
   places = {}
-  for name, color, place in rows:
-    for what, value in (("class", name), ("colour", color)):
+  for name, color, values, label_colors, place in rows:
+    parts = [("class", name)]
+    parts += [("colour", c) for c in filter(None, (color, *label_colors))]
+    parts += [
+        ("value", v) for ends in values for v in range(ends[0], ends[1] + 1)
+    ]
+    for what, value in parts:
       first = places.setdefault((what, value), place)
-      if value is not None and first != place:
+      if first != place:
+        counted = " (without = they count from 0)" if what == "value" else ""
         raise errors.UserError(
-            f"{place}: {what} {value} occurs twice, first in {first}; expected "
-            f"each {what} once. Change a line."
+            f"{place}: {what} {value} occurs twice{counted}, first in {first}; "
+            f"expected each {what} once. Change a line."
         )

@@ -5,13 +5,14 @@ of two layouts. Either they are in two folders,
 
     images/train/a.jpg  images/val/b.jpg  labels/train/a.png  labels/val/b.png
 
-an image and its label having the same name. Or lists say what there is: a line
-of `train.txt`, `val.txt` or `test.txt` (also in `splits/`) is an image and its
+an image and its label having the same name, but for `_mask`, `_label`, `_gt` or
+the like at the end of the label's. Or lists say what there is: a line of
+`train.txt`, `val.txt` or `test.txt` (also in `splits/`) is an image and its
 label, as paths in the folder, or the name of an image in `images/`. Without
 subfolders and lists all is one split, `train`, of which slices can be taken.
 
-Labels hold ids in one 8-bit channel, gray or palette, with 255 for what is
-ignored; or the colours of `classes.txt`, in RGB.
+Labels hold ids in one channel, gray or palette, with 255 for what is ignored;
+or what `classes.txt` says, values or the colours of RGB.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ import pathlib
 import re
 from typing import Any
 
+from absl import flags
 import numpy as np
 
 from ctxseg_jax import errors
@@ -29,6 +31,7 @@ from ctxseg_jax import files
 from ctxseg_jax.data import classes as classes_lib
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
+from ctxseg_jax.data import masks
 from ctxseg_jax.data import own_files
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
@@ -36,25 +39,33 @@ from ctxseg_jax.data import spec as spec_lib
 NAME = "custom"
 CLASSES_FILE = "classes.txt"
 LAYOUTS = own_files.LAYOUTS
+# Of `options.DataOptions`, those that no other dataset has.
+OPTIONS = ("root", "overlapping_splits", "spec")
 
 _NAME_LENGTH = 60  # Characters of the folder in the name of the dataset.
 _MEAN_SAMPLE = 32  # Images that the mean is taken of.
 _REMEDY = (
-    "Convert masks to class ids, or write the colour of each class beside its "
-    f"name in {CLASSES_FILE} if they are RGB."
+    f"Say in {CLASSES_FILE} what the value means, as in car = 7 for a class or "
+    "__ignore__ = 7, or mend the label."
 )
 
 
-def from_folder(root: str | os.PathLike[str]) -> spec_lib.DatasetSpec:
+def from_folder(
+    root: str | os.PathLike[str], *, overlapping_splits: bool = False
+) -> spec_lib.DatasetSpec:
   """Returns the specification of a folder.
 
   Its name is that of the folder with a digest of names, sizes and times of all
   files, so that what was prepared of it is never taken for what it has become.
 
+  Args:
+    root: The folder.
+    overlapping_splits: Whether one image may be in several splits.
+
   Raises:
     UserError: It is not of a known layout, or a file of it is faulty.
   """
-  root, found = _find(root)
+  root, found = _find(root, overlapping_splits)
   classes = classes_lib.read(root / CLASSES_FILE)
   name = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).lower()
   return make_spec(
@@ -63,6 +74,7 @@ def from_folder(root: str | os.PathLike[str]) -> spec_lib.DatasetSpec:
       split_sizes={split: len(items) for split, items in found.items()},
       mean=_mean(next(iter(found.values()))),
       root=root,
+      overlapping_splits=overlapping_splits,
   )
 
 
@@ -73,36 +85,43 @@ def make_spec(
     split_sizes: Mapping[str, int] | None = None,
     mean: tuple[float, float, float] = spec_lib.IMAGENET_MEAN,
     root: str | os.PathLike[str] = "",
+    overlapping_splits: bool = False,
 ) -> spec_lib.DatasetSpec:
   """Returns the specification of a dataset of given classes, found in `root`.
 
   Its name has to be a valid name of a folder; the mean is RGB, 0-255.
   """
+  ids = [(i, i, i) for i in range(len(classes.names))]
+  label_map = np.full(1 << 16, classes_lib.IGNORE_LABEL, np.uint8)
+  void_ids = []
+  for first, last, index in classes.values or [*ids, (255, 255, 255)]:
+    label_map[first : last + 1] = index
+    if index == classes_lib.IGNORE_LABEL:
+      void_ids += range(first, last + 1)
   return spec_lib.DatasetSpec(
       name=name,
       class_names=classes.names,
       palette=classes.palette,
-      label_map=spec_lib.identity_map(len(classes.names)),
-      void_ids=(classes_lib.IGNORE_LABEL,),
+      label_map=label_map,
+      void_ids=tuple(void_ids),
       mean=mean,
       split_sizes=split_sizes or {},
-      find=functools.partial(_find_again, root, name),
+      find=functools.partial(_find_again, root, name, overlapping_splits),
       read=read,
       needs_source=False,  # It has one already.
       description=f"Images and labels of {root}." if root else "",
       layouts=LAYOUTS,
-      remedy=(
-          f"Write the labels anew with the ids of {CLASSES_FILE}, which count "
-          "from 0, or complete it."
-      ),
+      remedy=_REMEDY,
       is_own=True,
       colors=classes.colors,
+      values=classes.values,
+      overlapping_splits=overlapping_splits,
   )
 
 
 def to_record(spec: spec_lib.DatasetSpec) -> dict[str, Any]:
   """Returns what `from_record` makes the specification of, as JSON holds it."""
-  return {
+  record = {
       "name": spec.name,
       "class_names": list(spec.class_names),
       "palette": [list(color) for color in spec.palette],
@@ -110,10 +129,16 @@ def to_record(spec: spec_lib.DatasetSpec) -> dict[str, Any]:
       "mean": list(spec.mean),
       "split_sizes": dict(spec.split_sizes),
   }
+  if spec.values:  # Records of runs before there were any have none.
+    record["values"] = list(map(list, spec.values))
+  return record
 
 
 def from_record(
-    record: Mapping[str, Any], root: str | os.PathLike[str]
+    record: Mapping[str, Any],
+    root: str | os.PathLike[str],
+    *,
+    overlapping_splits: bool = False,
 ) -> spec_lib.DatasetSpec:
   """Returns a specification from what `to_record` kept of it.
 
@@ -136,11 +161,13 @@ def from_record(
             names=tuple(names),
             palette=tuple(map(tuple, record["palette"])),
             colors={(r, g, b): i for r, g, b, i in record["colors"]},
+            values=tuple((a, b, i) for a, b, i in record.get("values", ())),
         ),
         name=name,
         split_sizes=dict(record["split_sizes"]),
         mean=tuple(map(float, record["mean"])),
         root=root,
+        overlapping_splits=overlapping_splits,
     )
   except (LookupError, TypeError, ValueError, ArithmeticError) as error:
     reason = f"{type(error).__name__} {error}"[:200]
@@ -151,11 +178,27 @@ def from_record(
 
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
-  """Reads a pair whose label is of ids or of the colours of the classes."""
-  decode = functools.partial(
-      images.decode_label, colors=spec.colors, remedy=_REMEDY
+  """Reads a pair whose label holds what the classes say."""
+  decode = functools.partial(masks.decode, spec)
+  return pairs.read(spec, pair, decode=decode, is_mapped=True)
+
+
+def define_overlap_flag() -> None:
+  """Defines the flag of commands that read a user's own data."""
+  flags.DEFINE_bool(
+      "overlapping_splits",
+      False,
+      "Of your own data, accept images that are in several splits.",
   )
-  return pairs.read(spec, pair, decode=decode)
+
+
+def check_overlap_flag(values: flags.FlagValues, is_own: bool) -> None:
+  """Refuses the flag for other data."""
+  if values.overlapping_splits and not is_own:
+    raise errors.UserError(
+        "--overlapping_splits: goes with your own data only; expected "
+        f"--dataset={NAME}. Leave it out."
+    )
 
 
 def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
@@ -164,24 +207,31 @@ def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
   return pathlib.Path(os.path.abspath(os.path.expanduser(root)))
 
 
-def _find(root: str | os.PathLike[str]) -> tuple[pathlib.Path, finding.Pairs]:
+def _find(
+    root: str | os.PathLike[str], overlapping_splits: bool
+) -> tuple[pathlib.Path, finding.Pairs]:
   if not str(root):
     raise errors.UserError(
         "config: data.root: missing; expected your folder, with "
         f"{LAYOUTS}. Pass --config.data.root=DIR."
     )
   root = absolute(root)
-  found, faults = own_files.find(root)
+  found, faults = own_files.find(root, overlapping_splits=overlapping_splits)
   finding.refuse(faults)
   return root, found
 
 
 def _find_again(
-    root: str | os.PathLike[str], name: str, source: None, *, any_size: bool
+    root: str | os.PathLike[str],
+    name: str,
+    overlapping_splits: bool,
+    source: None,
+    *,
+    any_size: bool,
 ) -> finding.Pairs:
   """The `find` of a specification: its folder has to be what it was."""
   del source, any_size
-  root, found = _find(root)
+  root, found = _find(root, overlapping_splits)
   if not name.endswith(_digest(root, found)):
     raise errors.UserError(
         f"{root}: files have changed since {name} was made of it; expected the "

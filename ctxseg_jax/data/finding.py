@@ -17,13 +17,10 @@ import pathlib
 from ctxseg_jax import errors
 from ctxseg_jax import files
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _SUFFIXES = (*IMAGE_SUFFIXES, ".mat")
 # Images that would be overlooked otherwise.
-_OTHER_SUFFIXES = (
-    *(".bmp", ".gif", ".jp2", ".npy", ".pgm", ".ppm", ".tif", ".tiff"),
-    *(".webp", ".heic"),
-)
+_OTHER_SUFFIXES = (".gif", ".jp2", ".npy", ".pgm", ".ppm", ".heic")
 _MAX_DEPTH = 20  # Folders of a path in a list that are looked into.
 
 
@@ -64,7 +61,7 @@ def refuse(faults: Sequence[str]) -> None:
   """Raises a `UserError` of the first fault and the number of others."""
   if faults:
     others = len(faults) - 1
-    more = f" (and {others} faults more)" if others else ""
+    more = f" (and {others} more fault{'s' * (others > 1)})" if others else ""
     raise errors.UserError(faults[0] + more)
 
 
@@ -101,8 +98,8 @@ def list_folder(
       )
     elif path.suffix.lower() not in _SUFFIXES:
       faults[name] = (
-          f"{path}: found a file of type {path.suffix}; expected PNG or JPEG. "
-          "Convert the file, labels to PNG."
+          f"{path}: found a file of type {path.suffix}; expected PNG, JPEG, "
+          "TIFF, BMP or WebP. Convert the file, labels to PNG."
       )
     elif name in found and rank == ranks[name]:
       faults[name] = (
@@ -135,7 +132,8 @@ def match(
       faults.append(str(fault))
   if not pairs and not faults:
     faults.append(
-        f"{images.path}: no images; expected PNG or JPEG files. Add them."
+        f"{images.path}: no images; expected PNG, JPEG, TIFF, BMP or WebP "
+        "files. Add them."
     )
   return pairs, faults
 
@@ -234,7 +232,11 @@ def name_of_field(
   return tails[-1]
 
 
-def shared(found: Mapping[str, Sequence[Pair]], by: str = "name") -> list[str]:
+def shared(
+    found: Mapping[str, Sequence[Pair]],
+    by: str = "name",
+    remedy: str = "Remove it from one, or results on it mean nothing.",
+) -> list[str]:
   """Returns a fault for each pair of which two splits hold the name, or image.
 
   Results would mean nothing.
@@ -247,8 +249,7 @@ def shared(found: Mapping[str, Sequence[Pair]], by: str = "name") -> list[str]:
       if other != split:
         faults.append(
             f"{pair.image}: id {pair.name} is in {split} and in {other}; "
-            "expected each id in one split. Remove it from one, or results on "
-            "it mean nothing."
+            f"expected each id in one split. {remedy}"
         )
   return faults
 

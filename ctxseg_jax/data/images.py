@@ -1,9 +1,10 @@
 """Encoded images and labels to arrays, with one rule for every odd file.
 
-Images are JPEG or PNG and come out as RGB: gray and palette images are
-converted, 16-bit ones reduced to their upper 8 bits, an alpha channel is
-dropped. They are turned as their EXIF orientation says, which is how viewers
-show and annotation tools label them.
+Images are JPEG, PNG, TIFF, BMP or WebP and come out as RGB: gray and palette
+images are converted, 16-bit ones reduced to their upper 8 bits, an alpha
+channel is dropped, and of several pages or frames the first is taken. They are
+turned as their EXIF orientation says, which is how viewers show and annotation
+tools label them. What is prepared holds JPEG and PNG only.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from PIL import Image
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax.data import colors as colors_lib
 from ctxseg_jax.data import headers
 
 # A file of kilobytes can declare gigabytes of pixels.
@@ -27,6 +29,15 @@ MAX_PIXELS = 64_000_000
 
 # The upper 8 bits of an image that uses at most 14 of its 16 stay below this.
 _NEARLY_BLACK = 64
+
+_STORED = ("JPEG", "PNG")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG")
+# Modes of 8 and 16 bits per channel, of which RGB can be made.
+_MODES = (
+    *("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"),
+    *("I;16", "I;16B"),
+)
+_BITS_PER_SAMPLE = 258  # Tag of TIFF.
 
 # Pillow warns of odd EXIF, which is overlooked.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
@@ -38,7 +49,7 @@ def decode_image(
     *,
     verify: bool = True,
 ) -> np.ndarray:
-  """Decodes a JPEG or PNG to uint8 RGB, [H, W, 3], turned as EXIF says.
+  """Decodes an image to uint8 RGB, [H, W, 3], turned as EXIF says.
 
   Args:
     data: The encoded bytes, or the path of a file.
@@ -52,6 +63,8 @@ def decode_image(
       or has 16 bits of which the upper ones are not used.
   """
   data, name = _read(data, name)
+  if not _is_stored(data):
+    return _decode_other(data, name)
   if verify:
     verify_image(data, name)
   # OpenCV knows the orientation of JPEG alone.
@@ -60,29 +73,30 @@ def decode_image(
   bgr = cv2.imdecode(np.frombuffer(data or b"0", np.uint8), flags)
   if bgr is None:
     # Pillow reads a PNG whose last bytes are lost, if every row is there.
-    with _opened(data, name) as image:
+    with opened(data, name, _STORED) as image:
       rgb = _to_rgb(image)
   else:
     rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
   return _turned(rgb, orientation(data))
 
 
+def to_stored(data: bytes, name: str) -> bytes:
+  """Returns an image as it is kept: JPEG and PNG as they are, others as PNG.
+
+  Errors are those of `decode_image`; JPEG and PNG are not looked at.
+  """
+  return data if _is_stored(data) else encode_png(_decode_other(data, name))
+
+
 def verify_image(data: bytes, name: str) -> tuple[int, int]:
-  """Finds out if an image is whole; returns its height and width.
+  """Finds out if a JPEG or PNG is whole; returns its height and width.
 
   They are those of `decode_image`, whose errors it raises.
   """
-  with _opened(data, name) as image:
-    _load_whole(image, data)
+  with opened(data, name, _STORED) as image:
+    load_whole(image, data)
     if headers.is_deep(data):
-      largest = int(_to_rgb(image).max())
-      if largest < _NEARLY_BLACK:
-        raise errors.UserError(
-            f"{name}: 16-bit image of values below {(largest + 1) << 8}; "
-            "expected the whole range up to 65535, since the upper 8 bits are "
-            "used and would be nearly black. Scale its values, such as those "
-            "of 12 bits by 16, or save it with 8 bits."
-        )
+      _refuse_dark(_to_rgb(image), name)
     return _turned_size(image.size, data)
 
 
@@ -117,7 +131,7 @@ def decode_label(
   """
   data, name = _read(data, name)
   # JPEG is refused because its losses change class ids.
-  with _opened(data, name, formats=("PNG",)) as image:
+  with opened(data, name, ("PNG",)) as image:
     modes = ["L", "P"] + ["RGB"] * bool(colors) + ["I;16"] * deep
     if image.mode not in modes:
       raise errors.UserError(
@@ -125,7 +139,7 @@ def decode_label(
           f"class ids (gray or palette). {remedy}"
       )
     if verify:
-      _load_whole(image, data)
+      load_whole(image, data)
       if orientation(data) != 1:
         raise errors.UserError(
             f"{name}: label with an EXIF orientation; expected none. Save it "
@@ -136,16 +150,16 @@ def decode_label(
     if color_type == 0 and depth in (2, 4):
       # Pillow spreads the values of shallow gray files over 0 to 255.
       array //= 255 // (2**depth - 1)
-  return _color_ids(array, colors, name) if array.ndim == 3 else array
+  return colors_lib.ids(array, colors, name) if array.ndim == 3 else array
 
 
 def orientation(data: bytes) -> int:
-  """Returns the EXIF orientation, 1 to 8, of a JPEG or PNG; 1 if none."""
+  """Returns the EXIF orientation, 1 to 8, of JPEG, PNG or WebP; 1 if none."""
   # To search is faster than to open.
-  if b"Exif\0\0" not in data and b"eXIf" not in data:
+  if not any(mark in data for mark in (b"Exif\0\0", b"eXIf", b"EXIF")):
     return 1
   try:
-    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+    with Image.open(io.BytesIO(data), formats=(*_STORED, "WEBP")) as image:
       value = image.getexif().get(ExifTags.Base.Orientation)
   except Exception:  # Viewers overlook damaged EXIF, too.
     return 1
@@ -153,8 +167,14 @@ def orientation(data: bytes) -> int:
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
-  """Returns height and width of `decode_image`, from the header alone."""
-  with _opened(data, name) as image:
+  """Returns height and width of `decode_image`, of JPEG and PNG by the header.
+
+  Raises:
+    UserError: As `decode_image`.
+  """
+  if not _is_stored(data):
+    return _decode_other(data, name).shape[:2]
+  with opened(data, name, _STORED) as image:
     return _turned_size(image.size, data)
 
 
@@ -174,8 +194,50 @@ def _read(
   return content, name or files.printable(data)
 
 
+def _is_stored(data: bytes) -> bool:
+  """Whether an image is none of the formats that are only read once."""
+  # What is no image at all is of the other decoder, whose message names all.
+  return data.startswith(_SIGNATURES)
+
+
+def _decode_other(data: bytes, name: str) -> np.ndarray:
+  with opened(data, name, (*_STORED, "TIFF", "BMP", "WEBP")) as image:
+    if image.mode not in _MODES:
+      raise errors.UserError(
+          f"{name}: image of mode {image.mode}; expected 8 or 16 bits per "
+          "channel. Save it with 8 bits."
+      )
+    deep = is_deep(image, data)
+    rgb = _to_rgb(image)  # Pillow has turned a TIFF then.
+    if deep:
+      _refuse_dark(rgb, name)
+    return _turned(rgb, orientation(data))
+
+
+def _refuse_dark(rgb: np.ndarray, name: str) -> None:
+  largest = int(rgb.max())
+  if largest < _NEARLY_BLACK:
+    raise errors.UserError(
+        f"{name}: 16-bit image of values below {(largest + 1) << 8}; expected "
+        "the whole range up to 65535, since the upper 8 bits are used and "
+        "would be nearly black. Scale its values, such as those of 12 bits by "
+        "16, or save it with 8 bits."
+    )
+
+
+def is_deep(image: Image.Image, data: bytes) -> bool:
+  """Whether an opened image has 16 bits per channel."""
+  return headers.is_deep(data) or bits_per_sample(image)[0] == 16
+
+
+def bits_per_sample(image: Image.Image) -> tuple[int, ...]:
+  """Returns the bits of each channel of a TIFF; (0,) of another file."""
+  tags = getattr(image, "tag_v2", {})
+  return tags.get(_BITS_PER_SAMPLE, (0,))
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
-  if image.mode == "I;16":  # Pillow would clip it.
+  if image.mode.startswith("I;16"):  # Pillow would clip it.
     image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
   return np.array(image.convert("RGB"))
 
@@ -196,28 +258,9 @@ def _turned_size(size: tuple[int, int], data: bytes) -> tuple[int, int]:
   return size if orientation(data) >= 5 else size[::-1]
 
 
-def _color_ids(
-    rgb: np.ndarray, colors: Mapping[tuple[int, int, int], int], name: str
-) -> np.ndarray:
-  codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-  values, inverse, counts = np.unique(
-      codes, return_inverse=True, return_counts=True
-  )
-  found = [(c >> 16, c >> 8 & 255, c & 255) for c in values.tolist()]
-  for color, count in zip(found, counts, strict=True):
-    if color not in colors:
-      raise errors.UserError(
-          f"{name}: RGB label with the colour {color} in {count} pixels, which "
-          "is no class; expected class ids (gray or palette), or the colours "
-          "of the dataset unchanged. Replace the file."
-      )
-  ids = np.array([colors[color] for color in found], np.uint8)
-  return ids[inverse].reshape(codes.shape)
-
-
 @contextlib.contextmanager
-def _opened(
-    data: bytes, name: str, formats: tuple[str, ...] = ("JPEG", "PNG")
+def opened(
+    data: bytes, name: str, formats: tuple[str, ...]
 ) -> Iterator[Image.Image]:
   """Yields an image that is not loaded; damage becomes a `UserError`."""
   try:
@@ -237,13 +280,14 @@ def _opened(
     reason = " ".join(str(error).split())
     if isinstance(error, Image.UnidentifiedImageError):
       reason = "not such a file"  # Pillow's own text prints a BytesIO object.
+    expected = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
     raise errors.UserError(
-        f"{name}: cannot be decoded ({reason}); expected a whole "
-        f"{' or '.join(formats)} file. Replace the file."
+        f"{name}: cannot be decoded ({reason}); expected a whole {expected} "
+        "file. Replace the file."
     ) from error
 
 
-def _load_whole(image: Image.Image, data: bytes) -> None:
+def load_whole(image: Image.Image, data: bytes) -> None:
   """Decodes an image; one of which rows are missing is damaged."""
   image.load()
   if headers.lacks_rows(data):

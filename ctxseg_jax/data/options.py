@@ -29,6 +29,8 @@ class DataOptions:
     num_workers: Processes that load training examples; 0 loads them in the
       training process. The batches are the same.
     root: Your folder of images and labels, for `name="custom"` alone.
+    overlapping_splits: Whether one image of your own may be in several splits,
+      to see if a network can learn them at all.
     spec: What the folder turned out to hold; written down when a run starts, so
       that its network can be used without the folder.
   """
@@ -41,6 +43,7 @@ class DataOptions:
   std: tuple[_Spread, _Spread, _Spread]
   num_workers: Annotated[int, bounds.Bounds(0, 256)] = 0
   root: str = ""
+  overlapping_splits: bool = False
   spec: Mapping[str, Any] | None = None
 
   def __post_init__(self):

@@ -6,6 +6,7 @@ or lists say what there is.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import functools
 import os
 import pathlib
@@ -20,6 +21,19 @@ _LABEL_DIRS = ("labels", "masks", "annotations", "ann_dir")
 _LIST_DIRS = ("", "splits")
 # Names of splits elsewhere, which would pass for any other subfolder.
 _MISNAMED = ("training", "valid", "validation", "testing")
+# What names of labels may have behind the name of their image.
+_LABEL_ENDS = tuple(
+    mark + word
+    for mark in "_-."
+    for word in (
+        *("mask", "masks", "label", "labels", "gt", "seg", "segmentation"),
+        *("annotation", "groundtruth"),
+    )
+)
+OVERLAP_REMEDY = (
+    "Remove it from one, or allow it by --overlapping_splits, in training "
+    "--config.data.overlapping_splits=True; results on it mean nothing then."
+)
 LAYOUTS = (
     "classes.txt and images/{train,val}/*.jpg with labels of the same names in "
     "labels/{train,val}/*.png (or masks/), or train.txt and val.txt with an "
@@ -27,8 +41,14 @@ LAYOUTS = (
 )
 
 
-def find(root: pathlib.Path) -> tuple[finding.Pairs, list[str]]:
+def find(
+    root: pathlib.Path, *, overlapping_splits: bool = False
+) -> tuple[finding.Pairs, list[str]]:
   """Returns the pairs of a folder, and the faults, without opening an image.
+
+  Args:
+    root: The folder.
+    overlapping_splits: Whether one image may be in several splits.
 
   Raises:
     UserError: The folder is of no known layout, or cannot be read.
@@ -44,7 +64,10 @@ def find(root: pathlib.Path) -> tuple[finding.Pairs, list[str]]:
       if os.path.lexists(path):
         list_files.setdefault(split, path)
   if list_files:
-    return _find_listed(root, list_files, folders)
+    found, faults = _find_listed(root, list_files, folders)
+    if not overlapping_splits:
+      faults += finding.shared(found, by="image", remedy=OVERLAP_REMEDY)
+    return found, faults
   if None in folders:
     raise layouts.unknown(root, LAYOUTS)
   return find_in_folders(*folders)
@@ -80,14 +103,15 @@ def find_in_folders(
     splits = [""]
   for split in splits:
     try:
-      images, labels = (
-          finding.list_folder(folder / split, with_subfolder=True)
-          for folder in folders
-      )
+      images, labels = _list_both([folder / split for folder in folders])
     except errors.UserError as fault:
       faults.append(str(fault))
     else:
       found[split or SPLITS[0]], of_split = finding.match(images, labels)
+      both = images.files and labels.files
+      if both and images.files.keys().isdisjoint(labels.files):
+        of_split = [_unmatched(images, labels)]
+        of_split += [*images.faults.values(), *labels.faults.values()]
       faults += of_split
   return found, faults
 
@@ -99,13 +123,45 @@ def _find_listed(
 ) -> tuple[finding.Pairs, list[str]]:
   listed = []
   if None not in folders:
-    listed = [finding.list_folder(f, with_subfolder=True) for f in folders]
+    listed = _list_both(folders)
   found, faults = {}, []
   for split, list_file in list_files.items():
     pair_of_line = functools.partial(_pair_of_line, root, split, listed)
     found[split], of_list = finding.read_list(list_file, pair_of_line)
     faults += of_list
-  return found, faults + finding.shared(found, by="image")
+  return found, faults
+
+
+def _list_both(
+    folders: Sequence[pathlib.Path],
+) -> tuple[finding.Folder, finding.Folder]:
+  """Lists images and labels, these by the names of their images."""
+  images, labels = (
+      finding.list_folder(folder, with_subfolder=True) for folder in folders
+  )
+  by_name = dict(labels.files)
+  # An image that is itself called so keeps its label.
+  for name in sorted(labels.files.keys() - images.files.keys()):
+    ends = (len(e) for e in _LABEL_ENDS if name.lower().endswith(e))
+    bare = name[: -next(ends, len(name))]
+    # Of two labels none can be chosen; the second has no image, then.
+    if bare in images.files and bare not in by_name:
+      by_name[bare] = by_name.pop(name)
+  return images, dataclasses.replace(labels, files=by_name)
+
+
+def _unmatched(images: finding.Folder, labels: finding.Folder) -> str:
+  """Returns the one fault where each image and label would be another."""
+  names = [
+      next(iter(folder.files.values())).name for folder in (images, labels)
+  ]
+  return (
+      f"{labels.path}: no label of {len(labels.files)} has the name of an "
+      f"image ({names[1]}, where images are {names[0]} and so on); expected "
+      "the same names, perhaps with _mask, _label or _gt behind. Rename the "
+      "labels, or list an image and its label per line in train.txt and "
+      "val.txt."
+  )
 
 
 def _pair_of_line(

@@ -1,8 +1,8 @@
 """Reads and checks an image with its label.
 
 Every fault of the files is reported by file name when the dataset is prepared,
-and never met in training. Images are stored byte by byte as they are; labels
-become gray PNGs of train ids.
+and never met in training. JPEG and PNG images are stored byte by byte as they
+are, others as PNG; labels become gray PNGs of train ids.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,7 @@ def read(
     pair: finding.Pair,
     *,
     decode: Callable[[pathlib.Path], np.ndarray] = images.decode_label,
+    is_mapped: bool = False,
 ) -> spec_lib.Example:
   """Returns the image of a pair as it is on disk, and its label as train ids.
 
@@ -32,12 +33,14 @@ def read(
     spec: The dataset.
     pair: Paths of image and label.
     decode: Reads a label file to uint8 raw ids [H, W].
+    is_mapped: Whether `decode` returns train ids.
 
   Raises:
     UserError: A file is unreadable or damaged, the sizes differ, or the label
       holds values that are no raw id.
   """
   data = files.read_bytes(pair.image, what="an image file")
+  data = images.to_stored(data, str(pair.image))
   size = images.verify_image(data, str(pair.image))
   if pair.label is None:
     label = np.full(size, spec.ignore_label, np.uint8)
@@ -58,7 +61,7 @@ def read(
     raise errors.UserError(
         f"{pair.label}: label of {found} for {pair.image} of {problem}"
     )
-  label = spec.map_label(raw, str(pair.label))
+  label = raw if is_mapped else spec.map_label(raw, str(pair.label))
   return spec_lib.Example(pair.name, data, label)
 
 

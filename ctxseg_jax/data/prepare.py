@@ -23,6 +23,7 @@ def main(argv: Sequence[str]) -> None:
   del argv
   values = flags.FLAGS
   source = values.source
+  custom.check_overlap_flag(values, values.dataset == custom.NAME)
   if values.dataset != custom.NAME:
     spec = datasets.lookup(values.dataset, "--dataset")
   elif source is None:
@@ -31,7 +32,10 @@ def main(argv: Sequence[str]) -> None:
         "it."
     )
   else:
-    spec, source = custom.from_folder(source), None
+    spec = custom.from_folder(
+        source, overlapping_splits=values.overlapping_splits
+    )
+    source = None
   written = packing.prepare(
       spec, values.data_dir, source=source, any_size=values.any_size
   )
@@ -52,6 +56,7 @@ def define_flags() -> None:
   flags.DEFINE_bool(
       "any_size", False, "Accept other numbers of pairs than the published."
   )
+  custom.define_overlap_flag()
   flags.mark_flags_as_required(["dataset", "data_dir"])
 
 

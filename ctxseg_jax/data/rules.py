@@ -4,14 +4,19 @@ The same rules serve `data.check`, which lists everything, and the preparation
 of a user's own data, which refuses what would silently train to nonsense.
 """
 
+import collections
 from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
+from ctxseg_jax.data import meanings
+from ctxseg_jax.data import own_files
 from ctxseg_jax.data import scan as scan_lib
 from ctxseg_jax.data import spec as spec_lib
 
 _NUM_LISTED = 8  # Names in a line.
+_RARE = 0.1  # Share of labels that tell nothing of all.
 _MANY_VALUES = 16  # Unknown values in one label that no mapping explains.
 
 
@@ -20,9 +25,10 @@ class Report:
 
   Attributes:
     faults: What is wrong, a line each.
-    absent: Lines on classes that no label holds: nothing can be learnt of them,
-      but the others train all the same.
+    warnings: What spoils a part of the results only, such as classes that no
+      label holds: of them nothing can be learnt, but the others train.
     notes: What is worth a look, a line each.
+    proposals: What may be written in `classes.txt`.
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
     present: int64 [256] by split, how many labels hold each.
@@ -31,13 +37,15 @@ class Report:
   def __init__(self, spec: spec_lib.DatasetSpec, splits: Iterable[str]):
     splits = list(splits)
     self.faults: list[str] = []
-    self.absent: list[str] = []
+    self.warnings: list[str] = []
     self.notes: list[str] = []
+    self.proposals: Sequence[meanings.Proposal] = ()
     self.num_pairs = dict.fromkeys(splits, 0)
     self.pixels = {split: np.zeros(256, np.int64) for split in splits}
     self.present = {split: np.zeros(256, np.int64) for split in splits}
     self._spec = spec
-    self._unknown = np.zeros(256, np.int64)
+    self._unknown = collections.Counter()
+    self._num_odd = 0  # Labels with such values.
     self._seen = set()
     self._num_turned = 0
     # By digest the identities of the same pixels, by these their splits.
@@ -59,8 +67,8 @@ class Report:
     if scan.known is not None:
       self.pixels[split] += scan.known
       self.present[split] += scan.known > 0
-    if scan.unknown is not None:
-      self._unknown += scan.unknown
+    self._unknown.update(scan.unknown)
+    self._num_odd += bool(scan.unknown)
 
   def conclude(self) -> None:
     """Adds what all pairs together tell."""
@@ -73,14 +81,40 @@ class Report:
       )
     for splits_of in self._splits_of.values():
       self._add_duplicates(splits_of)
+    if self._spec.overlapping_splits:
+      self._add_overlap()
     if self._spec.task == "segmentation":
-      total = sum(self.pixels.values(), np.zeros(256, np.int64))
-      suspicion = _suspicion(self._spec, total, self._unknown)
-      if suspicion:
-        # First, since it may be what the faults of the files come from.
-        self.faults.insert(0, f"{self._spec.name}: {suspicion}")
-      elif total.any():  # Else nothing could be read.
-        self._add_absent(total)
+      self._add_what_labels_tell()
+
+  def _add_what_labels_tell(self) -> None:
+    spec = self._spec
+    total = sum(self.pixels.values(), np.zeros(256, np.int64))
+    reading = None
+    if spec.is_own:
+      reading = meanings.read(spec, total, self._unknown)
+    text, self.proposals = reading or ("", ())
+    text = text or _suspicion(spec, total, self._unknown)
+    shifted = "" if text else _shifted_down(spec, total)
+    if shifted and spec.is_own:  # A small set may lack the class.
+      self.warnings.append(f"{spec.name}: {shifted}")
+    elif text or shifted:
+      # First, since the faults of the files may come from it, if not of few.
+      is_rare = 0 < self._num_odd < _RARE * sum(self.num_pairs.values())
+      place = len(self.faults) if is_rare else 0
+      self.faults.insert(place, f"{spec.name}: {text or shifted}")
+    elif total.any():  # Else nothing could be read.
+      self._add_absent(total)
+
+  def _add_overlap(self) -> None:
+    count = sum(
+        len(set().union(*splits_of.values())) > 1
+        for splits_of in self._splits_of.values()
+    )
+    if count:
+      self.warnings.append(
+          f"{self._spec.name}: {count} images are in several splits; results "
+          "on them tell nothing of other images."
+      )
 
   def _add_duplicates(self, splits_of: dict[str, set[str]]) -> None:
     (first, first_splits), *others = splits_of.items()
@@ -90,10 +124,15 @@ class Report:
             f"{identity}: the same image as {first}, both in {min(splits)}."
         )
         continue
+      if self._spec.overlapping_splits:
+        continue
+      remedy = "Remove it from one, or results on it mean nothing."
+      if self._spec.is_own:
+        remedy = own_files.OVERLAP_REMEDY
       self.faults.append(
           f"{identity}: in {', '.join(sorted(splits))}, the same image as "
           f"{first} in {', '.join(sorted(first_splits))}; expected each image "
-          "in one split. Remove it from one, or results on it mean nothing."
+          f"in one split. {remedy}"
       )
 
   def _add_absent(self, total: np.ndarray) -> None:
@@ -109,7 +148,7 @@ class Report:
         names = ", ".join(spec.class_names[i] for i in ids[:_NUM_LISTED])
         if len(ids) > _NUM_LISTED:
           names += f" and {len(ids) - _NUM_LISTED} more"
-        self.absent.append(
+        self.warnings.append(
             f"{spec.name}: {len(ids)} of {spec.num_classes} classes are not in "
             f"{where}: {names}; expected each, or it can neither be learnt nor "
             "scored. Add labels with them, or take them out of the classes."
@@ -117,18 +156,20 @@ class Report:
 
 
 def _suspicion(
-    spec: spec_lib.DatasetSpec, known: np.ndarray, unknown: np.ndarray
+    spec: spec_lib.DatasetSpec,
+    known: np.ndarray,
+    unknown: collections.Counter,
 ) -> str:
   """Returns what the labels look like that was done to all of them, if so."""
   raw_ids = np.flatnonzero(spec.label_map != spec.ignore_label)
-  values = np.flatnonzero(unknown)
+  values = sorted(v for v in unknown if isinstance(v, int))
+  if spec.values:
+    return _between(spec, values)
   missing = [i for i in range(spec.num_classes) if not known[i]]
   first, last = (spec.label_map[i] for i in (raw_ids[0], raw_ids[-1]))
   ignored = known[spec.ignore_label] + unknown[spec.ignore_label]
-  expected = f"expected {spec_lib.ranges(raw_ids.tolist())} for the classes"
-  grays = {(19595 * r + 38470 * g + 7471 * b + 32768) >> 16
-           for r, g, b in spec.palette}  # fmt: skip
-  if values.tolist() == [raw_ids[-1] + 1] and missing[:1] == [first]:
+  expected = _expected(spec)
+  if values == [raw_ids[-1] + 1] and missing[:1] == [first]:
     return (
         f"id {raw_ids[0]} ({spec.class_names[first]}) is in no label and "
         f"{values[0]} is in some, so all ids look shifted up by one; "
@@ -148,23 +189,39 @@ def _suspicion(
         f"class, but it means ignored; {expected}. Write the class's id "
         f"instead of {spec.ignore_label}."
     )
-  if ignored and missing == [last]:
+  if len(values) > 1 and set(values) <= {*map(meanings.gray, spec.palette)}:
     return (
-        f"id {raw_ids[-1]} ({spec.class_names[last]}) is in no label and "
-        f"{spec.ignore_label} is in some, so all ids look shifted down by one; "
-        f"{expected}. Use the labels as they were, or take the class out of "
-        "the list."
-    )
-  if len(values) > 1 and set(values.tolist()) <= grays:
-    return (
-        f"label values {spec_lib.ranges(values.tolist())} are the brightness "
+        f"label values {spec_lib.ranges(values)} are the brightness "
         f"of the classes' colours; {expected}. Save ids, or the colours "
         "themselves, but not their conversion to gray."
     )
-  if len(values) >= _MANY_VALUES:
-    return (
-        f"{len(values)} label values between and beyond the classes, as after "
-        f"resizing with interpolation or saving as JPEG; {expected}. Make the "
-        "labels again, resizing by nearest neighbour."
-    )
-  return ""
+  return _between(spec, values)
+
+
+def _between(spec: spec_lib.DatasetSpec, values: Sequence[int]) -> str:
+  if len(values) < _MANY_VALUES:
+    return ""
+  return (
+      f"{len(values)} label values between and beyond the classes, as after "
+      f"resizing with interpolation or saving as JPEG; {_expected(spec)}. Make "
+      "the labels again, resizing by nearest neighbour."
+  )
+
+
+def _shifted_down(spec: spec_lib.DatasetSpec, known: np.ndarray) -> str:
+  raw_id = np.flatnonzero(spec.label_map != spec.ignore_label)[-1]
+  last = spec.label_map[raw_id]
+  missing = np.flatnonzero(known[: spec.num_classes] == 0).tolist()
+  if spec.values or missing != [last] or not known[spec.ignore_label]:
+    return ""
+  return (
+      f"id {raw_id} ({spec.class_names[last]}) is in no label and "
+      f"{spec.ignore_label} is in some, so all ids look shifted down by one; "
+      f"{_expected(spec)}. Use the labels as they were, or take the class out "
+      "of the list."
+  )
+
+
+def _expected(spec: spec_lib.DatasetSpec) -> str:
+  raw_ids = np.flatnonzero(spec.label_map != spec.ignore_label).tolist()
+  return f"expected {spec_lib.ranges(raw_ids)} for the classes"

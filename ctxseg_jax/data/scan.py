@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import concurrent.futures
 from concurrent.futures import process
@@ -40,7 +41,7 @@ class Scan:
     digest: Of the pixels of the image, if they can be read.
     known: int64 [256], pixels by train id or `ignore_label`, if it has a label
       that can be read.
-    unknown: int64 [256], pixels by the ids that no class has.
+    unknown: Pixels by the values and colours that no class has.
   """
 
   identity: str
@@ -49,7 +50,9 @@ class Scan:
   is_turned: bool = False
   digest: bytes | None = None
   known: np.ndarray | None = None
-  unknown: np.ndarray | None = None
+  unknown: Mapping[int | tuple[int, int, int], int] = dataclasses.field(
+      default_factory=dict
+  )
 
 
 Read = Callable[[spec_lib.DatasetSpec, Any], Scan]
@@ -92,14 +95,19 @@ def scan_example(
 
 def read_pair(spec: spec_lib.DatasetSpec, item: Any) -> Scan:
   """Reads and scans an item of `spec.find`."""
-  identity = str(next(paths(item), ""))
   try:
     return scan_example(spec, spec.read(spec, item), item)
-  except spec_lib.UnknownValuesError as error:
+  except errors.UserError as error:
+    return faulty(item, error)
+
+
+def faulty(item: Any, error: errors.UserError) -> Scan:
+  """Returns the scan of an item that cannot be read."""
+  identity = str(next(paths(item), ""))
+  if isinstance(error, spec_lib.UnknownValuesError):
     known, unknown = error.known, error.unknown
     return Scan(identity, str(error), known=known, unknown=unknown)
-  except errors.UserError as error:
-    return Scan(identity, str(error))
+  return Scan(identity, str(error))
 
 
 def read_stored(spec: spec_lib.DatasetSpec, item: tuple[Any, int]) -> Scan:

@@ -26,10 +26,15 @@ _NUM_LISTED = 8  # Values in a message that must stay one line.
 class UnknownValuesError(errors.UserError):
   """A label holds ids that no table knows."""
 
-  def __init__(self, message: str, known: np.ndarray, unknown: np.ndarray):
+  def __init__(
+      self,
+      message: str,
+      known: np.ndarray,
+      unknown: Mapping[int | tuple[int, int, int], int],
+  ):
     super().__init__(message)
     self.known = known  # int64 [256], pixels by train id or `ignore_label`.
-    self.unknown = unknown  # int64 [256], pixels by unknown id.
+    self.unknown = unknown  # Pixels by unknown id or colour.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +68,8 @@ class DatasetSpec:
     palette: One RGB colour per train id, for label images and overlays; none
       where labels are no maps.
     label_map: [256] uint8, raw id -> train id or `ignore_label`, applied once,
-      when the dataset is prepared. None where labels are no maps.
+      when the dataset is prepared; [65536] where labels may have 16 bits. None
+      where labels are no maps.
     submission_ids: What the dataset's server calls each train id; none where
       there is no server.
     description: Of the dataset, stored with it.
@@ -78,6 +84,8 @@ class DatasetSpec:
     ignore_label: The label of pixels that are neither trained nor scored.
     is_own: Whether it is a user's own, to be held against `data.rules`.
     colors: Of a user's own, ids by the RGB colours that labels may have.
+    values: Of a user's own, what `classes.Classes.values` says of gray labels.
+    overlapping_splits: Of a user's own, whether one image may be in several.
   """
 
   name: str
@@ -105,6 +113,8 @@ class DatasetSpec:
   colors: Mapping[tuple[int, int, int], int] = dataclasses.field(
       default_factory=dict
   )
+  values: tuple[tuple[int, int, int], ...] = ()
+  overlapping_splits: bool = False
 
   def __post_init__(self):
     for problem in self._problems():
@@ -138,7 +148,7 @@ class DatasetSpec:
     ):
       yield "colours are three values of 0-255"
     table = np.asarray(self.label_map)  # None has neither.
-    if table.shape != (256,) or table.dtype != np.uint8:
+    if table.shape not in ((256,), (65536,)) or table.dtype != np.uint8:
       yield f"label_map must be uint8 [256], is {table.dtype} {table.shape}"
     # A map that skips a class or names one too many is a mistake in the table.
     targets = set(table.tolist()) - {self.ignore_label}
@@ -159,15 +169,16 @@ class DatasetSpec:
     return tuple(image_size) if self.task == "segmentation" else ()
 
   def map_label(self, raw: np.ndarray, place: str) -> np.ndarray:
-    """Maps uint8 raw ids of any shape to train ids and `ignore_label`.
+    """Maps raw ids of any shape to train ids and `ignore_label`, uint8.
 
     Raises:
       UnknownValuesError: Names the file, `place`, each id that no table knows
         and how many pixels have it.
     """
     classes = np.flatnonzero(self.label_map != self.ignore_label).tolist()
-    known = np.isin(np.arange(256), [*classes, *self.void_ids])
-    counts = np.bincount(raw.ravel(), minlength=256)
+    known = np.zeros(len(self.label_map), bool)
+    known[[*classes, *self.void_ids]] = True
+    counts = np.bincount(raw.ravel(), minlength=len(known))
     unknown = np.where(known, 0, counts)
     if not unknown.any():
       # `take` is several times as fast as indexing for tables of bytes.
@@ -181,7 +192,7 @@ class DatasetSpec:
         f"{place}: label value {found}; expected {ranges(classes)} for the "
         f"classes{void if self.void_ids else ''}. {self.remedy}",
         np.bincount(self.label_map[raw[known[raw]]], minlength=256),
-        unknown,
+        {int(i): int(counts[i]) for i in ids},
     )
 
   def check_label(self, label: np.ndarray, name: str) -> None:

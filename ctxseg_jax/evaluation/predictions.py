@@ -14,13 +14,14 @@ import numpy as np
 from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax import progress
+from ctxseg_jax.data import finding
 from ctxseg_jax.data import images as images_lib
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
 from ctxseg_jax.evaluation import outputs
 from ctxseg_jax.evaluation import pictures
 
-_SUFFIXES = (".jpeg", ".jpg", ".png")
+_SUFFIXES = sorted(finding.IMAGE_SUFFIXES)
 
 
 def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:

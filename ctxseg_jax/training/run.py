@@ -23,6 +23,7 @@ from ctxseg_jax.training import step as step_lib
 # Options that a resumed run may change: they do not affect the training.
 FREE_KEYS = (
     *("data.data_dir", "data.root", "data.num_workers", "eval"),
+    "data.overlapping_splits",
     *("log_every", "checkpoint_every", "eval_every", "max_to_keep"),
 )
 

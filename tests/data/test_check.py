@@ -97,12 +97,23 @@ def _with_orientation(root, orientation):
 
 # The fault, and the start of its line. Faults of single files that no reader
 # takes are in `test_malformed`.
+WARNINGS = {
+    "missing_class": (_map_labels(lambda raw: np.where(raw == 1, 0, raw)),
+        r"custom: 1 of 3 classes are not in any label: street lamp;"),
+    "class_of_val_alone": (
+        _map_labels(lambda raw: np.where(raw == 1, 0, raw), "train"),
+        r"custom: 1 of 3 classes are not in any label of train: street lamp;"),
+    "shifted_down": (
+        _map_labels(lambda raw: np.where(raw == 255, 255, raw - 1)),
+        r"custom: id 2 \(car\) is in no label and 255 is in some, so all ids "
+        r"look shifted down by one; expected 0-2"),
+}  # fmt: skip
 FAULTS = {
     "size": (lambda r: _save(np.zeros((50, 61), np.uint8), _label(r)),
         r"labels/train/train3.png: label of 50x61 for .*3.jpg of 50x60 "),
     "value": (lambda r: _set(r, 7),
         r"train3.png: label value 7 \(6 pixels\); expected 0-2 for the classes "
-        r"and 255 for pixels without one. Write the labels anew"),
+        r"and 255 for pixels without one. Say in classes.txt what the value"),
     "folder_for_an_image": (lambda r: (_image(r).unlink(), _image(r).mkdir()),
         r"labels/train/train3.png: image is missing"),
     "jpeg_label": (
@@ -110,7 +121,7 @@ FAULTS = {
             Image.open(_label(r)).save(_label(r).with_suffix(".jpg")),
             _label(r).unlink(),
         ),
-        r"train3.jpg: cannot be decoded \(not such a file\); .* whole PNG"),
+        r"train3.jpg: label as JPEG, whose losses change values; expected PNG"),
     "missing_label": (lambda r: _label(r).unlink(),
         r"images/train/train3.jpg: label is missing; .*train/train3.png"),
     "missing_image": (lambda r: _image(r).unlink(),
@@ -119,8 +130,8 @@ FAULTS = {
         lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")),
         r"train3.png: id train3 occurs twice, also as train3.jpg"),
     "other_format": (
-        lambda r: Image.open(_image(r)).save(r / "images/train/new.tif"),
-        r"train/new.tif: found a file of type .tif; expected PNG or JPEG"),
+        lambda r: Image.open(_image(r)).save(r / "images/train/new.gif"),
+        r"train/new.gif: found a file of type .gif; expected PNG, JPEG, TIFF"),
     "file_in_no_split": (lambda r: _image(r).rename(r / "images/train3.jpg"),
         r"images/train3.jpg: in no split; expected only train, val here"),
     "misnamed_split": (
@@ -135,7 +146,7 @@ FAULTS = {
         ),
         r"labels/train: no such folder; expected a folder of"),
     "no_files_at_all": (lambda r: [p.unlink() for p in r.glob("*/*/*")],
-        r"images/train: no images; expected PNG or JPEG files"),
+        r"images/train: no images; expected PNG, JPEG, TIFF"),
     "every_image_damaged": (
         lambda r: [p.write_bytes(b"") for p in r.glob("images/*/*")],
         r"images/train/train3.jpg: cannot be decoded"),
@@ -147,18 +158,9 @@ FAULTS = {
         _reencode,
         r"images/val/other.png: in val, the same image as .*train3.png in trai",
     ),
-    "missing_class": (_map_labels(lambda raw: np.where(raw == 1, 0, raw)),
-        r"custom: 1 of 3 classes are not in any label: street lamp;"),
-    "class_of_val_alone": (
-        _map_labels(lambda raw: np.where(raw == 1, 0, raw), "train"),
-        r"custom: 1 of 3 classes are not in any label of train: street lamp;"),
     "shifted_up": (_map_labels(lambda raw: np.where(raw == 255, 255, raw + 1)),
         r"custom: id 0 \(sky\) is in no label and 3 is in some, so all ids "
         r"look shifted up by one; expected 0-2"),
-    "shifted_down": (
-        _map_labels(lambda raw: np.where(raw == 255, 255, raw - 1)),
-        r"custom: id 2 \(car\) is in no label and 255 is in some, so all ids "
-        r"look shifted down by one; expected 0-2"),
     "shifted_down_with_255": (_map_labels(lambda raw: raw - 1),
         r"custom: ids up to 1 and 254, as if one had been subtracted from"),
     "255_as_a_class": (_map_labels(lambda raw: np.where(raw == 0, 0, 255)),
@@ -203,7 +205,9 @@ FAULTS = {
         lambda r: _image(r).rename(_image(r).with_name("a\nb.jpg")),
         r"images/train/a\\nb.jpg: a name that is not printable UTF-8"),
     "gray_tones": (_colors_to_gray,
-        r"custom: label values 9, 42, 118 are the brightness of the classes'"),
+        r"custom: label values 9, 42, 118 are the brightness of the classes' "
+        r"colours; .*: '__ignore__ = 0', 'sky 70 130 180 = 118', 'street lamp "
+        r"9 9 9 = 9', 'car 142 0 0 = 42'"),
     "interpolated": (_map_labels(_blur),
         r"custom: \d+ label values between and beyond the classes, as after"),
 }  # fmt: skip
@@ -251,24 +255,58 @@ class CheckTest(parameterized.TestCase):
     self.assertEqual(code, 2)
     faults = _faults(out)
     self.assertRegex("\n".join(faults), rf"(?m)^fault: (/.*)?{words}")
-    self.assertRegex(err, rf"^{len(faults)} faults in \d+ pairs of")
+    self.assertRegex(err, rf"^{len(faults)} faults? in \d+ pairs of")
     _, as_source, _ = self.run_check(dataset="custom", source=self.root)
     self.assertEqual(as_source, out)
 
-    # Training refuses it, or warns of it.
+    with self.assertRaises(errors.UserError) as raised:
+      self.prepare()
+    line = re.sub(r" \(and \d+ more faults?\)$", "", str(raised.exception))
+    line = re.sub(r"^own_data_\w{10}:", "custom:", line)
+    self.assertIn(f"fault: {line}", out)
+
+  def prepare(self, **kwargs):
+    """Returns what preparing the folder prints on standard error."""
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
-      try:
-        spec = custom.from_folder(self.root)
-        packing.ensure_prepared(spec, self.root.parent / "data")
-      except errors.UserError as error:
-        lines = [re.sub(r" \(and \d+ faults more\)$", "", str(error))]
-      else:
-        lines = re.findall("(?m)^warning: (.*)", err.getvalue())
-    self.assertNotEmpty(lines)
-    for line in lines:
-      line = re.sub(r"^own_data_\w{10}:", "custom:", line)
-      self.assertIn(f"fault: {line}", out)
+      spec = custom.from_folder(self.root, **kwargs)
+      packing.ensure_prepared(spec, self.root.parent / "data")
+    return re.sub(r"own_data_\w{10}:", "custom:", err.getvalue())
+
+  @parameterized.named_parameters((k, *v) for k, v in WARNINGS.items())
+  def test_a_small_set_may_lack_a_class(self, change, words):
+    miniatures.write_custom(self.root)
+    change(self.root)
+    code, out, _ = self.check_folders()
+    self.assertEqual(code, 0)
+    self.assertRegex(out[0], rf"^note: {words}")
+    self.assertIn(out[0].replace("note:", "warning:", 1), self.prepare())
+
+  @parameterized.parameters(False, True)
+  def test_splits_overlap_only_if_asked(self, listed):
+    miniatures.write_custom(self.root)
+    _copy(self.root, 3, "val", 7)
+    if listed:
+      names = "train/train3\ntrain/train4\n"
+      (self.root / "train.txt").write_text(names)
+      (self.root / "val.txt").write_text(names)
+    flags = {"dataset": "custom", "source": self.root}
+    code, out, _ = self.run_check(**flags)
+    self.assertEqual(code, 2)
+    self.assertIn("allow it by --overlapping_splits", _faults(out)[0])
+    with self.assertRaisesRegex(errors.UserError, "overlapping_splits=True"):
+      self.prepare()
+    code, out, _ = self.run_check(**flags, overlapping_splits=True)
+    self.assertEqual(code, 0)
+    note = f"custom: {2 if listed else 1} images are in several splits; results"
+    self.assertStartsWith(out[0], f"note: {note}")
+    self.assertIn(f"warning: {note}", self.prepare(overlapping_splits=True))
+
+  def test_overlap_is_of_own_data_alone(self):
+    flags = {"dataset": "camvid", "source": "/no", "overlapping_splits": True}
+    code, _, err = self.run_check(**flags)
+    self.assertEqual(code, 2)
+    self.assertStartsWith(err, "--overlapping_splits: goes with your own data")
 
   @parameterized.parameters(3, 6)
   def test_turned_images_are_counted(self, orientation):
@@ -288,7 +326,7 @@ class CheckTest(parameterized.TestCase):
     _image(self.root, "val", 1).unlink()
     # And each duplicate, and a file of another format.
     _copy(self.root, 6, "val", 6)
-    _image(self.root, i=7).rename(_image(self.root, i=7).with_suffix(".tif"))
+    _image(self.root, i=7).rename(_image(self.root, i=7).with_suffix(".gif"))
     self.assertLen(_faults(self.check_folders()[1]), 6)
 
   def test_the_table_counts_pixels(self):
@@ -353,8 +391,8 @@ class CheckTest(parameterized.TestCase):
       path.write_bytes(b"")
     _, out, err = self.check_folders(max_lines=2)
     self.assertLen(_faults(out), 3)
-    self.assertEqual(_faults(out)[2], "fault: 8 more; --max_lines=0 shows all")
-    self.assertIn("10 faults", err)  # And nothing to train sky on.
+    self.assertEqual(_faults(out)[2], "fault: 7 more; --max_lines=0 shows all")
+    self.assertIn("9 faults", err)
 
   def test_classes_may_be_elsewhere(self):
     miniatures.write_custom(self.root)

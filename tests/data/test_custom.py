@@ -23,7 +23,6 @@ from ctxseg_jax import experiment
 from ctxseg_jax.data import classes
 from ctxseg_jax.data import custom
 from ctxseg_jax.data import datasets
-from ctxseg_jax.data import finding
 from ctxseg_jax.data import own_files
 from ctxseg_jax.data import packing
 from ctxseg_jax.data import prepare
@@ -64,6 +63,54 @@ class ClassesTest(FolderCase):
     )
 
   @parameterized.parameters(
+      # Without a line, 255 is ignored unless a class has it.
+      (("a = 80", "b = 160 240-242"),
+          ((80, 80, 0), (160, 160, 1), (240, 242, 1), (255, 255, 255))),
+      (("a = 0", "b=255"), ((0, 0, 0), (255, 255, 1))),
+      (("a = 0-127", "b = 128-65535"), ((0, 127, 0), (128, 65535, 1))),
+      (("__ignore__ = 0", "a = 1", "b = 2"),
+          ((0, 0, 255), (1, 1, 0), (2, 2, 1), (255, 255, 255))),
+      (("a", "b", "__ignore__ = 7"),
+          ((0, 0, 0), (1, 1, 1), (7, 7, 255), (255, 255, 255))),
+  )  # fmt: skip
+  def test_values(self, lines, values):
+    found = self.read("\n".join(lines))
+    self.assertEqual((found.names, found.values), (("a", "b"), values))
+    self.assertEmpty(found.colors)
+
+  def test_colours_of_labels_and_of_pictures(self):
+    found = self.read("a 1 1 1 = 9,9,9 8,8,8\nb 2 2 2\n__ignore__ = 0,0,0")
+    self.assertEqual(found.palette, ((1, 1, 1), (2, 2, 2)))
+    self.assertEqual(
+        found.colors,
+        {(9, 9, 9): 0, (8, 8, 8): 0, (2, 2, 2): 1, (0, 0, 0): 255},
+    )
+    self.assertEmpty(found.values)
+    found = self.read("a 1 1 1 = 5\nb 2 2 2 = 6")
+    self.assertEqual(found.palette, ((1, 1, 1), (2, 2, 2)))
+    self.assertEmpty(found.colors)
+    self.assertEqual(
+        self.read("a=1,1,1\nb=2,2,2").palette, ((1,) * 3, (2,) * 3)
+    )
+
+  @parameterized.parameters(
+      (
+          "a = 5\nb\n",
+          r"classes.txt:2: no value behind =, though other lines have one",
+      ),
+      ("a = 5 6,6,6\nb = 7", r":2: no colour behind =, though other lines"),
+      ("a = 1-5\nb = 5\n", r":2: value 5 occurs twice .*, first in .*txt:1"),
+      ("__ignore__ = 0\na\nb", r":2: value 0 occurs twice \(without = they c"),
+      ("a = 1,1,1\nb = 1,1,1", r":2: colour \(1, 1, 1\) occurs twice"),
+      ("a = 5, 6\nb = 1", r":1: found 'a = 5, 6'; expected values of 0-65535"),
+      ("a = x\nb = 1", r":1: found 'a = x'; expected values of 0-65535, ran"),
+      ("a =\nb = 1", r":1: found 'a ='; expected values of 0-65535"),
+      ("a = 65536\nb = 1", r":1: found 'a = 65536'; expected values of 0-655"),
+      ("a = 000012345\nb = 1", r":1: found 'a = 000012345'; expected values"),
+      ("a = 9-3\nb = 1", r":1: found 'a = 9-3'; expected values of 0-65535"),
+      ("a = 1,1,256\nb", r":1: found 'a = 1,1,256'; expected values of 0-65"),
+      ("= 5\nb", r":1: found '= 5'; expected a class per line"),
+      ("0 a = 5\nb", r":1: found '0 a = 5'; .*ids are not written"),
       ("", r"classes.txt: found 0 classes; expected 2 to 255"),
       ("road\n", r"classes.txt: found 1 classes; .*background"),
       (
@@ -80,7 +127,7 @@ class ClassesTest(FolderCase):
       ("a\n0 road\n", r":2: found '0 road'; .*ids are not written"),
       ("a\nroad 128\n", r":2: found 'road 128'; .*Complete the colour"),
       ("a\nroad 128 64.0 128\n", r":2: found 'road 128 64.0 128'"),
-      ("a\nroad, 128\n", r":2: found 'road, 128'; .*Complete the colour"),
+      ("a\nroad, 128\n", r":2: found 'road, 128'; .*write = before what la"),
       ("a\n1\n", r":2: found '1'; expected a class per line"),
       ("a\nb  # no\n", r":2: found 'b  # no'; expected comments on lines of"),
       ("__ignore__\na\nb\n", r":1: found '__ignore__'; .*255 is ignored wi"),
@@ -138,6 +185,40 @@ class LayoutTest(FolderCase):
         "val": ["val0", "val1"],
     }
     self.assertEqual(self.found(), expected)
+
+  @parameterized.parameters("_mask", "_label", "-GT", "_Segmentation", ".mask")
+  def test_names_of_labels_may_say_what_they_are(self, end):
+    expected = self.found()
+    for path in list((self.root / "labels").glob("*/*.png")):
+      path.rename(path.with_name(f"{path.stem}{end}.png"))
+    self.assertEqual(self.found(), expected)
+    self.write_list("train3\ntrain/train1\n")
+    self.assertEqual(self.found(), {"train": ["train/train3", "train/train1"]})
+
+  def test_names_that_do_not_match_at_all_are_one_fault(self):
+    for path in list((self.root / "labels/val").glob("*.png")):
+      path.rename(path.with_name(f"{path.stem}_odd.png"))
+    with self.assertRaisesRegex(
+        errors.UserError, r"labels/val: no label of 2 has the name of an image "
+        r"\(val0_odd.png, where images are val0.jpg and so on\).*val.txt\.$"
+    ):  # fmt: skip
+      self.found()
+
+  def test_an_image_may_be_called_like_a_label(self):
+    for kind, end in (("images", "jpg"), ("labels", "png")):
+      path = self.root / f"{kind}/train/train3.{end}"
+      path.rename(path.with_name(f"train4_mask.{end}"))
+    found = self.found()["train"]
+    self.assertContainsSubset(["train4", "train4_mask"], found)
+    # And of two labels none is chosen.
+    for end in ("_gt", "_label"):
+      shutil.copy(
+          self.root / "labels/train/train4.png",
+          self.root / f"labels/train/train5{end}.png",
+      )
+    (self.root / "labels/train/train5.png").unlink()
+    with self.assertRaisesRegex(errors.UserError, "train5_label.png: image is"):
+      self.found()
 
   def test_one_split_where_there_are_no_folders(self):
     self.flatten()
@@ -254,11 +335,12 @@ class LayoutTest(FolderCase):
     ):
       self.found()
 
-  def test_more_faults_are_counted(self):
-    for i in range(3):
+  @parameterized.parameters((2, "1 more fault"), (3, "2 more faults"))
+  def test_more_faults_are_counted(self, count, words):
+    for i in range(count):
       (self.root / f"labels/train/train{i}.png").unlink()
     with self.assertRaisesRegex(
-        errors.UserError, r"0.jpg: label is missing.*\(and 2 faults more\)$"
+        errors.UserError, rf"0.jpg: label is missing.*\(and {words}\)$"
     ):
       self.found()
 
@@ -266,16 +348,18 @@ class LayoutTest(FolderCase):
   def test_a_list_takes_as_long_as_it_has_lines(self, line):
     self.flatten()
     self.write_list("".join(line.format(f"train{i}") for i in range(9)))
-    list_folder = finding.list_folder
+    list_both = own_files._list_both
 
-    def listed(folder, **kwargs):
-      found = list_folder(folder, **kwargs)
-      return dataclasses.replace(found, files=_LookedUp(found.files))
+    def listed(folders):
+      return [
+          dataclasses.replace(found, files=_LookedUp(found.files))
+          for found in list_both(folders)
+      ]
 
-    with mock.patch.object(finding, "list_folder", side_effect=listed) as calls:
+    with mock.patch.object(own_files, "_list_both", side_effect=listed) as call:
       found, _ = own_files.find(self.root)
     self.assertLen(found["train"], 9)
-    self.assertEqual(calls.call_count, 2)
+    call.assert_called_once()
 
 
 class _LookedUp(dict):
@@ -356,6 +440,8 @@ class SpecTest(FolderCase):
       (..., "colors", [[0, 0, 0, 256]]),
       (..., "colors", [[0, 0, 0, "sky"]]),
       (..., "palette", [[1, 2, 3]]),
+      (..., "values", [[0, 1]]),
+      (..., "values", [[0, 0, 0], [1, 1, 1], [2, 2, 256]]),
       (..., "class_names", "sky"),
       (..., "class_names", [1, 2, 3]),
       (..., "class_names", [f"c{i}" for i in range(300)]),

@@ -43,6 +43,11 @@ def _header_only_png(height, width):
 
 PHOTO_JPEG = _encode(Image.fromarray(_photo()), "JPEG", quality=90)
 PHOTO_PNG = _encode(Image.fromarray(_photo()))
+OTHERS = [
+    _encode(Image.fromarray(_photo()), "TIFF"),
+    _encode(Image.fromarray(_photo()), "TIFF", compression="tiff_lzw"),
+    *(_encode(Image.fromarray(_photo()), kind) for kind in ("BMP", "WEBP")),
+]
 
 
 class DecodeImageTest(parameterized.TestCase):
@@ -141,7 +146,7 @@ class DecodeImageTest(parameterized.TestCase):
       ("empty", b""),
       ("text", b"<html>quota exceeded</html>"),
       ("gif", _encode(Image.fromarray(_photo()), "GIF")),
-      ("tiff", _encode(Image.fromarray(_photo()), "TIFF")),
+      ("jpeg_2000", _encode(Image.fromarray(_photo()), "JPEG2000")),
   )
   def test_unusable_bytes_are_named(self, data):
     with self.assertRaisesRegex(errors.UserError, "^street_7.jpg: ") as raised:
@@ -166,7 +171,7 @@ class DecodeImageTest(parameterized.TestCase):
 
   @hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
   @hypothesis.given(
-      st.sampled_from([PHOTO_JPEG, PHOTO_PNG]),
+      st.sampled_from([PHOTO_JPEG, PHOTO_PNG, *OTHERS]),
       st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
       st.floats(0, 1),
   )

@@ -7,6 +7,7 @@ Faults of folders, lists and published layouts are in the tests of these.
 
 import io
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -76,6 +77,20 @@ def _pack(ids, depth):
   return [np.packbits(row).tobytes() for row in bits.reshape(len(ids), -1)]
 
 
+def _tiff_of_four_bits(ids):
+  rows = (ids[:, ::2] << 4 | ids[:, 1::2]).tobytes()
+  height, width = ids.shape
+  tags = [(256, width), (257, height), (258, 4), (259, 1), (262, 1), (273, 8),
+          (277, 1), (278, height), (279, len(rows))]  # fmt: skip
+  data = b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows
+  data += struct.pack("<H", len(tags))
+  return (
+      data
+      + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in tags)
+      + bytes(4)
+  )
+
+
 def _zip():
   file = io.BytesIO()
   with zipfile.ZipFile(file, "w") as archive:
@@ -89,12 +104,14 @@ def _flip(data, at, bit=0x10):
   return bytes(data)
 
 
-def _turned_by_exif(image):
+def _turned_by_exif(image, file_format="JPEG"):
   """Stores an image a quarter turned, to be turned back."""
   exif = Image.Exif()
   exif[0x0112] = 6
   turned = image.transpose(Image.Transpose.ROTATE_90)
-  return _encode(turned, "JPEG", quality=95, exif=exif)
+  options = {"JPEG": dict(quality=95), "WEBP": dict(lossless=True)}
+  options = options.get(file_format, {})
+  return _encode(turned, file_format, exif=exif, **options)
 
 
 def _text_chunk():
@@ -117,7 +134,7 @@ def _interlaced():
 
 _HEADER = PNG[:33]
 _WHOLE = "expected a whole JPEG or PNG file. Replace the file"
-_MASK = r"expected one 8-bit channel of class ids .gray or palette.*classes.txt"
+_MASK = r"expected one channel of class ids or values up to 65535 .*classes.txt"
 _NOT = r"cannot be decoded \(not such a file\)"
 
 BAD_IMAGES = {
@@ -130,8 +147,13 @@ BAD_IMAGES = {
     "postscript": (_encode(_photo(), "EPS"), _NOT),
     "pdf": (_encode(_photo(), "PDF"), _NOT),
     "zip": (_zip(), _NOT),
-    "bmp": (_encode(_photo(), "BMP"), _NOT),
-    "webp": (_encode(_photo(), "WEBP"), _NOT),
+    "half_a_bmp": (_encode(_photo(), "BMP")[:3000], "cannot be decoded"),
+    "half_a_webp": (_encode(_photo(), "WEBP")[:300], "cannot be decoded"),
+    "half_a_tiff": (_encode(_photo(), "TIFF")[:3000], "cannot be decoded"),
+    "tiff_of_floats": (_encode(_photo().convert("F"), "TIFF"),
+        "image of mode F; expected 8 or 16 bits"),
+    "dark_tiff": (_encode(Image.fromarray(_ids().astype(np.uint16)), "TIFF"),
+        "16-bit image of values below 256"),
     "ppm": (_encode(_photo(), "PPM"), _NOT),
     "jpeg_2000": (_encode(_photo(), "JPEG2000"), _NOT),
     "ico": (_encode(_photo(), "ICO"), _NOT),
@@ -182,18 +204,31 @@ BAD_LABELS = {
     "bit_of_pixels": (_flip(LABEL, len(LABEL) // 2), "cannot be decoded"),
     "rows_lost": (_png(SIZE, 8, 0, [bytes(SIZE[1])] * 39),
         "cannot be decoded"),
-    "jpeg": (_encode(_ids(), "JPEG"), r"not such a file\); .* whole PNG"),
-    "bmp": (_encode(_ids(), "BMP"), _NOT),
-    "tiff": (_encode(_ids(), "TIFF"), _NOT),
+    "jpeg": (_encode(_ids(), "JPEG"), "as JPEG, whose losses change values"),
+    "webp": (_encode(_ids(), "WEBP"), _NOT),
+    "half_a_tiff": (_encode(_ids(), "TIFF")[:900], "cannot be decoded"),
+    "half_a_bmp": (_encode(_ids(), "BMP")[:1500], "cannot be decoded"),
+    "tiff_of_floats": (_encode(Image.fromarray(_ids()).convert("F"), "TIFF"),
+        f"label of mode F; {_MASK}"),
+    "tiff_of_large_integers": (
+        _encode(Image.fromarray(_ids().astype(np.int32) - 1), "TIFF"),
+        f"label of values -1 to 2; {_MASK}"),
+    "tiff_of_two_pages": (
+        _encode(_ids(), "TIFF", save_all=True,
+                append_images=[Image.fromarray(_ids())]),
+        f"label of 2 pages; {_MASK}"),
+    "turned_tiff": (_encode(_ids(), "TIFF", tiffinfo={274: 6}),
+        "label with an EXIF orientation"),
     "gif": (_encode(_ids(), "GIF"), _NOT),
-    "rgb_of_grays": (np.dstack([_ids()] * 3), f"label of mode RGB; {_MASK}"),
-    "rgba": (_photo().convert("RGBA"), f"label of mode RGBA; {_MASK}"),
-    "gray_and_alpha": (Image.fromarray(_ids()).convert("LA"),
-        f"label of mode LA; {_MASK}"),
-    "one_bit": (Image.fromarray(_ids() > 1), f"label of mode 1; {_MASK}"),
-    "sixteen_bits": (_ids().astype(np.uint16), f"label of mode I;16; {_MASK}"),
+    "transparent": (np.dstack([_ids()] * 4),
+        f"label of mode RGBA with transparent pixels; {_MASK}"),
     "sixteen_bits_rgb": (_png(SIZE, 16, 2, [bytes(SIZE[1] * 6)] * SIZE[0]),
-        f"label of mode RGB; {_MASK}"),
+        f"label of mode RGB and 16 bits; {_MASK}"),
+    "sixteen_bits_and_alpha": (
+        _png(SIZE, 16, 4, [bytes(SIZE[1] * 4)] * SIZE[0]),
+        f"label of mode .* and 16 bits; {_MASK}"),
+    "cmyk": (_encode(_photo().convert("CMYK"), "TIFF"),
+        f"label of mode CMYK; {_MASK}"),
     "bomb": (_png((9_000, 10_000), 8, 0, []), "9000x10000 pixels; expected at"),
     "wider": (_ids(40, 57), r"label of 40x57 for .*photo.png of 40x56"),
     "transposed": (_ids(56, 40), r"label of 56x40 for .*photo.png of 40x56"),
@@ -256,6 +291,15 @@ GOOD_IMAGES = {
     "one_row": _lossless(_photo(1, 99)),
     "one_column": _lossless(_photo(99, 1)),
     "odd_size": _lossless(_photo(37, 61)),
+    "bmp": (_encode(_photo(), "BMP"), _rgb(_photo())),
+    "webp": (_encode(_photo(), "WEBP", lossless=True), _rgb(_photo())),
+    "lossy_webp": (_encode(_photo(), "WEBP"), None),
+    "tiff": (_encode(_photo(), "TIFF"), _rgb(_photo())),
+    "compressed_tiff": (_encode(_photo(), "TIFF", compression="tiff_lzw"),
+        _rgb(_photo())),
+    "tiff_of_sixteen_bits": (_encode(_DEEP, "TIFF"), _UPPER_BITS),
+    "turned_tiff": (_turned_by_exif(_photo(), "TIFF"), _rgb(_photo())),
+    "turned_webp": (_turned_by_exif(_photo(), "WEBP"), _rgb(_photo())),
 }  # fmt: skip
 
 # Bytes, of ids that come out as `_ids`.
@@ -265,6 +309,16 @@ _TRANSPARENT = _PALETTE.copy()
 _TRANSPARENT.info["transparency"] = 1
 GOOD_LABELS = {
     "gray": LABEL,
+    "gray_and_alpha": _encode(Image.fromarray(_ids()).convert("LA")),
+    "three_equal_channels": _encode(np.dstack([_ids()] * 3)),
+    "sixteen_bits": _encode(_ids().astype(np.uint16)),
+    "bmp": _encode(_ids(), "BMP"),
+    "tiff": _encode(_ids(), "TIFF"),
+    "tiff_of_sixteen_bits": _encode(_ids().astype(np.uint16), "TIFF"),
+    "tiff_of_four_bits": _tiff_of_four_bits(_ids()),
+    "tiff_of_thirty_two_bits": _encode(
+        Image.fromarray(_ids().astype(np.int32)), "TIFF"
+    ),
     "palette": _encode(_PALETTE),
     "palette_of_two_bits": _encode(_PALETTE, bits=2),
     "palette_of_four_bits": _encode(_PALETTE, bits=4),
@@ -304,13 +358,15 @@ class MalformedTest(parameterized.TestCase):
   def assert_refused(self, name, words):
     code, err = self.prepare()
     self.assertEqual(code, 2)
-    self.assertRegex(err, rf"^error: /[^:]*/{name}: .*{words}")
     self.assertEqual(err.count("\n"), 1)
     self.assertEmpty(list(self.data_dir.rglob("*.array_record*")))
     # And a check says the same.
     flags = ["--dataset=custom", f"--source={self.root}", "--num_workers=0"]
     _, out, _ = running.run(check, *flags)
+    err = re.sub(r" \(and 1 more fault\)$|(?<=own)_\w{10}", "", err)
+    out = re.sub("(?m)^fault: custom:", "fault: own:", out)
     self.assertIn(err.replace("error: ", "fault: ", 1), out)
+    self.assertRegex(out, rf"(?m)^fault: /[^:]*/{name}: .*{words}")
 
   def stored(self):
     code, err = self.prepare()

@@ -43,7 +43,11 @@ def lookup(name: str, where: str = "--dataset") -> spec.DatasetSpec:
 
 
 def open_spec(
-    name: str, root: str = "", record: Mapping[str, Any] | None = None
+    name: str,
+    root: str = "",
+    record: Mapping[str, Any] | None = None,
+    *,
+    overlapping_splits: bool = False,
 ) -> spec.DatasetSpec:
   """Returns the specification of the dataset that a config names.
 
@@ -51,6 +55,7 @@ def open_spec(
     name: A key of `DATASETS`, or "custom" for a user's own.
     root: The folder of a user's own; not looked at if there is a record.
     record: What `custom.to_record` made of the folder.
+    overlapping_splits: Whether images of a user's own may be in several splits.
 
   Raises:
     UserError: The name is unknown, or the folder or the record faulty.
@@ -58,5 +63,7 @@ def open_spec(
   if name != custom.NAME:
     return lookup(name, "config: data.name")
   if record is not None:
-    return custom.from_record(record, root)
-  return custom.from_folder(root)
+    return custom.from_record(
+        record, root, overlapping_splits=overlapping_splits
+    )
+  return custom.from_folder(root, overlapping_splits=overlapping_splits)
