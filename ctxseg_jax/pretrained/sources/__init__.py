@@ -4,6 +4,7 @@ naming.py     rules: what a path of ours is called elsewhere
 <source>.py   the rules of one project
 """
 
+from ctxseg_jax.pretrained.sources import efficientnet_lite
 from ctxseg_jax.pretrained.sources import huggingface
 from ctxseg_jax.pretrained.sources import mmseg
 from ctxseg_jax.pretrained.sources import own
@@ -13,6 +14,7 @@ from ctxseg_jax.pretrained.sources import torchvision
 
 SOURCES = {
     "ctxseg_jax": own.SOURCE,
+    "efficientnet_lite": efficientnet_lite.SOURCE,
     "huggingface": huggingface.SOURCE,
     "mmseg": mmseg.SOURCE,
     "pytorch_encoding": pytorch_encoding.SOURCE,
