@@ -35,7 +35,8 @@ def depthwise_conv(
   """
   if isinstance(padding, str):
     spans = [
-        d * (n - 1) + 1 for d, n in zip(rhs_dilation, kernel.shape, strict=False)
+        d * (n - 1) + 1
+        for d, n in zip(rhs_dilation, kernel.shape, strict=False)
     ]
     padding = lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
 

