@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax.models import depthwise
+from ctxseg_jax.models import macs
 
 _NHWC = lax.conv_dimension_numbers(
     (1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC")
@@ -99,6 +100,12 @@ class DepthwiseConvTest(parameterized.TestCase):
     # One forward, one for each gradient.
     text = exported.mlir_module()
     self.assertEqual(text.count("stablehlo.convolution"), count)
+
+  def test_work_is_counted_once_and_without_a_note(self):
+    convolve = functools.partial(_ours, stride=1, padding="SAME", dilation=1)
+    counts, _, notes = macs.count(convolve, *_arrays(8, 8, 3))
+    self.assertEqual(counts.total(), 3 * 8 * 8 * 6 * 3 * 3)
+    self.assertEmpty(notes)
 
 
 if __name__ == "__main__":
