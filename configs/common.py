@@ -50,13 +50,14 @@ def cityscapes(crop_size: tuple[int, int], **changes: Any) -> dict[str, Any]:
   return _images("cityscapes", crop_size, **changes)
 
 
-def custom(crop_size: tuple[int, int]) -> dict[str, Any]:
+def custom(crop_size: tuple[int, int], **changes: Any) -> dict[str, Any]:
   """A user's own images and labels, in the folder `root`.
 
   Where there is one split only, parts of it serve: `train[:90%]` to train on
   and `train[90%:]` to evaluate.
   """
-  return _images("custom", crop_size, root="", num_workers=0)
+  changes = dict(root="", num_workers=0) | changes
+  return _images("custom", crop_size, **changes)
 
 
 def _images(name, crop_size, **changes):

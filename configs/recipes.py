@@ -1,6 +1,7 @@
 """Recipes of published code that several configs follow."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -70,6 +71,57 @@ def semseg(
   multipliers = dict(head=10.0, aux_head=10.0)
   config.optim = common.sgd(0.01, 1e-4, lr_multipliers=multipliers)
   config.eval = common.evaluation(config.data, "slide", long_side=long_side)
+
+
+def lite(
+    config: config_dict.ConfigDict,
+    *,
+    class_weights: Sequence[float] | None = None,
+) -> None:
+  """Makes a config DeepLabV3+ on EfficientNet-Lite0, sized for a CPU.
+
+  The backbone starts from ImageNet weights (the extra `pretrained`). No paper
+  has this recipe.
+
+  Args:
+    config: The config, which has its data.
+    class_weights: Of the cross-entropy; None weighs all pixels alike.
+  """
+  config.init_from.source = "efficientnet_lite"
+  # What the weights were trained with.
+  config.data.mean = (127.0, 127.0, 127.0)
+  config.data.std = (128.0, 128.0, 128.0)
+  config.model = dict(
+      dtype="float32",
+      align_corners=False,
+      backbone=dict(
+          name="efficientnet",
+          variant="lite0",
+          output_stride=16,
+          uneven_padding=True,
+          drop_rate=0.1,
+      ),
+      head=dict(
+          name="deeplabv3plus",
+          channels=128,
+          low_channels=32,
+          rates=(3, 6, 9),
+          aspp_dropout_rate=0.1,
+          decoder_dropout_rate=0.1,
+      ),
+  )
+  config.loss = dict(
+      ce=common.cross_entropy("logits", class_weights=class_weights)
+  )
+  config.optim = dict(
+      name="adamw",
+      learning_rate=1e-3,
+      weight_decay=0.01,
+      weight_decay_mask="kernels",
+      ema_decay=0.99,
+      schedule=common.poly(warmup_steps=50),
+  )
+  config.eval = common.evaluation(config.data, batch_size_per_device=1)
 
 
 def mmseg_20k(head: Mapping[str, Any]) -> config_dict.ConfigDict:

@@ -104,7 +104,7 @@ def parse(config: Config) -> run_lib.Run:
       settings=settings,
       protocol=done["eval"].get("protocol"),
       num_pictures=done["eval"]["num_pictures"],
-      init_from=init_from if init_from.path else None,
+      init_from=init_from if init_from.source else None,
       **options,
   )
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import depthwise
 
 # What backbones and heads return, by name.
 Arrays = dict[str, jax.Array]
@@ -84,24 +85,26 @@ def conv(
     *,
     stride: int = 1,
     dilation: int = 1,
-    padding: int | None = None,
+    padding: int | Literal["SAME"] | None = None,
     kernel_init: nn.initializers.Initializer = conv_init,
     **kwargs: Any,
 ) -> nn.Conv:
   """Returns a convolution with a square, odd kernel.
 
-  Padding is explicit and symmetric, as in PyTorch; 'SAME' would pad (0, 1) at
-  stride 2. None is `dilation * (size - 1) / 2`, which keeps the size of the
-  map at stride 1.
+  Padding is symmetric, as in PyTorch; None is `dilation * (size - 1) / 2`,
+  which keeps the size of the map at stride 1. TensorFlow's "SAME" pads (0, 1)
+  at stride 2.
   """
   if padding is None:
     padding = dilation * (size - 1) // 2
+  if padding != "SAME":
+    padding = ((padding, padding), (padding, padding))
   return nn.Conv(
       channels,
       (size, size),
       strides=(stride, stride),
       kernel_dilation=(dilation, dilation),
-      padding=((padding, padding), (padding, padding)),
+      padding=padding,
       kernel_init=kernel_init,
       **kwargs,
   )
@@ -116,11 +119,13 @@ def conv_by_groups(
 ) -> jax.Array:
   """Convolves NHWC like `jax.lax.conv_general_dilated`, a group at a time.
 
-  XLA has fast code for one group and for depthwise convolutions; on a CPU two
-  groups in one call took twelve times as long as two calls. Where groups are
-  many, as in a depthwise convolution, it is one call.
+  On a CPU two groups in one call took twelve times as long as two calls. Where
+  groups are many it is one call; each channel is a group of its own in
+  `depthwise.depthwise_conv`.
   """
   groups = feature_group_count
+  if 1 < groups == inputs.shape[-1] == kernel.shape[-1]:
+    return depthwise.depthwise_conv(inputs, kernel, *args, **kwargs)
   convolve = functools.partial(jax.lax.conv_general_dilated, **kwargs)
   if groups == 1 or groups > _FEW_GROUPS:
     return convolve(inputs, kernel, *args, feature_group_count=groups)
@@ -136,7 +141,8 @@ class ConvBNAct(CheckedModule):
   """Convolution without bias, batch norm, activation.
 
   The kernel is square and odd. `groups` of channels are convolved apart; as
-  many as there are input channels is a depthwise convolution.
+  many as there are input channels is a depthwise convolution. Padding is
+  symmetric or, if it is uneven, TensorFlow's.
   """
 
   channels: bounds.PositiveInt
@@ -144,6 +150,7 @@ class ConvBNAct(CheckedModule):
   stride: bounds.PositiveInt = 1
   dilation: bounds.PositiveInt = 1
   groups: bounds.PositiveInt = 1
+  uneven_padding: bool = False
   act: Callable[[jax.Array], jax.Array] | None = nn.relu
   norm: Norm = Norm()
   dtype: jnp.dtype = jnp.float32
@@ -160,6 +167,7 @@ class ConvBNAct(CheckedModule):
         self.kernel_size,
         stride=self.stride,
         dilation=self.dilation,
+        padding="SAME" if self.uneven_padding else None,
         feature_group_count=self.groups,
         conv_general_dilated=conv_by_groups,
         use_bias=False,

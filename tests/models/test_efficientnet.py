@@ -29,6 +29,9 @@ PUBLISHED = {
     "b5": 30_389_784,
     "b6": 43_040_704,
     "b7": 66_347_960,
+    "lite0": 4_652_008,
+    "lite1": 5_416_680,
+    "lite2": 6_092_072,
 }
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "timm_efficientnet.npz"
@@ -48,10 +51,12 @@ class CountsTest(parameterized.TestCase):
     features, variables = _shapes(variant=variant)
     count = sum(x.size for x in jax.tree.leaves(variables["params"]))
     # What segmentation leaves out: a 1x1 convolution to 4 times the width of
-    # stage 4 with its batch norm, and a classifier of 1000 classes with bias.
+    # stage 4 (Lite's is not scaled) with its batch norm, and a classifier of
+    # 1000 classes with bias.
     width = features["stage4"].shape[-1]
-    count += width * 4 * width + 2 * 4 * width
-    count += 4 * width * 1000 + 1000
+    last = 1280 if efficientnet.is_lite(variant) else 4 * width
+    count += width * last + 2 * last
+    count += last * 1000 + 1000
     self.assertEqual(count, PUBLISHED[variant])
 
   @parameterized.parameters(

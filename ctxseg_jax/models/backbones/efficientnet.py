@@ -1,10 +1,10 @@
-"""EfficientNet with dilated last stages.
+"""EfficientNet and EfficientNet-Lite with dilated last stages.
 
-Reference: Tan and Le, "EfficientNet: Rethinking Model Scaling for
-Convolutional Neural Networks", ICML 2019, https://arxiv.org/abs/1905.11946.
-Padding is symmetric, as for the weights of torchvision and timm; the authors'
-TensorFlow weights (timm's `tf_` models) pad (0, 1) at stride 2. As in timm, a
-block whose stride is replaced by dilation keeps the dilation before it.
+References: Tan and Le, "EfficientNet: Rethinking Model Scaling for
+Convolutional Neural Networks", ICML 2019, https://arxiv.org/abs/1905.11946;
+for Lite the authors' code, tensorflow/tpu: no squeeze-excitation, ReLU6, and a
+stem, first and last group that are not scaled. As in timm, a block whose stride
+is replaced by dilation keeps the dilation before it.
 """
 
 import dataclasses
@@ -19,7 +19,9 @@ import jax.numpy as jnp
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
 
-Variant = Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"]
+Variant = Literal[
+    "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "lite0", "lite1", "lite2"
+]
 
 # Coefficients of width and depth.
 VARIANTS = {
@@ -31,6 +33,9 @@ VARIANTS = {
     "b5": (1.6, 2.2),
     "b6": (1.8, 2.6),
     "b7": (2.0, 3.1),
+    "lite0": (1.0, 1.0),
+    "lite1": (1.0, 1.1),
+    "lite2": (1.1, 1.2),
 }
 
 STEM_CHANNELS = 32
@@ -60,6 +65,11 @@ GROUPS = (
 STAGE_ENDS = {2: "stage1", 3: "stage2", 5: "stage3", 7: "stage4"}
 
 
+def is_lite(variant: Variant) -> bool:
+  """Returns whether a variant is one of EfficientNet-Lite."""
+  return variant.startswith("lite")
+
+
 def round_channels(channels: int, width: float) -> int:
   """Scales a width to a multiple of 8 that is at least 0.9 times as large."""
   scaled = channels * width
@@ -78,9 +88,11 @@ def group_plan(
   plan = []
   stride, dilation = 2, 1  # After the stem.
   for group in GROUPS:
+    scaled = math.ceil(group.num_blocks * depth)
+    if is_lite(variant) and group in (GROUPS[0], GROUPS[-1]):
+      scaled = group.num_blocks
     group = group._replace(
-        channels=round_channels(group.channels, width),
-        num_blocks=math.ceil(group.num_blocks * depth),
+        channels=round_channels(group.channels, width), num_blocks=scaled
     )
     first = (group, group.stride, dilation)
     if stride * group.stride > output_stride:
@@ -106,11 +118,12 @@ class SqueezeExcitation(nn.Module):
 class MBConv(nn.Module):
   """Expands, convolves depthwise, gates and projects; adds the input.
 
-  Kernel size, stride and dilation are of the depthwise convolution, which is
-  `expansion` times as wide as the input.
+  Kernel size, stride, dilation and padding are of the depthwise convolution,
+  which is `expansion` times as wide as the input.
 
   Attributes:
     drop_rate: Share of the images for which training skips the block.
+    lite: Whether it is a block of EfficientNet-Lite.
   """
 
   channels: int
@@ -119,6 +132,8 @@ class MBConv(nn.Module):
   stride: int = 1
   dilation: int = 1
   drop_rate: float = 0.0
+  lite: bool = False
+  uneven_padding: bool = False
   norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -127,14 +142,27 @@ class MBConv(nn.Module):
     """Maps [B, H, W, C] to [B, H / stride, W / stride, channels]."""
     inputs = x
     width = self.expansion * x.shape[-1]
+    act = nn.relu6 if self.lite else nn.silu
     if self.expansion > 1:
-      kw = dict(act=nn.silu, train=train)
-      x = layers.convolve(self, x, width, 1, name="expand", **kw)
-    kw = dict(stride=self.stride, dilation=self.dilation, groups=width)
-    kw |= dict(act=nn.silu, name="depthwise", train=train)
-    x = layers.convolve(self, x, width, self.kernel_size, **kw)
-    # A quarter of the input of the block, not of the expanded width.
-    x = SqueezeExcitation(max(1, inputs.shape[-1] // 4), name="se")(x)
+      x = layers.convolve(
+          self, x, width, 1, act=act, name="expand", train=train
+      )
+    x = layers.convolve(
+        self,
+        x,
+        width,
+        self.kernel_size,
+        stride=self.stride,
+        dilation=self.dilation,
+        groups=width,
+        uneven_padding=self.uneven_padding,
+        act=act,
+        name="depthwise",
+        train=train,
+    )
+    if not self.lite:
+      # A quarter of the input of the block, not of the expanded width.
+      x = SqueezeExcitation(max(1, inputs.shape[-1] // 4), name="se")(x)
     x = layers.convolve(
         self, x, self.channels, 1, act=None, name="project", train=train
     )
@@ -148,13 +176,18 @@ class EfficientNet(layers.CheckedModule):
   """EfficientNet without its last 1x1 convolution and its classifier.
 
   Attributes:
-    variant: "b0" to "b7", by width and depth (paper: section 4).
+    variant: "b0" to "b7" by width and depth (paper: section 4); "lite0" to
+      "lite2" of EfficientNet-Lite.
     output_stride: Input size over the size of stage 4: 8, 16 or 32.
     drop_rate: Share of the images for which training skips the last block;
       it rises linearly from 0 at the first (paper: 0.2, "stochastic depth").
     epsilon: Added to the variance in the batch norms; must be that of the
       published weights, some of whose variances are small: 1e-3 (the authors;
       torchvision's B5 to B7), 1e-5 (timm's own, torchvision's B0 to B4).
+    uneven_padding: Pad as TensorFlow does, at stride 2 one row and column less
+      before an image of even size than after it. Must be that of the published
+      weights: True for the authors' (EfficientNet-Lite, timm's names with
+      `tf_`), False for torchvision's and timm's own.
     norm: Settings of the batch norms, except epsilon and the momentum, which
       is 0.99 as published.
   """
@@ -163,6 +196,7 @@ class EfficientNet(layers.CheckedModule):
   output_stride: Literal[8, 16, 32] = 8
   drop_rate: bounds.DropoutRate = 0.2
   epsilon: bounds.PositiveFloat = 1e-3
+  uneven_padding: bool = False
   norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -176,11 +210,17 @@ class EfficientNet(layers.CheckedModule):
     plan = group_plan(self.variant, self.output_stride)
     own = dict(momentum=0.99, epsilon=self.epsilon)
     kw = dict(norm=dataclasses.replace(self.norm, **own), dtype=self.dtype)
-    width, _ = VARIANTS[self.variant]
-    stem = round_channels(STEM_CHANNELS, width)
-    x = layers.ConvBNAct(stem, stride=2, act=nn.silu, name="stem", **kw)(
-        images.astype(self.dtype), train=train
+    lite = is_lite(self.variant)
+    kw |= dict(uneven_padding=self.uneven_padding)
+    width = 1.0 if lite else VARIANTS[self.variant][0]
+    stem = layers.ConvBNAct(
+        round_channels(STEM_CHANNELS, width),
+        stride=2,
+        act=nn.relu6 if lite else nn.silu,
+        name="stem",
+        **kw,
     )
+    x = stem(images.astype(self.dtype), train=train)
     features = {"stem": x}
     total = sum(len(blocks) for blocks in plan)
     done = 0
@@ -193,6 +233,7 @@ class EfficientNet(layers.CheckedModule):
             stride,
             dilation,
             self.drop_rate * done / total,
+            lite,
             name=f"group{i}_block{k}",
             **kw,
         )(x, train=train)

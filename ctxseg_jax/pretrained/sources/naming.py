@@ -133,6 +133,8 @@ class Source(NamedTuple):
       parameters alone but change what the backbone computes, with the values
       that the published weights were trained with.
     whole_conventions: Such fields of whole networks.
+    package: Returns the name of the Python package, not of ours, that has the
+      published weights of a backbone; None if there are none.
     normalisation: Mean and deviation of the images; None is unknown.
   """
 
@@ -148,6 +150,7 @@ class Source(NamedTuple):
   fresh: str = "(?!)"
   conventions: Callable[[Any], dict[str, Any]] = lambda _: RESNET
   whole_conventions: Mapping[str, Any] = DILATED
+  package: Callable[[nn.Module], str] | None = None
   normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = (
       IMAGENET_MEAN,
       IMAGENET_STD,

@@ -1,9 +1,8 @@
 """timm: ResNet with the stems of its C, D and S variants, and EfficientNet.
 
 `resnet50` has the stem "7x7", `resnet50c` and `resnet50d` "deep32" (the latter
-with `avg_down=True`), `resnet50s` "deep64". The `tf_efficientnet` weights pad
-their images unevenly, which our EfficientNet does not: they are those of
-another function, though the names are the same.
+with `avg_down=True`), `resnet50s` "deep64". The `tf_efficientnet` weights have
+the same names and go with `uneven_padding=True`.
 """
 
 from ctxseg_jax.pretrained.sources import naming
@@ -38,6 +37,11 @@ SOURCE = naming.Source(
         (r"(fc|classifier)\..*", naming.IMAGENET_CLASSIFIER),
         (r"(conv_head|bn2)\..*", "the last 1x1 convolution"),
     ),
-    # Of its own weights; those with `tf_` before the name have 1e-3.
-    conventions=lambda network: naming.RESNET | {"backbone.epsilon": 1e-5},
+    # The authors' weights, `tf_efficientnet_*`, go with uneven padding.
+    conventions=lambda network: naming.RESNET
+    | {
+        "backbone.epsilon": (
+            1e-3 if getattr(network.backbone, "uneven_padding", False) else 1e-5
+        )
+    },
 )
