@@ -140,7 +140,7 @@ def time_steps(configs: dict[str, Any], rounds: int) -> dict[str, float]:
   running = {}
   for name, config in configs.items():
     run = experiment.parse(config)
-    model, spec = run.model, run.spec
+    spec = run.spec
     tx, _ = run.optimizer.make(run.total_steps)
     train_step = run.train_step(tx, mesh)
     size = (config.batch_size, *config.data.crop_size)
@@ -149,7 +149,9 @@ def time_steps(configs: dict[str, Any], rounds: int) -> dict[str, float]:
         "label": rng.integers(0, spec.num_classes, size).astype(np.uint8),
     }
     batch = jax.device_put(batch, NamedSharding(mesh, P(step_lib.AXIS)))
-    state = step_lib.init_state(model, tx, jax.random.key(0), size[1:])
+    state = step_lib.run_once(
+        lambda key, run=run, tx=tx: run.init_state(tx, key), jax.random.key(0)
+    )
     state = jax.device_put(state, NamedSharding(mesh, P()))
     print(f"compiling {name}", flush=True)
     state, _ = train_step(state, batch, jax.random.key(1))

@@ -276,7 +276,7 @@ class NetworksTest(parameterized.TestCase):
   @with_few_blocks()
   def test_bfloat16_stays_near_float32(self):
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    variables = jax.jit(build().init)(jax.random.key(0), x)
+    variables = networks.initialize(build(), x)
     exact = jax.jit(build().apply)(variables, x)["logits"]
     rough = jax.jit(build(dtype="bfloat16").apply)(variables, x)["logits"]
     self.assertLess(np.abs(exact - rough).max(), 0.1 * np.std(exact))

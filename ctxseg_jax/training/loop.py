@@ -150,7 +150,8 @@ def train_and_evaluate(
 def _restore_or_start(run, tx, key, mesh, folder, checkpoints):
   """Returns the newest intact checkpoint on this run's devices, or a start."""
   logging.info("Devices: %s", jax.devices())
-  state = jax.device_put(run.init_state(tx, key), NamedSharding(mesh, P()))
+  state = step_lib.run_once(lambda key: run.init_state(tx, key), key)
+  state = jax.device_put(state, NamedSharding(mesh, P()))
   restored = checkpoints.restore(state)
   if restored is not None:
     logging.info("Resuming at step %d.", restored[1])

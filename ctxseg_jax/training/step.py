@@ -72,22 +72,29 @@ def init_state(
     average: bool = False,
 ) -> TrainState:
   """Initialises the state; `average`: with an average of the parameters."""
+  images = jnp.zeros((1, *image_size, 3))
+  variables = model.init({"params": key}, images, train=False)
+  variables.pop(DIAGNOSTICS, None)
+  params = variables.pop("params")
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      model_state=variables,
+      opt_state=tx.init(params),
+      average=jax.tree.map(jnp.copy, params) if average else None,
+  )
 
-  @jax.jit
-  def init(key):
-    images = jnp.zeros((1, *image_size, 3))
-    variables = model.init({"params": key}, images, train=False)
-    variables.pop(DIAGNOSTICS, None)
-    params = variables.pop("params")
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=variables,
-        opt_state=tx.init(params),
-        average=jax.tree.map(jnp.copy, params) if average else None,
-    )
 
-  return init(key)
+def run_once(function: Callable[..., Any], *args: Any) -> Any:
+  """Calls a function as one program that is not used again.
+
+  On CPUs it compiles in a quarter of the time with fewer optimisations, and an
+  initialisation has the same values. TPUs do not know the option.
+  """
+  options = None
+  if jax.default_backend() == "cpu":
+    options = {"xla_backend_optimization_level": 1}
+  return jax.jit(function, compiler_options=options)(*args)
 
 
 def make_train_step(

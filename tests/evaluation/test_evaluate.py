@@ -8,7 +8,7 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
-import jax.numpy as jnp
+import networks
 import numpy as np
 import rich.console
 
@@ -57,8 +57,7 @@ def make_network():
       NUM_CLASSES,
       bn_axis_name="data",
   )
-  images = jnp.zeros((1, 16, 16, 3))
-  variables = jax.jit(model.init)(jax.random.key(0), images)
+  variables = networks.uniform(model, (16, 16), kernels=0.3)
   variables.pop("diagnostics")
   return model, variables
 

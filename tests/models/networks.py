@@ -43,7 +43,11 @@ def count(tree):
 
 def initialize(module, inputs):
   """Initialises a module as one program."""
-  init = jax.jit(module.init, static_argnames="train")
+  init = jax.jit(
+      module.init,
+      static_argnames="train",
+      compiler_options={"xla_backend_optimization_level": 1},
+  )
   return init(jax.random.key(0), inputs, train=False)
 
 

@@ -229,8 +229,7 @@ class TinyTest(absltest.TestCase):
   def test_gradients_and_dtypes(self):
     backbone = efficientnet.EfficientNet(variant="b0", drop_rate=0.0)
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
-    init = jax.jit(backbone.init, static_argnames="train")
-    variables = init(jax.random.key(1), x, train=False)
+    variables = networks.initialize(backbone, x)
 
     def loss(params, dtype):
       features, _ = backbone.clone(dtype=dtype).apply(

@@ -173,7 +173,7 @@ class FCNVGGHeadTest(parameterized.TestCase):
         for name, size in sizes.items()
     }
     head = fcn_vgg.FCNVGGHead(num_classes=5, form="8s", channels=4)
-    variables = head.init(jax.random.key(0), features, train=False)
+    variables = networks.initialize(head, features)
 
     def loss(params, at_once):
       module = head.clone(at_once=at_once)

@@ -51,7 +51,10 @@ def run(terms, num_devices=1, steps=1, switches=None):
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
   model = Constant(tuple(terms))
   tx, _ = experiment.build_optimizer(dict(learning_rate=0.1)).make(10)
-  state = step_lib.init_state(model, tx, jax.random.key(0), (4, 4))
+  state = step_lib.run_once(
+      lambda key: step_lib.init_state(model, tx, key, (4, 4)),
+      jax.random.key(0),
+  )
   state = jax.device_put(state, NamedSharding(mesh, P()))
   step = step_lib.make_train_step(
       model,
