@@ -51,12 +51,13 @@ _USES = (
     ({"dataset", "source"}, {"manifest"}),
     ({"dataset", "data_dir"}, set()),
 )
-# Specification, items by split, how to read them, and faults so far.
+# Specification, items by split, how to read them, faults and notes so far.
 _Opened = tuple[
     spec_lib.DatasetSpec,
     Mapping[str, Sequence[Any]],
     scan_lib.Read,
     list[str],
+    Sequence[str],
 ]
 
 
@@ -69,9 +70,10 @@ def check(
     UserError: There is nothing to scan, or a process was killed.
   """
   _check_flags(values)
-  spec, items, read, faults = _open(values)
+  spec, items, read, faults, notes = _open(values)
   report = rules.Report(spec, items)
   report.faults += faults
+  report.notes += notes
   splits = [split for split, of_split in items.items() for _ in of_split]
   flat = [item for of_split in items.values() for item in of_split]
   scans = scan_lib.scan_all(spec, flat, read, values.num_workers)
@@ -126,18 +128,21 @@ def _open(values: flags.FlagValues) -> _Opened:
     return _open_prepared(datasets.lookup(values.dataset), values.data_dir)
   if values.dataset not in (None, custom.NAME):
     return _open_source(datasets.lookup(values.dataset), values)
-  if values.dataset is None:
-    folders = map(custom.absolute, (values.images, values.labels))
-    items, faults = own_files.find_in_folders(*folders)
-    root = pathlib.Path(values.images).expanduser().resolve().parent
-  else:
-    root = custom.absolute(values.source)
-    items, faults = own_files.find(root)
+  if values.dataset is not None:
+    contents = custom.open_folder(custom.absolute(values.source))
+    spec = custom.make_spec(contents.classes)
+    return (
+        *(spec, contents.found, scan_lib.read_pair),
+        *(contents.faults, contents.notes),
+    )
+  folders = map(custom.absolute, (values.images, values.labels))
+  items, faults = own_files.find_in_folders(*folders)
+  root = pathlib.Path(values.images).expanduser().resolve().parent
   classes_file = root / custom.CLASSES_FILE
   if values.classes is not None:
     classes_file = custom.absolute(values.classes)
   spec = custom.make_spec(classes_lib.read(classes_file))
-  return spec, items, scan_lib.read_pair, faults
+  return spec, items, scan_lib.read_pair, faults, []
 
 
 def _check_flags(values: flags.FlagValues) -> None:
@@ -165,11 +170,11 @@ def _open_source(
 
   try:
     items = packing.find(spec, values.source, any_size=values.any_size)
-    return spec, items, scan_lib.read_pair, []
+    return spec, items, scan_lib.read_pair, [], []
   except errors.UserError as error:
     # What there is can be scanned all the same, if it is of the layout.
     items = packing.find(spec, values.source, any_size=True)
-    return spec, items, scan_lib.read_pair, [str(error)]
+    return spec, items, scan_lib.read_pair, [str(error)], []
 
 
 def _open_prepared(spec: spec_lib.DatasetSpec, data_dir: str) -> _Opened:
@@ -185,7 +190,7 @@ def _open_prepared(spec: spec_lib.DatasetSpec, data_dir: str) -> _Opened:
   for split in records.splits(spec, data_dir):
     source = records.open_source(spec, split, data_dir)
     items[split] = [(source, i) for i in range(len(source))]
-  return spec, items, scan_lib.read_stored, []
+  return spec, items, scan_lib.read_stored, [], []
 
 
 def _compare(
@@ -194,8 +199,9 @@ def _compare(
   """Compares the files of items with the sums of a manifest, or writes it."""
   folder = manifest.absolute().parent
   found = {}
-  for item in items:
-    for path in filter(os.path.isfile, scan_lib.paths(item)):
+  # All images of an export may have one file of labels.
+  for path in dict.fromkeys(p for item in items for p in scan_lib.paths(item)):
+    if os.path.isfile(path):
       with files.open_regular(path) as file:
         total = hashlib.file_digest(file, "sha256").hexdigest()
       found[os.path.relpath(path, folder)] = total

@@ -12,9 +12,12 @@ subfolders and lists all is one split, `train`, of which slices can be taken.
 
 Labels hold ids in one 8-bit channel, gray or palette, with 255 for what is
 ignored; or the colours of `classes.txt`, in RGB.
+
+Or the folder is an export of an annotation tool, see `data.exports`.
 """
 
 from collections.abc import Mapping
+import dataclasses
 import functools
 import hashlib
 import os
@@ -27,14 +30,16 @@ import numpy as np
 from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax.data import classes as classes_lib
+from ctxseg_jax.data import exports
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import own_files
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data.exports import contents as contents_lib
 
 NAME = "custom"
-CLASSES_FILE = "classes.txt"
+CLASSES_FILE = contents_lib.CLASSES_FILE
 LAYOUTS = own_files.LAYOUTS
 
 _NAME_LENGTH = 60  # Characters of the folder in the name of the dataset.
@@ -54,16 +59,32 @@ def from_folder(root: str | os.PathLike[str]) -> spec_lib.DatasetSpec:
   Raises:
     UserError: It is not of a known layout, or a file of it is faulty.
   """
-  root, found = _find(root)
-  classes = classes_lib.read(root / CLASSES_FILE)
+  root, contents = _find(root)
   name = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).lower()
+  name = name.strip("_")[:_NAME_LENGTH] or NAME
   return make_spec(
-      classes,
-      name=f"{name.strip('_')[:_NAME_LENGTH] or NAME}_{_digest(root, found)}",
-      split_sizes={split: len(items) for split, items in found.items()},
-      mean=_mean(next(iter(found.values()))),
+      contents.classes,
+      name=f"{name}_{_digest(root, contents)}",
+      split_sizes={s: len(items) for s, items in contents.found.items()},
+      mean=_mean(next(iter(contents.found.values()))),
       root=root,
   )
+
+
+def open_folder(root: pathlib.Path) -> contents_lib.Contents:
+  """Returns what a folder holds, in our layouts or as an export.
+
+  Raises:
+    UserError: It is not of a known layout, or its classes are faulty.
+  """
+  if not (own_files.is_there(root) and os.path.lexists(root / CLASSES_FILE)):
+    for read_export in exports.READERS:
+      contents = read_export(root)
+      if contents is not None:
+        return _complete(root, contents)
+  found, faults = own_files.find(root)
+  classes = classes_lib.read(root / CLASSES_FILE)
+  return contents_lib.Contents(classes, found, faults)
 
 
 def make_spec(
@@ -151,7 +172,9 @@ def from_record(
 
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
-  """Reads a pair whose label is of ids or of the colours of the classes."""
+  """Reads a pair of an export, or one of ids or of the classes' colours."""
+  if isinstance(pair, contents_lib.Pair):
+    return pairs.read(spec, pair, decode=pair.decode)
   decode = functools.partial(
       images.decode_label, colors=spec.colors, remedy=_REMEDY
   )
@@ -164,16 +187,31 @@ def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
   return pathlib.Path(os.path.abspath(os.path.expanduser(root)))
 
 
-def _find(root: str | os.PathLike[str]) -> tuple[pathlib.Path, finding.Pairs]:
+def _find(
+    root: str | os.PathLike[str],
+) -> tuple[pathlib.Path, contents_lib.Contents]:
   if not str(root):
     raise errors.UserError(
         "config: data.root: missing; expected your folder, with "
         f"{LAYOUTS}. Pass --config.data.root=DIR."
     )
   root = absolute(root)
-  found, faults = own_files.find(root)
-  finding.refuse(faults)
-  return root, found
+  contents = open_folder(root)
+  finding.refuse(contents.faults)
+  return root, contents
+
+
+def _complete(
+    root: pathlib.Path, contents: contents_lib.Contents
+) -> contents_lib.Contents:
+  """Returns an export with its splits in order, and the faults of them all."""
+  found = {
+      s: contents.found[s] for s in own_files.SPLITS if s in contents.found
+  }
+  faults = [*contents.faults, *finding.shared(found, by="image")]
+  if not faults and not (found and all(found.values())):
+    faults = [f"{root}: no images; expected some in each split. Add them."]
+  return dataclasses.replace(contents, found=found, faults=faults)
 
 
 def _find_again(
@@ -181,18 +219,21 @@ def _find_again(
 ) -> finding.Pairs:
   """The `find` of a specification: its folder has to be what it was."""
   del source, any_size
-  root, found = _find(root)
-  if not name.endswith(_digest(root, found)):
+  root, contents = _find(root)
+  if not name.endswith(_digest(root, contents)):
     raise errors.UserError(
         f"{root}: files have changed since {name} was made of it; expected the "
         "same. Train in another --workdir to use them as they are."
     )
-  return found
+  return contents.found
 
 
-def _digest(root: pathlib.Path, found: finding.Pairs) -> str:
-  digest = hashlib.sha256(files.read_bytes(root / CLASSES_FILE))
-  for split, items in found.items():
+def _digest(root: pathlib.Path, contents: contents_lib.Contents) -> str:
+  digest = hashlib.sha256()
+  for path in (root / CLASSES_FILE, *contents.markers):
+    if os.path.lexists(path):
+      digest.update(files.read_bytes(path))
+  for split, items in contents.found.items():
     for pair in items:
       for path in (pair.image, pair.label):
         with files.open_regular(path, what="an image file") as file:
