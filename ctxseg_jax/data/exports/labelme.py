@@ -10,6 +10,8 @@ earlier ones. What no shape covers is the class `_background_` or `background`.
 
 import base64
 from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
 import functools
 import math
 import pathlib
@@ -33,8 +35,7 @@ _BACKGROUNDS = ("_background_", "background")
 def read(root: pathlib.Path) -> contents.Contents | None:
   """Reads a folder of annotations; see `exports`. All files are opened."""
   paths = [p for p in sorted(root.rglob("*.json")) if p.name[:1] != "."]
-  marker = next((p for p in paths if _has_image(p)), None)
-  if marker is None or not _is_labelme(contents.read_json(marker, _WHAT)):
+  if not _is_marked(paths):
     return None
   folders = contents.split_folders(root)
   names, by_split, faults = {}, {}, []
@@ -77,15 +78,24 @@ def read(root: pathlib.Path) -> contents.Contents | None:
     pairs, of_pairs = finding.match(images, labels, of_split)
     faults += of_pairs
     found[split] = [contents.Pair(**vars(p), decode=decode) for p in pairs]
-  left = images.files.keys() - {n for ns in by_split.values() for n in ns}
+  left = images.files.keys() - {
+      path.relative_to(root).with_suffix("").as_posix() for path in paths
+  }
   if left:
     notes.append(
         f"{root}: {len(left)} images have no JSON, such as {min(left)}; they "
         "are left out."
     )
-  order = "in the order of labels.txt" if markers else "sorted by name"
-  notes.insert(0, f"{root}: found a LabelMe export, classes {order}.")
+  notes.insert(0, f"{root}: found a LabelMe export (JSON beside images).")
   return contents.Contents(classes, found, faults, notes, markers)
+
+
+def _is_marked(paths: Sequence[pathlib.Path]) -> bool:
+  """Whether the first file beside an image that can be read is of LabelMe."""
+  for path in filter(_has_image, paths):
+    with contextlib.suppress(errors.UserError):
+      return _is_labelme(contents.read_json(path, _WHAT))
+  return False
 
 
 def _has_image(path: pathlib.Path) -> bool:
