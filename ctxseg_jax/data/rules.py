@@ -40,6 +40,7 @@ class Report:
     self._unknown = np.zeros(256, np.int64)
     self._seen = set()
     self._num_turned = 0
+    self._by_name = False  # Then no id can have been changed by mistake.
     # By digest the identities of the same pixels, by these their splits.
     self._splits_of: dict[bytes, dict[str, set[str]]] = {}
 
@@ -53,6 +54,7 @@ class Report:
         self.faults.append(scan.fault)
       self.notes.extend(scan.notes)
       self._num_turned += scan.is_turned
+      self._by_name |= scan.by_name
     if scan.digest is not None:
       same = self._splits_of.setdefault(scan.digest, {})
       same.setdefault(scan.identity, set()).add(split)
@@ -76,7 +78,7 @@ class Report:
     if self._spec.task == "segmentation":
       total = sum(self.pixels.values(), np.zeros(256, np.int64))
       suspicion = _suspicion(self._spec, total, self._unknown)
-      if suspicion:
+      if suspicion and not self._by_name:
         # First, since it may be what the faults of the files come from.
         self.faults.insert(0, f"{self._spec.name}: {suspicion}")
       elif total.any():  # Else nothing could be read.

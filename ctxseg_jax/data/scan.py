@@ -23,6 +23,7 @@ from ctxseg_jax.data import finding
 from ctxseg_jax.data import headers
 from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data.exports import contents
 
 _CHUNK = 8  # Pairs handed to a process at once.
 
@@ -41,6 +42,7 @@ class Scan:
     known: int64 [256], pixels by train id or `ignore_label`, if it has a label
       that can be read.
     unknown: int64 [256], pixels by the ids that no class has.
+    by_name: Whether its label tells classes by their names, not by ids.
   """
 
   identity: str
@@ -50,6 +52,7 @@ class Scan:
   digest: bytes | None = None
   known: np.ndarray | None = None
   unknown: np.ndarray | None = None
+  by_name: bool = False
 
 
 Read = Callable[[spec_lib.DatasetSpec, Any], Scan]
@@ -87,6 +90,7 @@ def scan_example(
       is_turned=images.orientation(example.image) != 1,
       digest=digest.digest(),
       known=np.bincount(label.ravel(), minlength=256),
+      by_name=isinstance(item, contents.Pair),
   )
 
 

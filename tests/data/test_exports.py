@@ -302,6 +302,17 @@ class EveryToolTest(ExportCase):
     (self.root / path).unlink()
     self.assert_refused(words)
 
+  def test_a_class_of_no_label_is_no_sign_of_shifted_ids(self):
+    write_cvat(self.root)
+    with open(self.root / "labelmap.txt", "a") as file:
+      file.write("bus:1,2,3::\n")
+    (self.root / "classes.txt").write_text("car\nperson\nbus\n")
+    _, out, _ = running.run(
+        check, "--num_workers=0", "--dataset=custom", f"--source={self.root}"
+    )
+    self.assertIn("1 of 3 classes are not in any label: bus", out)
+    self.assertNotIn("shifted", out)
+
   def test_our_layouts_come_first(self):
     miniatures.write_custom(self.root)
     for path in self.root.glob("images/*/*.jpg"):
@@ -460,9 +471,14 @@ class CocoTest(ExportCase):
     def to_path(content):
       for image in content["images"]:
         image["file_name"] = f"images\\{image['file_name']}"
+      content["annotations"] = content["annotations"][2:]
 
     self.change("result.json", to_path)
-    self.assertLen(self.labels(), 3)
+    labels = self.labels()
+    self.assertLen(labels, 3)
+    self.assertFalse(labels["a"].any())
+    np.testing.assert_array_equal(labels["d"], truth("d"))
+    self.assertRegex(self.contents().notes[-1], "1 images have no object; all")
 
   def test_an_unused_category_is_a_class_unless_it_is_over_the_others(self):
     write_instances(self.root)

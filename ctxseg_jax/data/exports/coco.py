@@ -88,7 +88,10 @@ def read(root: pathlib.Path) -> contents.Contents | None:
       bare = {i["id"] for i in source.images}
       bare -= {a["image_id"] for a in source.annotations}
     if bare:
-      notes.append(f"{source.path}: {len(bare)} images have no annotation.")
+      notes.append(
+          f"{source.path}: {len(bare)} images have no object; all of their "
+          f"pixels are {_BACKGROUND}."
+      )
   markers = [source.path for source in sources.values()]
   shown = ", ".join(str(path.relative_to(root)) for path in markers)
   tool = f"{root}: found a COCO export ({shown})."
@@ -142,8 +145,8 @@ def _pairs(
     source: _Source, root: pathlib.Path, labels: _Labels, faults: list[str]
 ) -> Iterator[contents.Pair]:
   """Yields the pairs of a file; adds faults to the list."""
-  folders = [root / "images" / source.subset, root / source.subset]
-  folders.append(root / "images")
+  images = root / "images"
+  folders = [images / source.subset, root / source.subset, images]
   if source.path.parent.name != "annotations":
     folders.append(source.path.parent)
   folder = next((f for f in folders if os.path.isdir(f)), folders[0])
