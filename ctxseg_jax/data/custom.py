@@ -23,6 +23,7 @@ import hashlib
 import os
 import pathlib
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -225,6 +226,9 @@ def _find_again(
         f"{root}: files have changed since {name} was made of it; expected the "
         "same. Train in another --workdir to use them as they are."
     )
+  # The start of training shows it, too: what was left out is not trained on.
+  for note in contents.notes:
+    print(f"note: {note}", file=sys.stderr)
   return contents.found
 
 

@@ -4,6 +4,7 @@ All tools export the same images, whose labels are `truth`.
 """
 
 import base64
+import contextlib
 import io
 import json
 import pathlib
@@ -260,7 +261,10 @@ class EveryToolTest(ExportCase):
     self.assertEqual(spec.class_names[1:], ("car", "person"))
     self.assertIn(spec.class_names[0], ("background", "_background_"))
     data_dir = self.root.with_name("data")
-    packing.ensure_prepared(spec, data_dir)
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+      packing.ensure_prepared(spec, data_dir)
+    self.assertIn(f"note: {self.root}: found a ", err.getvalue())
     for split, names in NAMES.items():
       source = records.open_source(spec, split, data_dir)
       self.assertLen(source, len(names))
