@@ -134,6 +134,11 @@ def choose(
   return classes, {name: i for i, name in enumerate(names)}, []
 
 
+def decoded(pairs: Iterable[finding.Pair], decode: Decode) -> list[Pair]:
+  """Returns pairs whose labels are all decoded in one way."""
+  return [Pair(**vars(pair), decode=decode) for pair in pairs]
+
+
 def decode_by(
     table: Mapping[int, int],
     *,

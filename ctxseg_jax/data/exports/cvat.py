@@ -9,6 +9,7 @@ Reference: https://docs.cvat.ai/docs/dataset_management/formats/format-smask.
 Black is the background there, also where labelmap.txt leaves it out.
 """
 
+from collections.abc import Mapping
 import pathlib
 
 from ctxseg_jax import errors
@@ -18,6 +19,7 @@ from ctxseg_jax.data import finding
 from ctxseg_jax.data.exports import contents
 
 _BLACK = (0, 0, 0)
+_BACKGROUND = "background"
 _LABEL_MAP = "a text file of CVAT, a class per line as name:R,G,B::"
 
 
@@ -28,16 +30,7 @@ def read(root: pathlib.Path) -> contents.Contents | None:
     return None
   palette = _read_label_map(label_map)
   classes, ids, notes = contents.choose(root, palette, palette)
-  table = {line: ids[name] for line, name in enumerate(palette)}
-  table.setdefault(contents.IGNORE, contents.IGNORE)
-  colors = {color: line for line, color in enumerate(palette.values())}
-  names = [*palette]
-  background = contents.IGNORE
-  if "background" in palette:
-    background = names.index("background")
-  colors.setdefault(_BLACK, background)
-  decode = contents.decode_by(table, where=label_map, colors=colors)
-
+  decode = _decoder(label_map, palette, ids)
   if not (root / "JPEGImages").is_dir():
     raise errors.UserError(
         f"{root / 'JPEGImages'}: no such folder; expected the images. Export "
@@ -71,14 +64,25 @@ def read(root: pathlib.Path) -> contents.Contents | None:
         f"{root}: {len(left)} images are in no list of ImageSets/Segmentation, "
         f"such as {min(left)}; they are left out."
     )
-  found = {
-      split: [
-          contents.Pair(**vars(pair), decode=decode) for pair in found[split]
-      ]
-      for split in found
-  }
+  found = {s: contents.decoded(pairs, decode) for s, pairs in found.items()}
   notes.insert(0, f"{root}: found a CVAT export (labelmap.txt).")
   return contents.Contents(classes, found, faults, notes, [label_map, *lists])
+
+
+def _decoder(
+    label_map: pathlib.Path,
+    palette: Mapping[str, classes_lib.Color],
+    ids: Mapping[str, int],
+) -> contents.Decode:
+  """Returns the decoder of masks, of colours or of numbers of lines."""
+  lines = {color: line for line, color in enumerate(palette.values())}
+  names = [*palette]
+  if _BLACK not in lines:
+    is_class = _BACKGROUND in names
+    lines[_BLACK] = names.index(_BACKGROUND) if is_class else contents.IGNORE
+  table = {contents.IGNORE: contents.IGNORE}
+  table |= {line: ids[name] for line, name in enumerate(names)}
+  return contents.decode_by(table, where=label_map, colors=lines)
 
 
 def _read_label_map(path: pathlib.Path) -> dict[str, classes_lib.Color]:

@@ -77,7 +77,7 @@ def read(root: pathlib.Path) -> contents.Contents | None:
     labels = finding.Folder(root, of_split, {}, "")
     pairs, of_pairs = finding.match(images, labels, of_split)
     faults += of_pairs
-    found[split] = [contents.Pair(**vars(p), decode=decode) for p in pairs]
+    found[split] = contents.decoded(pairs, decode)
   left = images.files.keys() - {
       path.relative_to(root).with_suffix("").as_posix() for path in paths
   }

@@ -46,7 +46,7 @@ def read(root: pathlib.Path) -> contents.Contents | None:
         {value: ids[name] for value, name in tables[folder].items()},
         where=root / folder / _MARKER,
     )
-    found[split] = [contents.Pair(**vars(p), decode=decode) for p in pairs]
+    found[split] = contents.decoded(pairs, decode)
   notes.insert(0, f"{root}: found a Roboflow export ({_MARKER}).")
   markers = [root / name / _MARKER for name in splits]
   return contents.Contents(classes, found, faults, notes, markers)
