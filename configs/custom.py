@@ -5,9 +5,10 @@ r"""EncNet, ResNet-50, on your own images and labels.
 
 DIR holds classes.txt, a class per line in the order of the ids in the labels,
 and images/{train,val}/ and labels/{train,val}/ with files of the same names, or
-lists train.txt and val.txt with an image and its label per line. The first
-start checks and packs it; `python -m ctxseg_jax.data.check --dataset custom
---source DIR` lists all faults at once.
+lists train.txt and val.txt with an image and its label per line; or it is an
+export of CVAT, Roboflow, LabelMe or COCO (docs/data.md). The first start checks
+and packs it; `python -m ctxseg_jax.data.check --dataset custom --source DIR`
+lists all faults at once.
 
 Variants: `small` (a shallow network, for a CPU), `smoke` (4 steps of it). Write
 them after a colon: `configs/custom.py:small`.
