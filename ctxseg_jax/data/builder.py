@@ -67,13 +67,13 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
     super().__init__(data_dir=data_dir)
 
   def write(self) -> list[str]:
-    """Writes all splits, or nothing; returns `rules.Report.warnings`.
+    """Writes all splits, or nothing; returns `rules.Report.notes`.
 
     Raises:
       UserError: An example, or a user's own data as a whole, is faulty.
     """
     self.download_and_prepare(file_format=FORMAT)
-    return self._report.warnings
+    return self._report.notes
 
   def _make_download_manager(self, **kwargs):
     # Nothing is downloaded, and tfds's own one makes folders for it.

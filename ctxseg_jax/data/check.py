@@ -73,7 +73,7 @@ def check(
   _check_flags(values)
   custom.check_overlap_flag(values, values.dataset in (None, custom.NAME))
   spec, items, read, faults = _open(values)
-  report = rules.Report(spec, items)
+  report = rules.Report(spec, items, any_size=values.any_size)
   report.faults += faults
   splits = [split for split, of_split in items.items() for _ in of_split]
   flat = [item for of_split in items.values() for item in of_split]
@@ -81,9 +81,6 @@ def check(
   for split, scan in zip(splits, scans, strict=True):
     report.add(split, scan)
   report.conclude()
-  # A user's own may be small; a published dataset is complete or it is not.
-  warned = values.any_size or spec.is_own
-  (report.notes if warned else report.faults)[:0] = report.warnings
   if values.manifest is not None:
     _compare(pathlib.Path(values.manifest).expanduser(), flat, report)
   return spec, report
@@ -110,7 +107,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   values = flags.FLAGS
   spec, report = check(values)
-  for word, found in (("note", report.notes), ("fault", report.faults)):
+  notes = [*report.notes, *report.file_notes]
+  for word, found in (("note", notes), ("fault", report.faults)):
     for line in found[: values.max_lines or None]:
       print(f"{word}: {line}")
     more = len(found) - values.max_lines
@@ -135,22 +133,18 @@ def _open(values: flags.FlagValues) -> _Opened:
     return _open_prepared(datasets.lookup(values.dataset), values.data_dir)
   if values.dataset not in (None, custom.NAME):
     return _open_source(datasets.lookup(values.dataset), values)
-  if values.dataset is None:
-    folders = map(custom.absolute, (values.images, values.labels))
-    items, faults = own_files.find_in_folders(*folders)
-    root = pathlib.Path(values.images).expanduser().resolve().parent
-  else:
-    root = custom.absolute(values.source)
-    items, faults = own_files.find(
-        root, overlapping_splits=values.overlapping_splits
-    )
+  overlap = {"overlapping_splits": values.overlapping_splits}
+  if values.dataset is not None:
+    contents = custom.open_folder(custom.absolute(values.source), **overlap)
+    spec = custom.make_spec(contents.classes, notes=contents.notes, **overlap)
+    return spec, contents.found, scan_lib.read_pair, contents.faults
+  folders = map(custom.absolute, (values.images, values.labels))
+  items, faults = own_files.find_in_folders(*folders)
+  root = pathlib.Path(values.images).expanduser().resolve().parent
   classes_file = root / custom.CLASSES_FILE
   if values.classes is not None:
     classes_file = custom.absolute(values.classes)
-  spec = custom.make_spec(
-      classes_lib.read(classes_file),
-      overlapping_splits=values.overlapping_splits,
-  )
+  spec = custom.make_spec(classes_lib.read(classes_file), **overlap)
   return spec, items, scan_lib.read_pair, faults
 
 
@@ -208,8 +202,9 @@ def _compare(
   """Compares the files of items with the sums of a manifest, or writes it."""
   folder = manifest.absolute().parent
   found = {}
-  for item in items:
-    for path in filter(os.path.isfile, scan_lib.paths(item)):
+  # All images of an export may have one file of labels.
+  for path in dict.fromkeys(p for item in items for p in scan_lib.paths(item)):
+    if os.path.isfile(path):
       with files.open_regular(path) as file:
         total = hashlib.file_digest(file, "sha256").hexdigest()
       found[os.path.relpath(path, folder)] = total

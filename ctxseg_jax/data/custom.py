@@ -13,9 +13,12 @@ subfolders and lists all is one split, `train`, of which slices can be taken.
 
 Labels hold ids in one channel, gray or palette, with 255 for what is ignored;
 or what `classes.txt` says, values or the colours of RGB.
+
+Or the folder is an export of an annotation tool, see `data.exports`.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import functools
 import hashlib
 import os
@@ -29,15 +32,17 @@ import numpy as np
 from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax.data import classes as classes_lib
+from ctxseg_jax.data import exports
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
 from ctxseg_jax.data import masks
 from ctxseg_jax.data import own_files
 from ctxseg_jax.data import pairs
 from ctxseg_jax.data import spec as spec_lib
+from ctxseg_jax.data.exports import contents as contents_lib
 
 NAME = "custom"
-CLASSES_FILE = "classes.txt"
+CLASSES_FILE = contents_lib.CLASSES_FILE
 LAYOUTS = own_files.LAYOUTS
 # Of `options.DataOptions`, those that no other dataset has.
 OPTIONS = ("root", "overlapping_splits", "spec")
@@ -65,17 +70,45 @@ def from_folder(
   Raises:
     UserError: It is not of a known layout, or a file of it is faulty.
   """
-  root, found = _find(root, overlapping_splits)
-  classes = classes_lib.read(root / CLASSES_FILE)
+  root, contents = _find(root, overlapping_splits)
   name = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).lower()
+  name = name.strip("_")[:_NAME_LENGTH] or NAME
   return make_spec(
-      classes,
-      name=f"{name.strip('_')[:_NAME_LENGTH] or NAME}_{_digest(root, found)}",
-      split_sizes={split: len(items) for split, items in found.items()},
-      mean=_mean(next(iter(found.values()))),
+      contents.classes,
+      name=f"{name}_{_digest(root, contents)}",
+      split_sizes={s: len(items) for s, items in contents.found.items()},
+      mean=_mean(next(iter(contents.found.values()))),
       root=root,
       overlapping_splits=overlapping_splits,
+      notes=contents.notes,
   )
+
+
+def open_folder(
+    root: pathlib.Path, *, overlapping_splits: bool = False
+) -> contents_lib.Contents:
+  """Returns what a folder holds, in our layouts or as an export.
+
+  Args:
+    root: The folder.
+    overlapping_splits: Whether one image may be in several splits.
+
+  Raises:
+    UserError: It is not of a known layout, or its classes are faulty.
+  """
+  is_own = own_files.is_there(root) and os.path.lexists(root / CLASSES_FILE)
+  contents = None if is_own else exports.read(root)
+  if contents is None:
+    found, faults = own_files.find(root)
+    classes = classes_lib.read(root / CLASSES_FILE)
+    contents = contents_lib.Contents(classes, found, faults)
+  if not overlapping_splits:
+    contents.faults.extend(
+        finding.shared(
+            contents.found, by="image", remedy=own_files.OVERLAP_REMEDY
+        )
+    )
+  return contents
 
 
 def make_spec(
@@ -86,6 +119,7 @@ def make_spec(
     mean: tuple[float, float, float] = spec_lib.IMAGENET_MEAN,
     root: str | os.PathLike[str] = "",
     overlapping_splits: bool = False,
+    notes: Sequence[str] = (),
 ) -> spec_lib.DatasetSpec:
   """Returns the specification of a dataset of given classes, found in `root`.
 
@@ -116,6 +150,7 @@ def make_spec(
       colors=classes.colors,
       values=classes.values,
       overlapping_splits=overlapping_splits,
+      notes=notes,
   )
 
 
@@ -178,8 +213,10 @@ def from_record(
 
 
 def read(spec: spec_lib.DatasetSpec, pair: finding.Pair) -> spec_lib.Example:
-  """Reads a pair whose label holds what the classes say."""
+  """Reads a pair of an export, or one whose label holds what classes say."""
   decode = functools.partial(masks.decode, spec)
+  if isinstance(pair, contents_lib.Pair):
+    decode = pair.decode
   return pairs.read(spec, pair, decode=decode, is_mapped=True)
 
 
@@ -209,16 +246,16 @@ def absolute(root: str | os.PathLike[str]) -> pathlib.Path:
 
 def _find(
     root: str | os.PathLike[str], overlapping_splits: bool
-) -> tuple[pathlib.Path, finding.Pairs]:
+) -> tuple[pathlib.Path, contents_lib.Contents]:
   if not str(root):
     raise errors.UserError(
         "config: data.root: missing; expected your folder, with "
         f"{LAYOUTS}. Pass --config.data.root=DIR."
     )
   root = absolute(root)
-  found, faults = own_files.find(root, overlapping_splits=overlapping_splits)
-  finding.refuse(faults)
-  return root, found
+  contents = open_folder(root, overlapping_splits=overlapping_splits)
+  finding.refuse(contents.faults)
+  return root, contents
 
 
 def _find_again(
@@ -231,18 +268,21 @@ def _find_again(
 ) -> finding.Pairs:
   """The `find` of a specification: its folder has to be what it was."""
   del source, any_size
-  root, found = _find(root, overlapping_splits)
-  if not name.endswith(_digest(root, found)):
+  root, contents = _find(root, overlapping_splits)
+  if not name.endswith(_digest(root, contents)):
     raise errors.UserError(
         f"{root}: files have changed since {name} was made of it; expected the "
         "same. Train in another --workdir to use them as they are."
     )
-  return found
+  return contents.found
 
 
-def _digest(root: pathlib.Path, found: finding.Pairs) -> str:
-  digest = hashlib.sha256(files.read_bytes(root / CLASSES_FILE))
-  for split, items in found.items():
+def _digest(root: pathlib.Path, contents: contents_lib.Contents) -> str:
+  digest = hashlib.sha256()
+  for path in (root / CLASSES_FILE, *contents.markers):
+    if os.path.lexists(path):
+      digest.update(files.read_bytes(path))
+  for split, items in contents.found.items():
     for pair in items:
       for path in (pair.image, pair.label):
         with files.open_regular(path, what="an image file") as file:

@@ -106,7 +106,6 @@ def decode_label(
     *,
     colors: Mapping[tuple[int, int, int], int] | None = None,
     deep: bool = False,
-    remedy: str = "Convert colour or 16-bit masks to class ids first.",
     verify: bool = True,
 ) -> np.ndarray:
   """Decodes a PNG label to its raw indices.
@@ -116,7 +115,6 @@ def decode_label(
     name: What to call the label in messages; a path names itself.
     colors: Ids by RGB colour, to accept labels that were saved as RGB.
     deep: Whether to accept 16-bit labels.
-    remedy: What to do about a label of another mode.
     verify: Whether to refuse missing rows, which Pillow leaves 0, for a third
       of the time more, and an EXIF orientation: whether the pixels were turned
       already, nobody knows.
@@ -136,7 +134,8 @@ def decode_label(
     if image.mode not in modes:
       raise errors.UserError(
           f"{name}: label of mode {image.mode}; expected one 8-bit channel of "
-          f"class ids (gray or palette). {remedy}"
+          f"class ids (gray or palette). Convert colour or 16-bit masks to "
+          "class ids first."
       )
     if verify:
       load_whole(image, data)

@@ -27,9 +27,26 @@ def decode(spec: spec_lib.DatasetSpec, path: pathlib.Path) -> np.ndarray:
   """Reads a label to train ids and `ignore_label`, uint8 [H, W].
 
   Raises:
+    UserError: As `read`.
+    UnknownValuesError: It holds what means nothing.
+  """
+  name = files.printable(path)
+  array = read(path, is_rgb=bool(spec.colors))
+  if array.ndim == 3:
+    return colors.ids(array, spec.colors, name, _REMEDY)
+  return spec.map_label(array, name)
+
+
+def read(path: pathlib.Path, *, is_rgb: bool) -> np.ndarray:
+  """Reads a label to values, uint16 [H, W], or to RGB, uint8 [H, W, 3].
+
+  Args:
+    path: The file.
+    is_rgb: Whether classes have colours, so that RGB of equal channels is RGB.
+
+  Raises:
     UserError: The file is unreadable or damaged, of another kind, or would have
       to be turned: whether its pixels were turned already, nobody knows.
-    UnknownValuesError: It holds what means nothing.
   """
   data = files.read_bytes(path, what="an image file")
   name = files.printable(path)
@@ -49,15 +66,15 @@ def decode(spec: spec_lib.DatasetSpec, path: pathlib.Path) -> np.ndarray:
       image = image.convert(image.mode[:-1])
     array = np.array(image)
   if image.mode == "RGB":
-    if spec.colors or (array != array[..., :1]).any():
-      return colors.ids(array, spec.colors, name, _REMEDY)
+    if is_rgb or (array != array[..., :1]).any():
+      return array
     array = array[..., 0]
   elif image.mode == "L" and depth in (2, 4):
     # Pillow spreads the values of shallow gray files over 0 to 255.
     array //= 255 // (2**depth - 1)
   elif image.mode == "I" and not 0 <= array.min() <= array.max() < 1 << 16:
     raise _unusable(name, f"of values {array.min()} to {array.max()}")
-  return spec.map_label(array.astype(np.uint16), name)
+  return array.astype(np.uint16)
 
 
 def _check_header(image: Image.Image, data: bytes, name: str) -> None:
@@ -85,6 +102,6 @@ def _depth(image: Image.Image) -> int:
 def _unusable(name: str, what: str) -> errors.UserError:
   return errors.UserError(
       f"{name}: label {what}; expected one channel of class ids or values up "
-      "to 65535 (gray or palette), or the colours of classes.txt in 8-bit RGB. "
+      "to 65535 (gray or palette), or the colours of the classes in 8-bit RGB. "
       "Save it as such a PNG."
   )

@@ -37,37 +37,28 @@ OVERLAP_REMEDY = (
 LAYOUTS = (
     "classes.txt and images/{train,val}/*.jpg with labels of the same names in "
     "labels/{train,val}/*.png (or masks/), or train.txt and val.txt with an "
-    "image and its label per line"
+    "image and its label per line; or an export of CVAT, Roboflow, LabelMe or "
+    "COCO, see docs/data.md"
 )
 
 
-def find(
-    root: pathlib.Path, *, overlapping_splits: bool = False
-) -> tuple[finding.Pairs, list[str]]:
-  """Returns the pairs of a folder, and the faults, without opening an image.
+def is_there(root: pathlib.Path) -> bool:
+  """Whether a folder looks like one of the layouts, and not like COCO's."""
+  folders, list_files = _look(root)
+  if list_files:
+    return True
+  return None not in folders and not any(folders[1].glob("*.json"))
 
-  Args:
-    root: The folder.
-    overlapping_splits: Whether one image may be in several splits.
+
+def find(root: pathlib.Path) -> tuple[finding.Pairs, list[str]]:
+  """Returns the pairs of a folder, and the faults, without opening an image.
 
   Raises:
     UserError: The folder is of no known layout, or cannot be read.
   """
-  folders = [
-      next((root / name for name in names if os.path.isdir(root / name)), None)
-      for names in (_IMAGE_DIRS, _LABEL_DIRS)
-  ]
-  list_files = {}
-  for split in SPLITS:
-    for folder in _LIST_DIRS:
-      path = root / folder / f"{split}.txt"
-      if os.path.lexists(path):
-        list_files.setdefault(split, path)
+  folders, list_files = _look(root)
   if list_files:
-    found, faults = _find_listed(root, list_files, folders)
-    if not overlapping_splits:
-      faults += finding.shared(found, by="image", remedy=OVERLAP_REMEDY)
-    return found, faults
+    return _find_listed(root, list_files, folders)
   if None in folders:
     raise layouts.unknown(root, LAYOUTS)
   return find_in_folders(*folders)
@@ -114,6 +105,23 @@ def find_in_folders(
         of_split += [*images.faults.values(), *labels.faults.values()]
       faults += of_split
   return found, faults
+
+
+def _look(
+    root: pathlib.Path,
+) -> tuple[list[pathlib.Path | None], dict[str, pathlib.Path]]:
+  """Returns the folders of images and labels, and the lists by split."""
+  folders = [
+      next((root / name for name in names if os.path.isdir(root / name)), None)
+      for names in (_IMAGE_DIRS, _LABEL_DIRS)
+  ]
+  list_files = {}
+  for split in SPLITS:
+    for folder in _LIST_DIRS:
+      path = root / folder / f"{split}.txt"
+      if os.path.lexists(path):
+        list_files.setdefault(split, path)
+  return folders, list_files
 
 
 def _find_listed(

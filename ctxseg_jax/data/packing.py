@@ -120,7 +120,7 @@ def prepare(
         "the command again."
     ) from error
   for note in notes:
-    print(f"warning: {note}", file=sys.stderr)
+    print(f"note: {note}", file=sys.stderr)
   return True
 
 

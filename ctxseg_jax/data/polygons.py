@@ -1,8 +1,7 @@
 """Masks of objects from COCO's polygons and run lengths.
 
-Pixel for pixel what COCO's own tools (`maskApi.c` of cocoapi) make of them: the
-boundary is drawn five times as fine, and a pixel is inside if an odd number of
-its crossings lies above it in its column.
+Polygons are drawn by COCO's own tools, the library pycocotools. What they do
+not check, and would read or write memory by, is refused here.
 """
 
 from collections.abc import Sequence
@@ -10,9 +9,24 @@ from typing import Any
 
 import numpy as np
 
-_FINE = 5.0
+from ctxseg_jax import errors
+
+try:
+  from pycocotools import mask as coco_mask
+except ImportError:
+  coco_mask = None
+
 # Annotations leave the image by a little; far points would take memory.
 _MAX_OUTSIDE = 10
+
+
+def require_library() -> None:
+  """Raises a `UserError` where polygons cannot be drawn."""
+  if coco_mask is None:
+    raise errors.UserError(
+        "pycocotools is not installed; expected it, to draw COCO's polygons. "
+        "Run: pip install pycocotools (or install this package with [coco])."
+    )
 
 
 def object_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
@@ -20,7 +34,8 @@ def object_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
   Args:
     segmentation: As in COCO's files: polygons, each x and y in turn; or a dict
-      with `counts`, lengths of runs down the columns, first of pixels outside.
+      with `counts`, lengths of runs down the columns, first of pixels outside,
+      as a list or as COCO's compressed text.
     height: Of the image.
     width: Of the image.
 
@@ -29,6 +44,8 @@ def object_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
   """
   if isinstance(segmentation, dict):
     counts = segmentation.get("counts")
+    if isinstance(counts, str):
+      counts = _expand(counts)
     if not isinstance(counts, list):
       raise ValueError("run lengths that are no list of numbers")
     return _runs_mask(counts, height, width)
@@ -53,45 +70,31 @@ def polygon_mask(
     raise ValueError(f"a polygon of {corners.size} numbers")
   if np.abs(corners).max() > _MAX_OUTSIDE * max(height, width):
     raise ValueError(f"a polygon that reaches {np.abs(corners).max():g}")
-  # C truncates, towards zero also below it.
-  fine = np.trunc(_FINE * corners.reshape(-1, 2) + 0.5).astype(np.int64)
-  points = [
-      _line(start, end)
-      for start, end in zip(fine, np.roll(fine, -1, axis=0), strict=True)
-  ]
-  u, v = np.concatenate(points).T
-  # Where the boundary goes on to another column, it crosses it.
-  moves = u[1:] != u[:-1]
-  left = np.minimum(u[1:], u[:-1])[moves]
-  upper = np.minimum(v[1:], v[:-1])[moves]
-  x = (left + 0.5) / _FINE - 0.5
-  y = np.ceil(np.clip((upper + 0.5) / _FINE - 0.5, 0, height))
-  inside = (np.floor(x) == x) & (x >= 0) & (x <= width - 1)
-  starts = x[inside].astype(np.int64) * height + y[inside].astype(np.int64)
-  mask = np.zeros(width * height, bool)
-  if starts.size:
-    # Counts above each pixel, column by column; every column has an even sum.
-    first, last = starts.min(), min(starts.max(), mask.size)
-    crossings = np.bincount(starts - first, minlength=last - first + 1)
-    mask[first:last] = np.cumsum(crossings)[: last - first] % 2 == 1
-  return mask.reshape(width, height).T
+  require_library()
+  (runs,) = coco_mask.frPyObjects([corners.tolist()], height, width)
+  return _runs_mask(_expand(runs["counts"].decode()), height, width)
 
 
-def _line(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-  """Returns the points of a line, [n, 2], in order."""
-  steep = int(abs(end[1] - start[1]) > abs(end[0] - start[0]))
-  if not steep and start[0] == end[0]:
-    return start[None]
-  # Drawn in ascending order, so that a line is the same in both directions.
-  flip = start[steep] > end[steep]
-  if flip:
-    start, end = end, start
-  along = np.arange(end[steep] - start[steep] + 1)
-  slope = (end[1 - steep] - start[1 - steep]) / (end[steep] - start[steep])
-  points = np.empty((len(along), 2), np.int64)
-  points[:, steep] = start[steep] + along
-  points[:, 1 - steep] = np.trunc(start[1 - steep] + slope * along + 0.5)
-  return points[::-1] if flip else points
+def _expand(text: str) -> list[int]:
+  """Returns the run lengths of COCO's compressed text.
+
+  Each is a signed number of groups of five bits, the lowest first, with a bit
+  for whether another follows; from the fourth on it is the difference to the
+  one before the last.
+  """
+  counts, value, shift = [], 0, 0
+  for character in text:
+    group = ord(character) - 48
+    if not 0 <= group < 64 or shift > 30:
+      raise ValueError("run lengths that are no text of COCO")
+    value |= (group & 31) << shift
+    shift += 5
+    if not group & 32:
+      if group & 16:
+        value -= 1 << shift
+      counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+      value, shift = 0, 0
+  return counts
 
 
 def _runs_mask(counts: list, height: int, width: int) -> np.ndarray:

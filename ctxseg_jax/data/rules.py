@@ -25,25 +25,38 @@ class Report:
 
   Attributes:
     faults: What is wrong, a line each.
-    warnings: What spoils a part of the results only, such as classes that no
-      label holds: of them nothing can be learnt, but the others train.
-    notes: What is worth a look, a line each.
+    notes: What is worth a look in the dataset as a whole, a line each.
+    file_notes: What is worth a look in files, a line each.
     proposals: What may be written in `classes.txt`.
     num_pairs: By split.
     pixels: int64 [256] by split, by train id or `ignore_label`.
     present: int64 [256] by split, how many labels hold each.
   """
 
-  def __init__(self, spec: spec_lib.DatasetSpec, splits: Iterable[str]):
+  def __init__(
+      self,
+      spec: spec_lib.DatasetSpec,
+      splits: Iterable[str],
+      *,
+      any_size: bool = False,
+  ):
+    """Begins a report.
+
+    Args:
+      spec: The dataset.
+      splits: Their names.
+      any_size: Whether a published dataset may be incomplete; a user's own may.
+    """
     splits = list(splits)
     self.faults: list[str] = []
-    self.warnings: list[str] = []
-    self.notes: list[str] = []
+    self.notes: list[str] = [*spec.notes]
+    self.file_notes: list[str] = []
     self.proposals: Sequence[meanings.Proposal] = ()
     self.num_pairs = dict.fromkeys(splits, 0)
     self.pixels = {split: np.zeros(256, np.int64) for split in splits}
     self.present = {split: np.zeros(256, np.int64) for split in splits}
     self._spec = spec
+    self._may_lack = any_size or spec.is_own
     self._unknown = collections.Counter()
     self._num_odd = 0  # Labels with such values.
     self._seen = set()
@@ -59,7 +72,7 @@ class Report:
       self._seen.add(scan.identity)
       if scan.fault:
         self.faults.append(scan.fault)
-      self.notes.extend(scan.notes)
+      self.file_notes.extend(scan.notes)
       self._num_turned += scan.is_turned
     if scan.digest is not None:
       same = self._splits_of.setdefault(scan.digest, {})
@@ -73,7 +86,7 @@ class Report:
   def conclude(self) -> None:
     """Adds what all pairs together tell."""
     if self._num_turned:
-      self.notes.insert(
+      self.file_notes.insert(
           0,
           f"{self._spec.name}: {self._num_turned} of {len(self._seen)} images "
           "are turned or mirrored as their EXIF orientation says; their labels "
@@ -96,7 +109,7 @@ class Report:
     text = text or _suspicion(spec, total, self._unknown)
     shifted = "" if text else _shifted_down(spec, total)
     if shifted and spec.is_own:  # A small set may lack the class.
-      self.warnings.append(f"{spec.name}: {shifted}")
+      self.notes.append(f"{spec.name}: {shifted}")
     elif text or shifted:
       # First, since the faults of the files may come from it, if not of few.
       is_rare = 0 < self._num_odd < _RARE * sum(self.num_pairs.values())
@@ -111,7 +124,7 @@ class Report:
         for splits_of in self._splits_of.values()
     )
     if count:
-      self.warnings.append(
+      self.notes.append(
           f"{self._spec.name}: {count} images are in several splits; results "
           "on them tell nothing of other images."
       )
@@ -120,7 +133,7 @@ class Report:
     (first, first_splits), *others = splits_of.items()
     for identity, splits in others:
       if first_splits == splits and len(splits) == 1:
-        self.notes.append(
+        self.file_notes.append(
             f"{identity}: the same image as {first}, both in {min(splits)}."
         )
         continue
@@ -148,7 +161,8 @@ class Report:
         names = ", ".join(spec.class_names[i] for i in ids[:_NUM_LISTED])
         if len(ids) > _NUM_LISTED:
           names += f" and {len(ids) - _NUM_LISTED} more"
-        self.warnings.append(
+        # The others train; but a published dataset is complete or it is not.
+        (self.notes if self._may_lack else self.faults).append(
             f"{spec.name}: {len(ids)} of {spec.num_classes} classes are not in "
             f"{where}: {names}; expected each, or it can neither be learnt nor "
             "scored. Add labels with them, or take them out of the classes."

@@ -86,6 +86,7 @@ class DatasetSpec:
     colors: Of a user's own, ids by the RGB colours that labels may have.
     values: Of a user's own, what `classes.Classes.values` says of gray labels.
     overlapping_splits: Of a user's own, whether one image may be in several.
+    notes: Of a user's own, lines on how its folder was understood.
   """
 
   name: str
@@ -115,6 +116,7 @@ class DatasetSpec:
   )
   values: tuple[tuple[int, int, int], ...] = ()
   overlapping_splits: bool = False
+  notes: Sequence[str] = ()
 
   def __post_init__(self):
     for problem in self._problems():

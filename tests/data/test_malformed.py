@@ -134,7 +134,7 @@ def _interlaced():
 
 _HEADER = PNG[:33]
 _WHOLE = "expected a whole JPEG or PNG file. Replace the file"
-_MASK = r"expected one channel of class ids or values up to 65535 .*classes.txt"
+_MASK = r"expected one channel of class ids or values up to 65535 .*the classes"
 _NOT = r"cannot be decoded \(not such a file\)"
 
 BAD_IMAGES = {

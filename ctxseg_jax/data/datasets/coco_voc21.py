@@ -74,6 +74,7 @@ def find(
         for split in NUM_IMAGES
     }
     if any(path.is_file() for path in annotations.values()):
+      polygons.require_library()
       return {
           split: _find_annotated(root, path, split, any_size)
           for split, path in annotations.items()
