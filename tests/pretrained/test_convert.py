@@ -761,7 +761,7 @@ class OwnFilesTest(FolderCase):
   def state(self, config=None):
     """Returns a state of random numbers; to initialise one is to compile it."""
     run = experiment.parse(config or tiny_config().to_dict())
-    tx, _ = run.optimizer.make(1)
+    tx, _ = run.optimizer.make(run.total_steps)
     state = jax.eval_shape(lambda: run.init_state(tx, jax.random.key(7)))
     rng = np.random.default_rng(7)
     flat = {
