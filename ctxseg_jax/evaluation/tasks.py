@@ -34,6 +34,7 @@ class Task:
       to named figures.
     figures: The main figures, fractions, with their titles. The best
       checkpoint has the highest of the first.
+    class_figure: The main figure of every class, a fraction.
     image_scores: Of counts by image (`metrics.image_scores`) to named figures.
     image_figures: These figures with their titles, first that which images are
       ranked by.
@@ -49,6 +50,7 @@ class Task:
   protocols: tuple[str, ...]
   scores: Callable[[np.ndarray, str | None], dict[str, Any]]
   figures: Mapping[str, str]
+  class_figure: str
   image_scores: Callable[..., dict[str, np.ndarray]]
   image_figures: Mapping[str, str]
   table: Callable[[Mapping[str, Any]], str]
@@ -104,6 +106,7 @@ TASKS = {
         protocols=(),
         scores=lambda confusion, protocol: metrics.accuracy_scores(confusion),
         figures={"accuracy": "accuracy", "error_rate": "error rate"},
+        class_figure="class_accuracy",
         image_scores=_score_class,
         image_figures={"margin": "confidence, negative where wrong"},
         table=tables.accuracy_table,
@@ -117,6 +120,7 @@ TASKS = {
         protocols=tuple(metrics.PROTOCOLS),
         scores=metrics.scores,
         figures={"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
+        class_figure="iou",
         image_scores=metrics.image_scores,
         image_figures={
             "miou": "mIoU",
