@@ -9,6 +9,7 @@ browser, with curves, confusion matrices, calibration and every image.
 """
 
 from collections.abc import Sequence
+import math
 import os
 from typing import Any
 
@@ -26,7 +27,7 @@ from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.training import workdir
 
 # What figures depend on beside the network.
-_CONDITIONS = ("dataset", "split", "num_images", "procedure", "protocol")
+_CONDITIONS = ("dataset", "split", "step", "procedure", "protocol")
 _WIDTH = 32  # Of a value of a config.
 
 
@@ -41,16 +42,14 @@ def load(path: str) -> dict[str, Any]:
   folder = workdir.Workdir(given.absolute().parents[1] if is_file else given)
   config = workdir.read_config(folder.path)
   evaluations = folder.read_evaluations()
-  if is_file:
-    report = workdir.read_evaluation(given)
-  elif evaluations:
-    report = max(evaluations, key=_score)
-  else:
+  candidates = [workdir.read_evaluation(given)] if is_file else evaluations
+  if not candidates:
     raise errors.UserError(
         f"{files.printable(path)}: no evaluation in eval/; run eval.py on it,"
         " or name files of its eval/"
     )
   try:
+    report = max(candidates, key=_score)
     evaluate.describe(report)
   except (LookupError, TypeError, ValueError, AttributeError) as e:
     raise errors.UserError(
@@ -63,8 +62,8 @@ def load(path: str) -> dict[str, Any]:
 
 
 def _score(report):
-  score = report.get(TASKS[report["task"]].score)
-  return -1.0 if score is None or score != score else score
+  score = report[TASKS[report["task"]].score]
+  return -1.0 if math.isnan(score) else score
 
 
 def load_all(paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -108,19 +107,14 @@ def describe(runs: Sequence[dict[str, Any]]) -> str:
       for i, name in enumerate(reports[0]["class_names"])
   ]
   if len(runs) == 2:
-    differences = [_difference(*row[1:]) for row in rows[1:]]
-    rows = [
-        (*row, last)
-        for row, last in zip(rows, ["difference", *differences], strict=True)
-    ]
+    last = ["difference", *(_difference(*row[1:]) for row in rows[1:])]
+    rows = [(*row, cell) for row, cell in zip(rows, last, strict=True)]
   lines = columns.align(rows, "<" + ">" * (len(rows[0]) - 1))
   lines.insert(2 + len(task.figures), lines[1])
-  lines += _differing(
-      "Evaluated differently", runs, [_pick(x, _CONDITIONS) for x in reports]
-  )
-  lines += _differing(
-      "Configs differ in", runs, [run["config"] for run in runs]
-  )
+  conditions = [{x: report.get(x) for x in _CONDITIONS} for report in reports]
+  configs = [run["config"] for run in runs]
+  lines += _differing("Evaluations differ in", runs, conditions)
+  lines += _differing("Configs differ in", runs, configs)
   return "\n".join(lines)
 
 
@@ -128,25 +122,20 @@ def _difference(old: str, new: str) -> str:
   return "-" if "-" in (old, new) else f"{float(new) - float(old):+.2f}"
 
 
-def _pick(report, names):
-  return {name: report[name] for name in names if name in report}
-
-
 def _differing(title, runs, values):
   """Returns a table of the keys whose values are not all equal, if any."""
   texts = [{k: json_text.to_json(x) for k, x in of.items()} for of in values]
   keys = sorted({key for of in texts for key in of})
-  rows = [[key, *(of.get(key, "(absent)") for of in texts)] for key in keys]
-  rows = [row for row in rows if len(set(row[1:])) > 1]
-  if not rows:
-    return []
-  head = [title, *(run["name"] for run in runs)]
-  shown = [
-      [x if len(x) <= _WIDTH else f"{x[:_WIDTH - 3]}..." for x in row[1:]]
-      for row in rows
-  ]
-  rows = [[row[0], *values] for row, values in zip(rows, shown, strict=True)]
-  return ["", *columns.align([head, *rows], "<" * len(head))]
+  rows = [[title, *(run["name"] for run in runs)]]
+  for key in keys:
+    row = [of.get(key, "(absent)") for of in texts]
+    if len(set(row)) > 1:
+      rows.append([key, *map(_short, row)])
+  return ["", *columns.align(rows, "<" * len(rows[0]))] if rows[1:] else []
+
+
+def _short(text: str) -> str:
+  return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
 
 
 def define_flags() -> None:
@@ -169,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
   runs = load_all(paths)
   print(describe(runs))
   if output is not None:
-    title = " and ".join(run["name"] for run in runs)
+    title = ", ".join(run["name"] for run in runs)
     files.write_atomically(output, report_lib.render(title, runs))
     print(f"\nwritten: {files.printable(output)}")
 

@@ -7,7 +7,7 @@
   const palette = runs[0].report.palette ?? [];
   const isSegmentation = runs[0].report.task === "segmentation";
   const unit = isSegmentation ? "pixels" : "images";
-  const colors = runs.map((_, i) => `var(--run-${i % 8})`);
+  const color = (i) => `var(--run-${i % 8})`;
   const $ = (id) => document.getElementById(id);
 
   // Builds an element. What is text becomes a text node, so no name that a user
@@ -22,7 +22,7 @@
       else if (name.startsWith("--")) element.style.setProperty(name, value);
       else if (value !== false && value != null) element.setAttribute(name, value);
     }
-    element.append(...children.flat().filter((child) => child != null));
+    element.append(...children.flat(Infinity).filter((child) => child != null));
     return element;
   }
 
@@ -96,7 +96,7 @@
   function chart(title, series, { x = "step", format = brief, high = null, low = 0, width = 1 } = {}) {
     series = series.filter((line) => line.xs.length);
     if (!series.length) return null;
-    const [w, h, left, bottom] = [520, 250, 46, 34];
+    const [w, h, left, bottom] = [420, 236, 44, 34];
     const xs = series.flatMap((line) => line.xs);
     const ys = series.flatMap((line) => line.ys);
     const start = Math.min(0, ...xs);
@@ -144,8 +144,7 @@
 
   const heading = (text) => make("h2", {}, text);
   const note = (text) => make("p", { class: "note" }, text);
-  const firstRest = Object.entries(data.figures);
-  const [score, scoreTitle] = firstRest[0];
+  const [score, scoreTitle] = Object.entries(data.figures)[0];
 
   // ---------------------------------------------------------------- Summary
 
@@ -154,7 +153,7 @@
     const of = (total) => (total ? ` of ${count(total)}` : "");
     const best = run.best && run.best[0] !== report.step
       ? `; best: step ${count(run.best[0])} with ${percent(run.best[1])}` : "";
-    const optimizer = [config["optim.name"], "rate", config["optim.learning_rate"], config["optim.schedule.name"]];
+    const optimizer = [config["optim.name"], `rate ${config["optim.learning_rate"]}`, config["optim.schedule.name"]];
     return Object.entries({
       "Data set": `${report.dataset}, ${report.split}`,
       Images: `${count(report.num_images)}${report.image_sizes ? ` of ${report.image_sizes} pixels` : ""}`,
@@ -164,7 +163,7 @@
       Network: [config["model.backbone.name"], config["model.head.name"]].filter(defined).join(" + "),
       Parameters: report.num_parameters && count(report.num_parameters),
       "Batch size": config.batch_size && count(config.batch_size),
-      Optimiser: optimizer.filter(defined).join(" "),
+      Optimiser: optimizer[0] && optimizer.join(", "),
       "Starts from": config["init_from.path"] && String(config["init_from.path"]).split("/").pop(),
       "Time of training": run.wall_seconds && duration(run.wall_seconds),
       "Speed of evaluation": `${brief(report.images_per_second)} images per second`,
@@ -206,7 +205,7 @@
           ...runs.map((run, i) => ({ title: run.name, value: (key) => described[i][key] ?? "–" }))],
         [...new Set(described.flatMap(Object.keys))]));
     }
-    const line = (curve, name, i) => ({ name, color: colors[i % 8] ?? `var(--run-${i % 8})`, xs: curve[0], ys: curve[1] });
+    const line = (curve, name, i) => ({ name, color: color(i), xs: curve[0], ys: curve[1] });
     const terms = Object.entries(runs[0].losses);
     const losses = single
       ? terms.map(([name, curve], i) => line(curve, name, i))
@@ -215,7 +214,7 @@
     const end = Math.max(...scores.flatMap((x) => x.xs), 1);
     if (scores.some((x) => x.xs.length)) {
       references.forEach(([name, value], i) => scores.push({
-        name, color: `var(--run-${(i + 5) % 8})`, dashes: "5 4", xs: [0, end], ys: [value, value] }));
+        name, color: color(i + 5), dashes: "5 4", xs: [0, end], ys: [value, value] }));
     }
     const charts = [
       chart("Training loss", losses),
@@ -405,7 +404,7 @@
     }
     panel.append(heading("Every image"));
     if (isSegmentation) panel.append(note("The mIoU of an image is over the classes that its label has."));
-    panel.append(table(columns, found[0].name.map((name) => ({ name })), { sortBy: columns.length - 1 && 1, descending: false, limit: 50 }));
+    panel.append(table(columns, found[0].name.map((name) => ({ name })), { sortBy: 1, descending: false, limit: 50 }));
     return true;
   }
 
@@ -428,7 +427,7 @@
     const lines = (ys) => described.map((run) => {
       const i = runs.indexOf(run);
       const bins = run.report.calibration.predictions.map((_, b) => b).filter((b) => defined(run.report.calibration.accuracy[b]));
-      return { name: run.name, color: colors[i], xs: bins.map((b) => run.report.calibration.confidence[b]), ys: bins.map((b) => ys(run.report.calibration, b)) };
+      return { name: run.name, color: color(i), xs: bins.map((b) => run.report.calibration.confidence[b]), ys: bins.map((b) => ys(run.report.calibration, b)) };
     });
     const perfect = { name: "as confident as right", color: "var(--muted)", dashes: "5 4", xs: [0, 1], ys: [0, 1] };
     const asPercent = { x: "confidence", format: (x) => brief(100 * x) };
