@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -101,10 +102,15 @@ class ReportPageTest(absltest.TestCase):
     webdriver.ActionChains(self.driver).move_to_element_with_offset(
         viewer, viewer.size["width"] // 4, 0
     ).click().perform()
-    split = self.find(".viewer").value_of_css_property("--split")
-    self.assertBetween(float(split.rstrip("%")), 70, 80)
-    cut = self.find(".viewer .prediction").value_of_css_property("clip-path")
-    self.assertIn(split.split(".")[0], cut)
+    cuts = [
+        self.find(f".viewer .{side}").value_of_css_property("clip-path")
+        for side in ("label", "prediction")
+    ]
+    # Truth is cut at the right and the prediction at the left, at one place.
+    right = float(re.search(r"([\d.]+)(%|\))", cuts[0])[1])
+    left = float(re.fullmatch(r"inset\(0px 0px 0px ([\d.]+)%\)", cuts[1])[1])
+    self.assertBetween(left, 70, 80)
+    self.assertAlmostEqual(left + right, 100, delta=1e-3)
     self.find("#sides option:last-child").click()
     self.assertSequenceEqual(
         self.texts(".viewer span")[:2], ("photograph", "truth")

@@ -280,7 +280,7 @@
     const grid = make("div", { class: "matrix" });
     const pairs = make("div");
     const output = make("output", { id: "cell" });
-    const size = names.length <= 16 ? 42 : names.length <= 40 ? 24 : Math.max(6, Math.floor(960 / names.length));
+    const size = names.length <= 12 ? 44 : names.length <= 24 ? 34 : names.length <= 40 ? 24 : Math.max(6, Math.floor(960 / names.length));
     const labels = size >= 16;
     const select = (label, options, act) => make("label", {}, label,
       make("select", { onchange: (event) => { act(Number(event.target.value)); draw(); } },
@@ -298,7 +298,7 @@
           cells.push(make("div", {
             "data-cell": `${i},${j}`, "--share": `${(100 * Math.sqrt(value)).toFixed(1)}%`,
             "--tone": `var(--${i === j ? "accent" : "wrong"})`, class: value > 0.4 ? "strong" : "",
-          }, size >= 40 && value >= 0.005 ? String(Math.round(100 * value)) : ""));
+          }, size >= 34 && value >= 0.005 ? String(Math.round(100 * value)) : ""));
         });
       });
       grid.replaceChildren(...cells);
@@ -426,7 +426,9 @@
     }
     const lines = (ys) => described.map((run) => {
       const i = runs.indexOf(run);
-      const bins = run.report.calibration.predictions.map((_, b) => b).filter((b) => defined(run.report.calibration.accuracy[b]));
+      const { predictions } = run.report.calibration;
+      // A handful of pixels in a bin tells nothing.
+      const bins = predictions.map((_, b) => b).filter((b) => predictions[b] > 1e-5 * sum(predictions));
       return { name: run.name, color: color(i), xs: bins.map((b) => run.report.calibration.confidence[b]), ys: bins.map((b) => ys(run.report.calibration, b)) };
     });
     const perfect = { name: "as confident as right", color: "var(--muted)", dashes: "5 4", xs: [0, 1], ys: [0, 1] };
