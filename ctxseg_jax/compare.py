@@ -37,9 +37,9 @@ def load(path: str) -> dict[str, Any]:
   Raises:
     UserError: It is neither, or has no evaluation.
   """
-  given = files.local_path(path, "compare")
+  given = files.local_path(path, "compare").absolute()
   is_file = given.is_file()
-  folder = workdir.Workdir(given.absolute().parents[1] if is_file else given)
+  folder = workdir.Workdir(given.parents[1] if is_file else given)
   config = workdir.read_config(folder.path)
   evaluations = folder.read_evaluations()
   candidates = [workdir.read_evaluation(given)] if is_file else evaluations
@@ -57,7 +57,7 @@ def load(path: str) -> dict[str, Any]:
         f" ({type(e).__name__}: {e}); run eval.py again"
     ) from e
   return report_lib.describe_run(
-      folder.path.name, report, config, folder.metrics.read(), evaluations
+      str(given), report, config, folder.metrics.read(), evaluations
   )
 
 
@@ -82,11 +82,9 @@ def load_all(paths: Sequence[str]) -> list[dict[str, Any]]:
           f" {first['dataset']} as in {files.printable(paths[0])}; compare runs"
           " of the same classes"
       )
-  names = [run["name"] for run in runs]
-  if len(set(names)) < len(names):
-    names = [os.path.normpath(path) for path in paths]
-  for run, name in zip(runs, names, strict=True):
-    run["name"] = files.printable(name)
+  shared = os.path.commonpath([run["name"] for run in runs])
+  for run in runs:
+    run["name"] = files.printable(os.path.relpath(run["name"], shared))
   return runs
 
 

@@ -29,7 +29,11 @@
   const defined = (x) => x != null;
   const percent = (x) => (defined(x) ? (100 * x).toFixed(2) : "–");
   const count = (x) => (defined(x) ? Math.round(x).toLocaleString("en") : "–");
-  const signed = (x) => (defined(x) ? `${x < 0 ? "−" : "+"}${(100 * Math.abs(x)).toFixed(2)}` : "–");
+  const signed = (x) => {
+    if (!defined(x)) return "–";
+    const text = (100 * Math.abs(x)).toFixed(2);
+    return text === "0.00" ? text : `${x < 0 ? "−" : "+"}${text}`;
+  };
   const difference = (a, b) => (defined(a) && defined(b) ? a - b : null);
   const sum = (values) => values.reduce((a, b) => a + b, 0);
   const brief = (x) => String(Number(x.toPrecision(3)));
@@ -194,14 +198,14 @@
       const columns = runs.map((run, i) => ({
         title: run.name, number: true, value: (row) => row.values[i],
         show: (row) => [percent(row.values[i]),
-          i ? make("small", { class: "note" }, ` ${signed(difference(row.values[i], row.values[0]))}`) : null],
+          i && defined(row.high) ? make("small", { class: "note" }, ` ${signed(difference(row.values[i], row.values[0]))}`) : null],
         best: (row) => defined(row.high) && row.values[i] === extreme(row),
       }));
-      panel.append(table([{ title: "", value: (row) => row.title }, ...columns], cells),
+      panel.append(table([{ title: "Figure", value: (row) => row.title }, ...columns], cells),
         note("Differences are from the first run. The best of each row is bold."));
       const described = runs.map((run) => Object.fromEntries(facts(run)));
       panel.append(heading("Runs"), table(
-        [{ title: "", value: (key) => key },
+        [{ title: "About", value: (key) => key },
           ...runs.map((run, i) => ({ title: run.name, value: (key) => described[i][key] ?? "–" }))],
         [...new Set(described.flatMap(Object.keys))]));
     }
