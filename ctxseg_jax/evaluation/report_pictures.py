@@ -2,12 +2,12 @@
 
 import base64
 from collections.abc import Mapping
-import io
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ctxseg_jax.data import images
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import pictures
 from ctxseg_jax.evaluation.tasks import TASKS
@@ -16,7 +16,6 @@ from ctxseg_jax.evaluation.tasks import TASKS
 # under about 5 MB.
 NUM_EACH = 6
 _LONGEST_SIDE = 720
-_QUALITY = 82  # Of JPEG, up to 95.
 
 
 def encode(
@@ -48,14 +47,11 @@ def _encode_one(image, label, prediction, name, spec):
   photo = Image.fromarray(image)
   factor = min(1.0, _LONGEST_SIDE / max(photo.size))
   size = tuple(max(1, round(n * factor)) for n in photo.size)
-  data = io.BytesIO()
-  photo.resize(size, Image.Resampling.LANCZOS).save(
-      data, "JPEG", quality=_QUALITY
-  )
+  photo = np.asarray(photo.resize(size, Image.Resampling.LANCZOS))
   shown = {
       "name": name,
       "size": size,
-      "image": _uri("jpeg", data.getvalue()),
+      "image": _uri("jpeg", images.encode_jpeg(photo)),
       "label": _classes(label, spec),
       "prediction": _classes(prediction, spec),
   }

@@ -118,7 +118,8 @@ class Metrics:
           height=picture.shape[0],
           width=picture.shape[1],
           colorspace=picture.shape[2],
-          encoded_image_string=images.encode_png(picture),
+          # A PNG of photographs would be ten times as large.
+          encoded_image_string=images.encode_jpeg(picture),
       )
       value = summary_pb2.Summary.Value(tag=tag, image=image)
       self._add_event(step, summary=summary_pb2.Summary(value=[value]))
