@@ -281,11 +281,11 @@
     const panel = $("confusion");
     let k = 0;
     let byColumn = false;
-    const grid = make("div", { class: "matrix" });
     const pairs = make("div");
     const output = make("output", { id: "cell" });
     const size = names.length <= 12 ? 44 : names.length <= 24 ? 34 : names.length <= 40 ? 24 : Math.max(6, Math.floor(960 / names.length));
     const labels = size >= 16;
+    const grid = make("div", { class: labels ? "matrix" : "matrix fine" });
     const select = (label, options, act) => make("label", {}, label,
       make("select", { onchange: (event) => { act(Number(event.target.value)); draw(); } },
         options.map((text, i) => make("option", { value: i }, text))));
