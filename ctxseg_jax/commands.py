@@ -58,8 +58,12 @@ def define_config() -> flags.FlagHolder:
   )
 
 
-def run(main: Callable[[Sequence[str]], Any]) -> None:
+def run(
+    main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False
+) -> None:
   """Runs a command's main, then exits with the code of what happened.
+
+  Arguments beside flags are refused unless the command `takes_arguments`.
 
   A `UserError` is one line on standard error and its exit code; so are a flag
   or a config that cannot be read, a file that cannot be read or written
@@ -75,7 +79,7 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
       stream.reconfigure(errors="backslashreplace")
 
     def checked_main(argv):
-      if len(argv) > 1:
+      if len(argv) > 1 and not takes_arguments:
         fail(f"unexpected argument {argv[1]!r}; flags start with --", 2)
       main(argv)
 

@@ -184,6 +184,13 @@ def encode_png(array: np.ndarray) -> bytes:
   return cv2.imencode(".png", array)[1].tobytes()
 
 
+def encode_jpeg(array: np.ndarray, quality: int = 85) -> bytes:
+  """Encodes an image, RGB uint8 [H, W, 3], with a quality up to 95."""
+  data = io.BytesIO()
+  Image.fromarray(array).save(data, "JPEG", quality=quality)
+  return data.getvalue()
+
+
 def _read(
     data: bytes | os.PathLike | str, name: str | None
 ) -> tuple[bytes, str]:

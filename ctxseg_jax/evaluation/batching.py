@@ -20,6 +20,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
@@ -29,6 +30,8 @@ from ctxseg_jax.evaluation import forward
 
 # An example has at least `"image"`, uint8 [H, W, 3].
 Load = Callable[[int], Mapping[str, Any]]
+
+CONFIDENCE_LEVELS = 256  # The highest confidence is the last of them.
 
 _MAX_THREADS = 8
 
@@ -43,7 +46,9 @@ class Batch:
     canvas: (H, W) that the images are padded or resized to.
     outputs: Predictions of all processes, padding included, on the devices.
     share: Rows of `outputs` that belong to this process, with its padding.
-    num_images: Images in the batch, over all processes.
+    members: Images in the batch, over all processes: row i is of `members[i]`.
+    confidences: The probabilities of predicted classes, as `outputs`, uint8 in
+      `CONFIDENCE_LEVELS`; None where `outputs` are probabilities.
   """
 
   indices: np.ndarray
@@ -51,7 +56,12 @@ class Batch:
   canvas: tuple[int, int]
   outputs: jax.Array
   share: int
-  num_images: int
+  members: np.ndarray
+  confidences: jax.Array | None = None
+
+  @property
+  def num_images(self) -> int:
+    return len(self.members)
 
   def results(self) -> list[np.ndarray]:
     """Returns the predictions of `examples`, maps at the images' own size."""
@@ -94,7 +104,10 @@ class Predictor(abc.ABC):
     self.multiple = 1
     self._sharded = NamedSharding(mesh, P(mesh.axis_names[0]))
     self._network = forward.make(model, mesh, mean, std, window)
-    self._classes = jax.jit(_classes, out_shardings=self._sharded)
+    self._classes = jax.jit(
+        _classes, static_argnums=1, out_shardings=self._sharded
+    )
+    self._gives_logits = True  # As opposed to probabilities; see `_apply`.
     self._programs = {}
 
   @abc.abstractmethod
@@ -107,7 +120,7 @@ class Predictor(abc.ABC):
 
   @abc.abstractmethod
   def _apply(self, variables, images, shapes, probabilities) -> jax.Array:
-    """Returns class probabilities, or scores of the same order, of a batch."""
+    """Returns class probabilities of a batch, or logits if they do."""
 
   @abc.abstractmethod
   def _input_bytes(self, shapes) -> int:
@@ -194,9 +207,12 @@ class Predictor(abc.ABC):
         # Any image will do to fill the batch: nobody looks at the result.
         images += [np.zeros((1, 1, 3), np.uint8)] * (share - len(images))
         outputs = self._apply(variables, images, shapes, probabilities)
+        confidences = None
         if not probabilities:
-          outputs = self._classes(outputs)
-        yield Batch(indices, examples, shapes[0], outputs, share, len(members))
+          outputs, confidences = self._classes(outputs, self._gives_logits)
+        yield Batch(
+            indices, examples, shapes[0], outputs, share, members, confidences
+        )
 
   def put(self, local: np.ndarray) -> jax.Array:
     """Places this process's rows of a batch on the devices."""
@@ -231,9 +247,14 @@ class Predictor(abc.ABC):
     )
 
 
-def _classes(scores):
+def _classes(scores, are_logits):
+  """Returns the best classes, and the levels of their probabilities."""
   dtype = np.uint8 if scores.shape[-1] <= 256 else np.uint16
-  return scores.argmax(axis=-1).astype(dtype)
+  best = scores.max(axis=-1)
+  if are_logits:
+    best = 1.0 / jnp.sum(jnp.exp(scores - best[..., None]), axis=-1)
+  levels = jnp.clip(best * CONFIDENCE_LEVELS, 0, CONFIDENCE_LEVELS - 1)
+  return scores.argmax(axis=-1).astype(dtype), levels.astype(np.uint8)
 
 
 def load_ahead(load: Callable[[int], Any], order: Iterable[int]) -> Iterator:

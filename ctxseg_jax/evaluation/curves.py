@@ -38,9 +38,9 @@ def plot_curves(
   panels = fig.subplot_mosaic("ls;rs", height_ratios=(3, 1))
   losses, rate, scores = (panels[name] for name in "lrs")
   _plot_losses(losses, metrics)
-  rate.plot(*_series(metrics, "learning_rate"), color="tab:gray")
+  rate.plot(*series(metrics, "learning_rate"), color="tab:gray")
   rate.set_ylim(bottom=0.0)
-  _plot_score(scores, *_series(evaluations, score), references)
+  _plot_score(scores, *series(evaluations, score), references)
   last = max((row["step"] for row in (*metrics, *evaluations)), default=1)
   for axes, name in (
       (losses, "training loss"),
@@ -60,7 +60,7 @@ def plot_curves(
 def _plot_losses(axes, metrics):
   names = {name for row in metrics for name in row if name.startswith("loss/")}
   for name in sorted(names):
-    steps, values = _series(metrics, name)
+    steps, values = series(metrics, name)
     # A line needs two points to be seen.
     style = dict(marker="." if len(steps) < 2 else None, linewidth=1.1)
     if name == "loss/total":
@@ -93,7 +93,8 @@ def _plot_score(axes, steps, values, references):
   axes.set_ylim(0.0, min(105.0, 1.15 * highest + 1.0))
 
 
-def _series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
+def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
+  """Returns steps and values of the rows that have a finite one."""
   found = [row for row in rows if row.get(name) is not None]
   found = [row for row in found if math.isfinite(row[name])]
   return [row["step"] for row in found], [row[name] for row in found]

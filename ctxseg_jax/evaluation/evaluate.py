@@ -4,14 +4,13 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import math
 import re
 import time
 from typing import Any
 
 from absl import logging
 import jax
-import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax import errors
@@ -20,6 +19,7 @@ from ctxseg_jax import schema
 from ctxseg_jax.data import records
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import counting
 from ctxseg_jax.evaluation import metrics
 from ctxseg_jax.evaluation import tables
 from ctxseg_jax.evaluation import tasks
@@ -35,6 +35,7 @@ def evaluate(
     split: str,
     protocol: str | None = None,
     keep: tuple[int, ...] = (),
+    num_extremes: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
     report_progress: progress.Report | None = None,
 ) -> tuple[dict[str, Any], dict[int, tuple]] | None:
@@ -52,6 +53,8 @@ def evaluate(
     split: Its name, for the report.
     protocol: One of the task's `protocols`; None is the default.
     keep: Indices of images to return with labels and predictions.
+    num_extremes: How many of the images that were predicted worst, and how many
+      of the best, to return as well; of those that this process has seen.
     should_stop: Asked between batches; True abandons the evaluation.
     report_progress: Called after each batch; None logs now and then.
 
@@ -70,26 +73,44 @@ def evaluate(
     spec.check_label(example["label"], str(example["name"]))
     return example
 
-  count = _make_count(predictor.mesh, spec.num_classes, spec.ignore_label)
-  counted = totals = np.zeros(spec.num_classes**2 + 1, np.int64)
-  num_images = 0
+  task = TASKS[spec.task]
+  count = counting.make_count(
+      predictor.mesh, spec.num_classes, spec.ignore_label
+  )
+  tally = counting.Tally(spec.num_classes, len(source), task.image_scores)
+  names = {}
   kept = {}
+  num_images = 0
+  previous = None
+
+  def finish(batch, counted):
+    tally.add(batch.members, *counted)
+    indices = batch.indices.tolist()
+    names.update(zip(indices, _names(batch), strict=True))
+    scores = tally.scores[task.rank]
+    wanted = {*keep, *_extremes([*kept, *indices], scores, num_extremes)}
+    if not wanted.isdisjoint(indices):
+      kept.update(zip(indices, _examples(batch), strict=True))
+    for i in kept.keys() - wanted:
+      del kept[i]
+
   with contextlib.closing(
       predictor.batches(variables, source.sizes(), load)
   ) as batches:
     for batch in batches:
       if should_stop():
         return None
-      earlier = counted
       labels = predictor.put(_stack_labels(batch, spec))
-      counted = count(batch.outputs, labels)
+      counted = count(batch.outputs, batch.confidences, labels)
       # One batch late, so that the host works ahead of the devices.
-      totals = totals + np.asarray(earlier, np.int64)
-      kept |= _kept(batch, keep)
+      if previous is not None:
+        finish(*previous)
+      previous = (batch, counted)
       num_images += batch.num_images
       report_progress(num_images, len(source))
-  totals = totals + np.asarray(counted, np.int64)
-  confusion, labelled = totals[:-1].reshape(2 * [spec.num_classes]), totals[-1]
+  finish(*previous)
+  confusion = tally.totals[:-1].reshape(2 * [spec.num_classes])
+  labelled = tally.totals[-1]
   if num_images != len(source) or labelled != confusion.sum():
     raise AssertionError(
         f"{num_images} of {len(source)} images and {confusion.sum()} of"
@@ -104,7 +125,6 @@ def evaluate(
   logging.info(
       "Evaluated %d images of %s in %.1f s.", num_images, spec.name, seconds
   )
-  task = TASKS[spec.task]
   if task.protocols:
     protocol = protocol or task.protocols[0]
   report = task.scores(confusion, protocol) | {
@@ -112,6 +132,17 @@ def evaluate(
       "dataset": spec.name,
       "task": spec.task,
       "class_names": list(spec.class_names),
+      "palette": [list(color) for color in spec.palette],
+      "calibration": metrics.calibration(tally.levels),
+      "images": {
+          # Another process may have seen it.
+          "name": [names.get(i, f"#{i}") for i in range(len(source))],
+          **{name: x.round(5) for name, x in tally.scores.items()},
+      },
+      "image_sizes": _describe_sizes(source.sizes()),
+      "num_parameters": sum(
+          x.size for x in jax.tree.leaves(variables["params"])
+      ),
       "references": dict(spec.references.get(split.split("[")[0], {})),
       "num_images": num_images,
       "split": split,
@@ -120,11 +151,7 @@ def evaluate(
       "compilations": predictor.compilations(),
       "images_per_second": num_images / seconds,
   }
-  plain = {
-      name: value.tolist() if isinstance(value, np.ndarray) else value
-      for name, value in report.items()
-  }
-  return plain, kept
+  return _plain(report), kept
 
 
 def _stack_labels(batch, spec):
@@ -137,17 +164,35 @@ def _stack_labels(batch, spec):
   return labels
 
 
-def _kept(batch, keep):
-  """Returns (image, label, prediction, name) of wanted images, by index."""
-  indices = batch.indices.tolist()
-  if not set(indices) & set(keep):
-    return {}
-  rows = zip(indices, batch.examples, batch.results(), strict=True)
-  return {
-      i: (x["image"], x["label"], result, str(x["name"]))
-      for i, x, result in rows
-      if i in keep
-  }
+def _examples(batch):
+  """Returns (image, label, prediction, name) of this process's images."""
+  rows = zip(batch.examples, _names(batch), batch.results(), strict=True)
+  return [(x["image"], x["label"], found, name) for x, name, found in rows]
+
+
+def _names(batch):
+  return [str(example["name"]) for example in batch.examples]
+
+
+def _extremes(indices, scores, count):
+  """Returns those of some images with the lowest and the highest scores."""
+  scored = {i for i in indices if not math.isnan(scores[i])}
+  ranked = sorted(scored, key=lambda i: (scores[i], i))
+  return ranked[:count] + ranked[max(len(ranked) - count, 0) :]
+
+
+def _describe_sizes(sizes):
+  """Returns e.g. `360x480` or `375x500 to 500x500`, by number of pixels."""
+  ordered = sizes[np.argsort(np.prod(sizes, axis=1, dtype=np.int64))]
+  ends = ["x".join(map(str, size)) for size in (ordered[0], ordered[-1])]
+  return " to ".join(dict.fromkeys(ends))
+
+
+def _plain(value):
+  """Returns lists in place of arrays."""
+  if isinstance(value, Mapping):
+    return {name: _plain(item) for name, item in value.items()}
+  return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -237,18 +282,3 @@ def report_name(
       text = f"{name}-{','.join(map(str, values))}"
       words.append(re.sub(r"[^\w.,%-]+", "+", text))
   return "_".join(words)
-
-
-def _make_count(mesh, num_classes, ignore_label):
-  """Returns what counts a batch: int32 [C * C + 1], the last all labelled."""
-  axis = mesh.axis_names[0]
-
-  def count(predictions, labels):
-    confusion = metrics.confusion_matrix(
-        labels, predictions, num_classes, ignore_label
-    )
-    labelled = jnp.sum(labels != ignore_label, dtype=jnp.int32)
-    return jax.lax.psum(jnp.append(confusion, labelled), axis)
-
-  specs = dict(in_specs=(P(axis), P(axis)), out_specs=P())
-  return jax.jit(jax.shard_map(count, mesh=mesh, **specs))

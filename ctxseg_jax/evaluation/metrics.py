@@ -111,6 +111,75 @@ def accuracy_scores(confusion: np.ndarray) -> dict[str, Any]:
   }
 
 
+def image_scores(
+    hits: np.ndarray,
+    labelled: np.ndarray,
+    predicted: np.ndarray,
+    levels: np.ndarray,
+) -> dict[str, np.ndarray]:
+  """Computes the scores of single images.
+
+  Args:
+    hits: Pixels by image and class, [N, C], that were predicted rightly.
+    labelled: Those that have the label.
+    predicted: Those that have a label and were predicted to be of the class.
+    levels: Wrong and right pixels by confidence, [N, 2, L]; see `calibration`.
+
+  Returns:
+    `miou`, the mean over the classes that the image's label has, `accuracy`
+    and mean `confidence` of its pixels: fractions, [N], nan without a label.
+  """
+  iou = _ratio(hits, labelled + predicted - hits)
+  present = labelled > 0
+  total = np.sum(iou, axis=1, where=present)
+  return {
+      "miou": _ratio(total, present.sum(axis=1)),
+      "accuracy": _ratio(hits.sum(axis=1), labelled.sum(axis=1)),
+      "confidence": _ratio(
+          levels.sum(axis=1) @ _middles(levels.shape[-1]),
+          labelled.sum(axis=1),
+      ),
+  }
+
+
+def calibration(counts: np.ndarray, num_bins: int = 16) -> dict[str, Any]:
+  """Compares confidence with how often it was right.
+
+  Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+  https://arxiv.org/abs/1706.04599, Eq. (1) to (3).
+
+  Args:
+    counts: Wrong and right predictions, [2, L], by the probability that the
+      predicted class was given, in L equal levels from 0 to 1.
+    num_bins: Bins of equal width, each of the same number of levels.
+
+  Returns:
+    `ece`, the expected calibration error; and by bin `predictions`,
+    `confidence` (mean) and `accuracy`, fractions, nan in empty bins.
+  """
+  counts = np.asarray(counts, np.int64)
+  middles = _middles(counts.shape[1])
+  total = counts.sum(axis=0)
+
+  def binned(values):
+    return values.reshape(num_bins, -1).sum(axis=1)
+
+  number = binned(total)
+  confidence = _ratio(binned(total * middles), number)
+  accuracy = _ratio(binned(counts[1]), number)
+  gaps = np.abs(accuracy - confidence)
+  return {
+      "ece": float(_ratio(np.nansum(gaps * number), number.sum())),
+      "predictions": number,
+      "confidence": confidence,
+      "accuracy": accuracy,
+  }
+
+
+def _middles(num_levels):
+  return (np.arange(num_levels) + 0.5) / num_levels
+
+
 def _ratio(part, whole):
   return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 

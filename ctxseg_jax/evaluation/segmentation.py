@@ -151,7 +151,7 @@ class Predictor(batching.Predictor):
     # averaging: the class map is the largest logit.
     own_size = settings.short_side is None and settings.long_side is None
     single = settings.mode == "whole" and self._views == [(1.0, False)]
-    self._direct = own_size and single
+    self._direct = self._gives_logits = own_size and single
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Groups images [N, 2] by the canvases of themselves and every scale."""

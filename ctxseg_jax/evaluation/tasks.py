@@ -34,6 +34,10 @@ class Task:
       to named figures.
     figures: The main figures, fractions, with their titles. The best
       checkpoint has the highest of the first.
+    class_figure: The main figure of every class, a fraction.
+    image_scores: Of counts by image (`metrics.image_scores`) to named figures.
+    image_figures: These figures with their titles, first that which images are
+      ranked by.
     table: Formats the figures of a report per class.
     picture: Draws an image, its label and its prediction, given the
       `DatasetSpec`.
@@ -46,6 +50,9 @@ class Task:
   protocols: tuple[str, ...]
   scores: Callable[[np.ndarray, str | None], dict[str, Any]]
   figures: Mapping[str, str]
+  class_figure: str
+  image_scores: Callable[..., dict[str, np.ndarray]]
+  image_figures: Mapping[str, str]
   table: Callable[[Mapping[str, Any]], str]
   picture: Callable[..., np.ndarray]
   write: Callable[..., int]
@@ -54,6 +61,11 @@ class Task:
   def score(self) -> str:
     """The figure that the best checkpoint has the highest of."""
     return next(iter(self.figures))
+
+  @property
+  def rank(self) -> str:
+    """The figure that images are ranked by."""
+    return next(iter(self.image_figures))
 
   @property
   def score_title(self) -> str:
@@ -65,6 +77,11 @@ def _make_segmentation_predictor(model, mesh, *, crop_size, **kwargs):
   del crop_size  # Images keep their own sizes.
   align = model.align_corners
   return segmentation.Predictor(model, mesh, align_corners=align, **kwargs)
+
+
+def _score_class(*counts):
+  scores = metrics.image_scores(*counts)
+  return {"margin": scores["confidence"] * (2.0 * scores["accuracy"] - 1.0)}
 
 
 def _draw_maps(image, label, prediction, spec):
@@ -89,6 +106,9 @@ TASKS = {
         protocols=(),
         scores=lambda confusion, protocol: metrics.accuracy_scores(confusion),
         figures={"accuracy": "accuracy", "error_rate": "error rate"},
+        class_figure="class_accuracy",
+        image_scores=_score_class,
+        image_figures={"margin": "confidence, negative where wrong"},
         table=tables.accuracy_table,
         picture=_draw_classes,
         write=predictions.write_classes,
@@ -100,6 +120,13 @@ TASKS = {
         protocols=tuple(metrics.PROTOCOLS),
         scores=metrics.scores,
         figures={"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
+        class_figure="iou",
+        image_scores=metrics.image_scores,
+        image_figures={
+            "miou": "mIoU",
+            "accuracy": "pixel accuracy",
+            "confidence": "mean confidence",
+        },
         table=tables.iou_table,
         picture=_draw_maps,
         write=predictions.write_maps,

@@ -17,6 +17,8 @@ from tensorboardX.proto import summary_pb2
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax import json_text
+from ctxseg_jax.data import images
 from ctxseg_jax.training import processes
 
 _EVALUATION = "eval/"  # What the keys of an evaluation's row start with.
@@ -61,7 +63,7 @@ class Metrics:
         if (row["step"], any(k.startswith(_EVALUATION) for k in row))
         <= (step, evaluated)
     ]
-    text = "".join(f"{to_json(row)}\n" for row in rows)
+    text = "".join(f"{json_text.to_json(row)}\n" for row in rows)
     files.write_atomically(self._path, text)
     spent = max((row.get(_WALL) or 0.0 for row in rows), default=0.0)
     self._started = self._clock() - spent
@@ -89,18 +91,46 @@ class Metrics:
       return
     wall = {_WALL: round(self._clock() - self._started, 3)}
     with files.naming(self._path):
-      self._file.write(to_json({"step": int(step), **scalars, **wall}) + "\n")
+      self._file.write(
+          json_text.to_json({"step": int(step), **scalars, **wall}) + "\n"
+      )
       self._file.flush()
+    self._add_scalars(step, scalars)
+
+  def write_evaluation(
+      self,
+      step: int,
+      scores: Mapping[str, Any],
+      by_class: Mapping[str, Any],
+      pictures: Mapping[str, np.ndarray],
+  ) -> None:
+    """Appends the scores of an evaluation, as `write` does.
+
+    TensorBoard alone gets those `by_class` and the pictures, RGB uint8
+    [H, W, 3]; both by tag.
+    """
+    if self._file is None:
+      return
+    self.write(step, {f"{_EVALUATION}{k}": v for k, v in scores.items()})
+    self._add_scalars(step, by_class)
+    for tag, picture in pictures.items():
+      image = summary_pb2.Summary.Image(
+          height=picture.shape[0],
+          width=picture.shape[1],
+          colorspace=picture.shape[2],
+          # A PNG of photographs would be ten times as large.
+          encoded_image_string=images.encode_jpeg(picture),
+      )
+      value = summary_pb2.Summary.Value(tag=tag, image=image)
+      self._add_event(step, summary=summary_pb2.Summary(value=[value]))
+
+  def _add_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     values = [
         summary_pb2.Summary.Value(tag=name, simple_value=value)
-        for name, value in _jsonable(scalars).items()
+        for name, value in json_text.jsonable(scalars).items()
         if isinstance(value, (int, float))
     ]
     self._add_event(step, summary=summary_pb2.Summary(value=values))
-
-  def write_evaluation(self, step: int, scores: Mapping[str, Any]) -> None:
-    """Appends the scores of an evaluation, as `write` does."""
-    self.write(step, {f"{_EVALUATION}{k}": v for k, v in scores.items()})
 
   def _add_event(self, step: int, **content: Any) -> None:
     event = event_pb2.Event(wall_time=time.time(), step=step, **content)
@@ -137,23 +167,3 @@ class Metrics:
               f"({line[:40]!r}); remove the line or move the file away."
           ) from e
     return rows
-
-
-def to_json(value: Any, **kwargs) -> str:
-  """Returns JSON of arrays and containers; NaN and infinity are null."""
-  return json.dumps(_jsonable(value), allow_nan=False, **kwargs)
-
-
-def _jsonable(value: Any) -> Any:
-  if isinstance(value, Mapping):
-    return {str(key): _jsonable(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_jsonable(item) for item in value]
-  if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars.
-    array = np.asarray(value)
-    if array.dtype.kind == "V":  # bfloat16 has no Python numbers.
-      array = array.astype(np.float32)
-    return _jsonable(array.tolist())
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value

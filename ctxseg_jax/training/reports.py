@@ -1,18 +1,25 @@
 """The evaluations of a run, and the pictures and tables that come with them."""
 
+from collections.abc import Mapping
 import math
 import pathlib
+from typing import Any
 
 from absl import logging
 import jax
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import files
 from ctxseg_jax.data import records
+from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import confusion_picture
 from ctxseg_jax.evaluation import curves
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import pictures
+from ctxseg_jax.evaluation import report as report_lib
+from ctxseg_jax.evaluation import report_pictures
 from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import preemption
@@ -63,6 +70,7 @@ class Reports:
     kept = np.linspace(0, len(source) - 1, num=run.num_pictures).round()
     self._keep = tuple(np.unique(kept.astype(int)).tolist())
     self._reports = {}
+    self._last = None  # The last evaluation of this process.
     self._read(start)
 
   @processes.by_process_0
@@ -108,6 +116,7 @@ class Reports:
         split=self._run.data.eval_split,
         protocol=self._run.protocol,
         keep=self._keep,
+        num_extremes=report_pictures.NUM_EACH,
         should_stop=self._stop.requested,
     )
     if result is None:
@@ -121,12 +130,17 @@ class Reports:
     self._checkpoints.wait()
     if self._is_best(report):
       checkpoint.save_best(self._folder.best, step, state)
-    self._write(step, report)
+    drawn = {}
+    for index in sorted(set(self._keep) & kept.keys()):
+      *example, name = kept[index]
+      name = f"{index:05d}_{pathlib.Path(name).stem}"
+      drawn[name] = self._task.picture(*example, self._run.spec)
+    self._write(step, report, drawn)
     logging.info("step %d: %s", step, evaluate.summary(report))
-    for index, (image, label, prediction, name) in kept.items():
-      picture = self._task.picture(image, label, prediction, self._run.spec)
-      stem = f"{step:07d}_{index:05d}_{pathlib.Path(name).stem}.png"
-      pictures.save_png(self._folder.predictions / stem, picture)
+    for name, picture in drawn.items():
+      path = self._folder.predictions / f"{step:07d}_{name}.png"
+      pictures.save_png(path, picture)
+    self._last = report, kept
 
   @processes.by_process_0
   def _is_best(self, report) -> bool:
@@ -139,17 +153,23 @@ class Reports:
     return -1.0 if math.isnan(score) else score
 
   @processes.by_process_0
-  def _write(self, step, report) -> None:
+  def _write(self, step, report, drawn) -> None:
+    figure = self._task.class_figure
+    classes = zip(report["class_names"], report[figure], strict=True)
+    shown = {f"predictions/{name}": picture for name, picture in drawn.items()}
     # In this order: a row without a report goes when the run is resumed.
     self._folder.metrics.write_evaluation(
-        step, {name: report[name] for name in self._task.figures}
+        step,
+        {name: report[name] for name in self._task.figures},
+        {f"{figure}/{name}": value for name, value in classes},
+        shown | {"confusion_matrix": confusion_picture.draw(report)},
     )
     with self._folder.writing_evaluation(step) as write:
       write(report)
     self._reports[step] = report
 
   def finish(self) -> None:
-    """Writes the final table and the curves."""
+    """Writes the final table, the curves and the page."""
     reports = list(self._reports.values())  # By step.
     if jax.process_index() != 0 or not reports:
       return
@@ -164,3 +184,33 @@ class Reports:
     )
     print(evaluate.describe(reports[-1]))
     print(f"pictures: {self._folder.predictions}, curves: {path}", flush=True)
+    if self._last is not None:  # Else the page of the earlier start stays.
+      page = make_page(
+          self._folder, self._run.config, self._run.spec, *self._last
+      )
+      files.write_atomically(self._folder.report, page)
+      print(f"report: {self._folder.report}", flush=True)
+
+
+def make_page(
+    folder: workdir.Workdir,
+    config: Mapping[str, Any],
+    spec: spec_lib.DatasetSpec,
+    report: Mapping[str, Any],
+    kept: Mapping[int, tuple],
+) -> str:
+  """Returns the page about an evaluation of a run.
+
+  Args:
+    folder: The work dir of the run.
+    config: Its config.
+    spec: Its data set.
+    report: The report of the evaluation, with `step`.
+    kept: The images that came with it, worst and best among them.
+  """
+  name = files.printable(folder.path.name)
+  run = report_lib.describe_run(
+      name, report, config, folder.metrics.read(), folder.read_evaluations()
+  )
+  shown = report_pictures.encode(kept, report, spec)
+  return report_lib.render(name, [run], shown)

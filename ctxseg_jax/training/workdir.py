@@ -8,6 +8,7 @@ tensorboard/          the same, as TensorBoard events
 eval/<step>.json      scores and confusion matrix of an evaluation
 predictions/          a few overlays per evaluation
 curves.png            loss, learning rate and score over the steps
+report.html           an evaluation with curves and images, to open in a browser
 log.txt               what was logged, times in UTC
 .lock                 held while a run is alive
 """
@@ -33,6 +34,7 @@ import flax
 
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax import json_text
 from ctxseg_jax.training import metrics
 from ctxseg_jax.training import processes
 
@@ -40,7 +42,7 @@ _CONFIG = "config.json"
 _MARK = ".ctxseg_jax"
 _MARK_TEXT = "A work dir of ctxseg_jax: train.py writes and deletes here.\n"
 _FOLDERS = ("checkpoints", "best", "eval", "predictions", "tensorboard")
-_FILES = (_CONFIG, "metrics.jsonl", "log.txt", "curves.png")
+_FILES = (_CONFIG, "metrics.jsonl", "log.txt", "curves.png", "report.html")
 _NUM_LISTED = 8  # Differing keys in a message that must stay one line.
 
 
@@ -61,6 +63,7 @@ class Workdir:
     self.best = self.path / "best"
     self.evaluations = self.path / "eval"
     self.predictions = self.path / "predictions"
+    self.report = self.path / "report.html"
     self.metrics = metrics.Metrics(self.path)
     self._exits = contextlib.ExitStack()
 
@@ -176,7 +179,7 @@ class Workdir:
   @processes.by_process_0
   def write_config(self, config: Mapping[str, Any]) -> None:
     """Writes the config, once the run is known to be able to go on with it."""
-    text = metrics.to_json(config, indent=2, sort_keys=True) + "\n"
+    text = json_text.to_json(config, indent=2, sort_keys=True) + "\n"
     files.write_atomically(self.path / _CONFIG, text)
 
   @contextlib.contextmanager
@@ -193,7 +196,7 @@ class Workdir:
     with files.writing(path) as file:
 
       def write(evaluation):
-        file.write(f"{metrics.to_json(evaluation)}\n".encode())
+        file.write(f"{json_text.to_json(evaluation)}\n".encode())
         return path
 
       yield write
@@ -210,9 +213,14 @@ class Workdir:
         if path.stem.isdecimal()
     }
     return [
-        _with_nan(_read_object(path, "an evaluation")) | {"step": step}
+        read_evaluation(path) | {"step": step}
         for step, path in sorted(paths.items())
     ]
+
+
+def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
+  """Returns one evaluation; see `Workdir.read_evaluations`."""
+  return _with_nan(_read_object(path, "an evaluation"))
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -272,7 +280,7 @@ def _differing(
   old, new = (flax.traverse_util.flatten_dict(x, sep=".") for x in (old, new))
   found = []
   for key in sorted(old | new):
-    a, b = (metrics.to_json(x[key]) if key in x else None for x in (old, new))
+    a, b = (json_text.to_json(x[key]) if key in x else None for x in (old, new))
     if a != b:
       found.append((key, _short(a), _short(b)))
   return found

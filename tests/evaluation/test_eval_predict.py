@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 import test_evaluate
+import test_report
 import tiny
 
 from ctxseg_jax import errors
@@ -47,8 +48,15 @@ class EvaluationTest(RunCase):
     in_training = json.loads(path.read_text())
     path.unlink()
     # Also with another number of devices: the integers are the same.
-    result = self.run_command("eval.py", "--checkpoint=last", devices=2)
+    result = self.run_command(
+        "eval.py", "--checkpoint=last", "--report", devices=2
+    )
     again = json.loads(path.read_text())
+    page = test_report.Page((self.workdir / "report.html").read_text())
+    self.assertIn("report.html", result.stdout)
+    shown = json.loads(page.scripts[0][1])
+    self.assertEqual(shown["runs"][0]["report"], again)
+    self.assertLen(shown["pictures"], 12)
     for report in (in_training, again):
       for name in ("images_per_second", "compilations"):
         report.pop(name)

@@ -18,6 +18,7 @@ from ctxseg_jax import progress
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import evaluate
+from ctxseg_jax.evaluation import metrics
 from ctxseg_jax.evaluation import segmentation
 
 NUM_CLASSES = 17
@@ -111,14 +112,59 @@ class EvaluateTest(parameterized.TestCase):
     network = jax.jit(model.apply)
     report, _ = run(source)
     expected = np.zeros((NUM_CLASSES, NUM_CLASSES), int)
-    for example in source.examples:
+    by_bin = [[] for _ in range(16)]  # Confidences and whether they were right.
+    for i, example in enumerate(source.examples):
       x = (example["image"][None].astype(np.float32) - 127) / 60
       logits = network(variables, x)["logits"]
       predictions = np.asarray(logits).argmax(-1).ravel()
-      for t, p in zip(example["label"].ravel(), predictions, strict=True):
+      confidences = np.asarray(jax.nn.softmax(logits)).max(-1).ravel()
+      alone = np.zeros_like(expected)
+      seen = []
+      for t, p, c in zip(
+          example["label"].ravel(), predictions, confidences, strict=True
+      ):
         if t != 255:
-          expected[t, p] += 1
+          alone[t, p] += 1
+          by_bin[int(c * 16)].append((c, t == p))
+          seen.append(c)
+      expected += alone
+      scores = {name: x[i] for name, x in report["images"].items()}
+      self.assertEqual(scores["name"], f"{i}")
+      plain = metrics.scores(alone, "detectron2")
+      self.assertAlmostEqual(scores["miou"], plain["miou"], delta=1e-5)
+      self.assertAlmostEqual(
+          scores["accuracy"], plain["pixel_accuracy"], delta=1e-5
+      )
+      self.assertAlmostEqual(scores["confidence"], np.mean(seen), delta=2e-3)
     np.testing.assert_array_equal(report["confusion_matrix"], expected)
+    calibration = report["calibration"]
+    for i, pairs in enumerate(by_bin):
+      self.assertAlmostEqual(calibration["predictions"][i], len(pairs), delta=2)
+      if len(pairs) > 50:
+        confidence, accuracy = np.mean(pairs, axis=0)
+        self.assertAlmostEqual(
+            calibration["confidence"][i], confidence, delta=2e-3
+        )
+        self.assertAlmostEqual(calibration["accuracy"][i], accuracy, delta=1e-2)
+
+  def test_the_worst_and_the_best_are_returned(self):
+    for num_devices in (1, 8):
+      report, kept = run(
+          ListSource(SIZES),
+          predictor=make_predictor(num_devices),
+          keep=(5,),
+          num_extremes=2,
+      )
+      order = np.argsort(report["images"]["miou"], kind="stable")
+      self.assertCountEqual(kept, {5, *order[:2], *order[-2:]})
+      worst = int(order[0])
+      image, label, prediction, name = kept[worst]
+      self.assertEqual(name, f"{worst}")
+      self.assertEqual(image.shape[:2], prediction.shape)
+      accuracy = np.mean((label == prediction)[label != 255])
+      self.assertAlmostEqual(
+          accuracy, report["images"]["accuracy"][worst], delta=1e-5
+      )
 
   def test_the_report_has_what_stands_beside_an_miou(self):
     report, kept = run(

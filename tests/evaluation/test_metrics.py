@@ -119,5 +119,33 @@ class ScoresTest(parameterized.TestCase):
       metrics.scores(CONFUSION, "mmsegg")
 
 
+class ImagesTest(absltest.TestCase):
+
+  def test_scores_by_hand(self):
+    # An image of classes 0 and 1, one of class 2 alone, one without a label.
+    hits = np.array([[3, 1, 0], [0, 0, 4], [0, 0, 0]])
+    labelled = np.array([[4, 2, 0], [0, 0, 8], [0, 0, 0]])
+    predicted = np.array([[4, 1, 1], [4, 0, 4], [0, 0, 0]])
+    levels = np.zeros((3, 2, 4), int)
+    levels[0, 1, 3] = levels[0, 0, 0] = 3
+    levels[1, 1, 2] = 8
+    scores = metrics.image_scores(hits, labelled, predicted, levels)
+    nan = np.nan
+    np.testing.assert_allclose(scores["miou"], [(3 / 5 + 1 / 2) / 2, 0.5, nan])
+    np.testing.assert_allclose(scores["accuracy"], [4 / 6, 0.5, nan])
+    np.testing.assert_allclose(scores["confidence"], [0.5, 0.625, nan])
+
+  def test_calibration_by_hand(self):
+    # Four levels in two bins: 10 of confidence 0.375, 30 of 0.625 and 0.875.
+    counts = np.array([[0, 5, 0, 10], [0, 5, 10, 10]])
+    found = metrics.calibration(counts, num_bins=2)
+    np.testing.assert_array_equal(found["predictions"], [10, 30])
+    confidence = (10 * 0.625 + 20 * 0.875) / 30
+    np.testing.assert_allclose(found["confidence"], [0.375, confidence])
+    np.testing.assert_allclose(found["accuracy"], [0.5, 20 / 30])
+    ece = (10 * 0.125 + 30 * (confidence - 20 / 30)) / 40
+    self.assertAlmostEqual(found["ece"], ece)
+
+
 if __name__ == "__main__":
   absltest.main()

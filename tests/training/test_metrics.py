@@ -1,6 +1,7 @@
 """Tests for ctxseg_jax.training.metrics."""
 
 import contextlib
+import io
 import json
 import pathlib
 import resource
@@ -11,6 +12,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 from tensorboardX.proto import event_pb2
 
 from ctxseg_jax import errors
@@ -75,7 +77,8 @@ class MetricsTest(parameterized.TestCase):
 
   def test_evaluations_have_rows_without_duplicates(self):
     self.metrics.write(20, {"loss/total": 1.0})
-    self.metrics.write_evaluation(20, {"miou": 0.5, "pixel_accuracy": np.nan})
+    scores = {"miou": 0.5, "pixel_accuracy": np.nan}
+    self.metrics.write_evaluation(20, scores, {}, {})
     row = {"step": 20, "eval/miou": 0.5, "eval/pixel_accuracy": None}
     self.assertEqual(self.rows()[1:], [row])
     self.start(20, evaluated=True)
@@ -83,7 +86,7 @@ class MetricsTest(parameterized.TestCase):
     # Stopped before the report was written: it is evaluated once more.
     again = self.start(20, evaluated=False)
     self.assertEqual(self.rows(), [{"step": 20, "loss/total": 1.0}])
-    again.write_evaluation(20, {"miou": 0.5, "pixel_accuracy": np.nan})
+    again.write_evaluation(20, scores, {}, {})
     self.assertEqual(self.rows()[1:], [row])
 
   def test_wall_time_goes_on_where_the_run_stopped(self):
@@ -110,7 +113,11 @@ class MetricsTest(parameterized.TestCase):
 
   def test_tensorboard_gets_the_same_figures(self):
     self.metrics.write(10, {"loss/total": 0.5, "eta_seconds": float("nan")})
-    self.metrics.write_evaluation(10, {"miou": 0.25})
+    picture = np.full((3, 4, 3), (90, 60, 200), np.uint8)
+    classes = {"iou/a b": 0.5, "iou/none": np.nan}
+    self.metrics.write_evaluation(
+        10, {"miou": 0.25}, classes, {"confusion_matrix": picture}
+    )
     self.metrics.close()
     self.start(10, evaluated=True)
     events = [
@@ -122,10 +129,26 @@ class MetricsTest(parameterized.TestCase):
         (event.step, value.tag, value.simple_value)
         for event in events
         for value in event.summary.value
+        if not value.HasField("image")
     ]
     self.assertEqual(
-        figures, [(10, "loss/total", 0.5), (10, "eval/miou", 0.25)]
+        figures,
+        [
+            (10, "loss/total", 0.5),
+            (10, "eval/miou", 0.25),
+            (10, "iou/a b", 0.5),
+        ],
     )
+    [shown] = [
+        value
+        for event in events
+        for value in event.summary.value
+        if value.HasField("image")
+    ]
+    self.assertEqual(shown.tag, "confusion_matrix")
+    self.assertEqual((shown.image.height, shown.image.width), (3, 4))
+    data = io.BytesIO(shown.image.encoded_image_string)
+    np.testing.assert_allclose(Image.open(data), picture, atol=3)
     starts = [e.step for e in events if e.HasField("session_log")]
     self.assertEqual(starts, [1, 11])  # From there on, the later one counts.
 

@@ -53,6 +53,7 @@ class ReportsTest(parameterized.TestCase):
         eval_every=10,
         total_steps=40,
         protocol=None,
+        config={"total_steps": 40},
         num_pictures=4,
     )
     opened = reports.Reports(
@@ -67,9 +68,9 @@ class ReportsTest(parameterized.TestCase):
     self.folder.metrics.start(start, opened.done(start))
     return opened
 
-  def run_evaluations(self, opened, scores):
+  def run_evaluations(self, opened, scores, kept=None):
     for step, score in scores.items():
-      result = (make_report(score), {})
+      result = (make_report(score), kept or {})
       with mock.patch.object(evaluate, "evaluate", return_value=result):
         opened.evaluate(step, State(jnp.int32(step), {}))
 
@@ -98,6 +99,23 @@ class ReportsTest(parameterized.TestCase):
     )
     self.open(40).finish()
     self.assertTrue((self.folder.path / "curves.png").exists())
+
+  def test_the_page_shows_the_extremes_of_the_last_evaluation(self):
+    example = (np.zeros((8, 9, 3), np.uint8), *np.zeros((2, 8, 9), np.uint8))
+    kept = {i: (*example, f"image {i}") for i in (0, 4)}
+    opened = self.open(0)
+    self.run_evaluations(opened, {30: 0.3, 40: 0.2}, kept)
+    opened.finish()
+    text = self.folder.report.read_text()
+    for shown in ('"step": 40', '"best": [30, 0.3]', "image 4"):
+      self.assertIn(shown, text)
+    # Image 0 alone is one of those whose pictures are kept of every step.
+    names = sorted(path.name for path in self.folder.predictions.iterdir())
+    self.assertEqual(
+        names, ["0000030_00000_image 0.png", "0000040_00000_image 0.png"]
+    )
+    self.open(40).finish()  # Of a process that evaluated nothing.
+    self.assertEqual(self.folder.report.read_text(), text)
 
   @parameterized.parameters(
       {}, {"miou": "high"}, {"confusion_matrix": [[1]]}, {"class_names": None}
