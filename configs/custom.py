@@ -18,7 +18,7 @@ which costs much. Images are brought to a short side of 480 pixels;
 
 Variants: `r50` (EncNet on ResNet-50 with the recipe of the authors' code for
 data of about 10,000 images, for a GPU; nothing is pretrained), `smoke`.
-Ours: CUSTOM
+Ours: not trained yet; `configs/camvid/lite.py` is the same recipe on CamVid.
 Ours of `r50`: not trained yet.
 """
 
