@@ -51,7 +51,7 @@ def convert(
   tx, _ = run.optimizer.make(run.total_steps)
   state = jax.eval_shape(lambda: run.init_state(tx, jax.random.key(0)))
   template = loading.flatten(state)
-  loaded = loading.load(weights, run.model, template, heads=True)
+  loaded = loading.load(weights, run.model, template)
   lines = [loaded.summary]
   for line in loading.differences(weights.source, run.model, loaded.whole):
     lines.append(f"warning: {line}")

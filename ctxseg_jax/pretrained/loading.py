@@ -1,6 +1,7 @@
 """Reads a file of weights into the variables of a config's network.
 
-A run whose config has `init_from` starts from a pretrained backbone (`start`).
+A run whose config has `init_from` starts from a pretrained backbone, and from
+what a file has for its heads (`start`).
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ State = Any
 # The normalisation of the networks that Caffe trained, and BGR belongs to.
 _CAFFE_STD = (1.0, 1.0, 1.0)
 
+# The tensors of a file by name, and its metadata.
+Contents = tuple[Mapping[str, np.ndarray], Mapping[str, str]]
+
 
 class Normalisation(NamedTuple):
   """Mean and standard deviation of the image channels, RGB, 0 to 255."""
@@ -46,14 +50,17 @@ class Normalisation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class InitFrom:
-  """The file of weights that the backbone of a new run starts from.
+  """The file of weights that a new run starts from.
 
   Attributes:
     source: The project whose names the file has, a key of `SOURCES`; empty
       with an empty path.
-    path: The file of weights, .pth or .safetensors; empty starts at random
-      values.
+    path: The file of weights, .pth or .safetensors, or a work dir if the source
+      is `ctxseg_jax`; empty starts at random values.
     channel_order: Order of the image channels that the weights expect.
+    strict: Whether all of the network has to be in the file. Otherwise only the
+      backbone has to: tensors of the heads that are missing, or of another
+      shape, start at random values.
 
   Raises:
     ValueError: An unknown source, or one of source and path without the other.
@@ -62,6 +69,7 @@ class InitFrom:
   source: str = ""
   path: str = ""
   channel_order: Literal["rgb", "bgr"] = "rgb"
+  strict: bool = False
 
   def __post_init__(self):
     bounds.check_fields(self)
@@ -80,7 +88,7 @@ class Loaded(NamedTuple):
   Attributes:
     arrays: By path, `params/backbone/...`.
     summary: What became of every tensor, as text.
-    whole: Whether the arrays are those of the whole network, heads included.
+    whole: Whether any of the heads is in the file and was wanted.
     normalisation: What its images were normalised by; None if unknown.
   """
 
@@ -112,7 +120,8 @@ def load(
     model: network.SegmentationModel,
     template: Mapping[str, Any],
     *,
-    heads: bool,
+    heads: transfer.Heads | None = None,
+    contents: Contents | None = None,
 ) -> Loaded:
   """Reads what a file has for a network.
 
@@ -120,20 +129,23 @@ def load(
     weights: The file.
     model: The network.
     template: Its variables by path, or their shapes.
-    heads: Whether its heads are filled too, if the file has any of them.
+    heads: Which heads the file has to fill; None is all if it has any of them,
+      else none.
+    contents: What is in the file, if it was read before.
 
   Raises:
     UserError: The file is not usable, or not for this network.
   """
-  tensors, metadata = weight_files.read(weights.path)
+  tensors, metadata = contents or weight_files.read(weights.path)
   source = SOURCES[weights.source]
-  whole = heads and transfer.has_heads(source, model, template, tensors)
+  whole = transfer.has_heads(source, model, template, tensors)
+  heads = heads or ("all" if whole else "none")
   arrays, skipped = transfer.transfer(
       tensors,
       weights.source,
       model,
       template,
-      whole=whole,
+      heads=heads,
       place=files.printable(weights.path),
       channel_order=weights.channel_order,
   )
@@ -204,21 +216,24 @@ def start(
     model: network.SegmentationModel,
     state: State,
     normalised: Normalisation,
+    contents: Contents | None = None,
 ) -> State:
-  """Returns a new run's state with the backbone of a file; logs what was done.
+  """Returns a new run's state with the weights of a file; logs what was done.
 
   `state` is initialised, on its devices; `normalised` is what the images of
-  the training are normalised by, of which a difference is logged.
+  the training are normalised by, of which a difference is logged; `contents`
+  are those of a file that was read before.
 
   Raises:
-    UserError: The file is not usable, or not for this backbone.
+    UserError: The file is not usable, or not for this network.
   """
   flat, source = flatten(state), init_from.source
-  loaded = load(init_from, model, flat, heads=False)
+  heads = "all" if init_from.strict else "fitting"
+  loaded = load(init_from, model, flat, heads=heads, contents=contents)
   if jax.process_index() == 0:
     path, summary = init_from.path, loaded.summary
-    logging.info("Backbone from %s (%s):\n%s", path, source, summary)
-    lines = differences(source, model, whole=False)
+    logging.info("Weights from %s (%s):\n%s", path, source, summary)
+    lines = differences(source, model, loaded.whole)
     expected = loaded.normalisation or normalised
     for key, found in normalised._asdict().items():
       value = getattr(expected, key)

@@ -22,6 +22,7 @@ from ctxseg_jax.training import progress
 from ctxseg_jax.training import reports as reports_lib
 from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import weights
 from ctxseg_jax.training import workdir as workdir_lib
 
 
@@ -159,7 +160,8 @@ def _restore_or_start(run, tx, key, mesh, folder, checkpoints):
   if run.init_from is None:
     return state
   normalised = loading.Normalisation(run.data.mean, run.data.std)
-  return loading.start(run.init_from, run.model, state, normalised)
+  contents = weights.contents(run.init_from)
+  return loading.start(run.init_from, run.model, state, normalised, contents)
 
 
 @contextlib.contextmanager

@@ -165,22 +165,22 @@ class Source(NamedTuple):
         *_place(started, "head", prefix),
     )
 
-  def head_rules(
-      self, head: nn.Module, aux_head: nn.Module | None
-  ) -> tuple[Rules, LeftOut]:
-    """Returns the rules for heads, and what may be left out beside.
+  def head_rules(self, part: str, head: nn.Module) -> Rules:
+    """Returns the rules for the "head" or the "aux_head" of a network.
 
     Raises:
-      UserError: The source has no such heads.
+      UserError: The source has no such head.
     """
-    rules = _select(self.heads, "head", self.head_prefix, head)
-    if aux_head is None:
-      start = re.escape(self.aux_prefix)
-      if self.aux_heads is None:
-        start = r"\w+/aux_head/"
-      return rules, ((f"{start}.*", "the config has no auxiliary head"),)
-    aux = _select(self.aux_heads, "aux_head", self.aux_prefix, aux_head)
-    return (*rules, *aux), ()
+    if part == "head":
+      return _select(self.heads, part, self.head_prefix, head)
+    return _select(self.aux_heads, part, self.aux_prefix, head)
+
+  def without_aux_head(self) -> LeftOut:
+    """Returns what a network without an auxiliary head leaves out."""
+    start = re.escape(self.aux_prefix)
+    if self.aux_heads is None:
+      start = r"\w+/aux_head/"
+    return ((f"{start}.*", "the config has no auxiliary head"),)
 
 
 def _select(table, part, prefix, module):
