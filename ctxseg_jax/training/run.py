@@ -122,6 +122,7 @@ class Run(RunOptions):
         switches=self.switches,
         accumulate_steps=self.optimizer.accumulate_steps,
         ema_decay=self.optimizer.ema_decay,
+        frozen=self.optimizer.freeze,
     )
 
   def predictor(

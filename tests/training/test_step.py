@@ -45,7 +45,7 @@ def make_batch(seed=0, size=16):
 
 def make_step(num_devices, model=None, loss=None, **optim_config):
   """Returns the step, a state to start from, and what puts batches in place."""
-  config = dict(learning_rate=0.1, momentum=0.9) | optim_config
+  config = dict(learning_rate=0.1) | optim_config
   built = num_devices, model or MODEL, loss or LOSS, config
   step, state, put = _make_step(json.dumps(built))
   return step, jax.tree.map(jnp.copy, state), put  # The step donates it.
@@ -75,6 +75,7 @@ def _make_step(built):
       std=(60,) * 3,
       accumulate_steps=optimizer.accumulate_steps,
       ema_decay=optimizer.ema_decay,
+      frozen=optimizer.freeze,
   )
 
   def put(batch):
