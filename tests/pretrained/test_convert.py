@@ -37,6 +37,7 @@ from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.pretrained import convert
 from ctxseg_jax.pretrained import export
 from ctxseg_jax.pretrained import loading
+from ctxseg_jax.pretrained import recognition
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import safetensors_file
 from ctxseg_jax.pretrained.formats import weight_files
@@ -159,9 +160,20 @@ def zeros(name):
   }
 
 
+def recognise(source, tensors, metadata=None, path="f.pth"):
+  contents = tensors, metadata or {}
+  return recognition.recognise(loading.InitFrom(source, path), contents)
+
+
 def make_plan(name):
-  """Returns the plan for a published network, its shapes, and ours by path."""
-  shapes, (model, ours) = zeros(name), build(section(name))
+  """Returns the plan for a published network, its shapes, and ours by path.
+
+  The section of a whole one is what its names and shapes tell.
+  """
+  shapes, model = zeros(name), section(name)
+  if "aux_head" in model:
+    model = recognise(name.partition("/")[0], shapes).config["model"]
+  model, ours = build(model)
   source, whole = SOURCES[name.partition("/")[0]], model.aux_head is not None
   heads = "all" if whole else "none"
   plan = transfer.make_plan(source, model, ours, shapes, heads=heads)
@@ -206,6 +218,15 @@ class NamesTest(parameterized.TestCase):
   @pytest.mark.slow
   def test_all_tensors_of_the_other_networks_have_a_place(self, name):
     self.check(name)
+
+  @parameterized.parameters(
+      *(x for x in NAMES.files if re.search("resnet|v1", x) and x[0] != "h")
+  )
+  def test_names_and_shapes_tell_the_network(self, name):
+    found = recognise(name.partition("/")[0], zeros(name)).config["model"]
+    for part, expected in section(name).items():
+      told = {k: found[part].get(k) for k in expected}
+      self.assertEqual(told, expected)
 
   @parameterized.parameters(*PUBLISHED)
   def test_whole_networks_have_the_published_number_of_parameters(self, name):
@@ -383,6 +404,19 @@ class ConvertTest(FolderCase):
         [p.name for p in self.folder.iterdir()],
         ["converted", "weights.safetensors"],
     )
+
+  def test_without_a_config_the_network_is_told_by_its_tensors(self):
+    weights = loading.InitFrom("torchvision", str(torchvision_file()))
+    told = convert.convert(None, weights, self.output)
+    self.assertRegex(told, r"missing\s+0 tensors")
+    self.assertIn("as torchvision publishes: backbone.output_stride=8", told)
+    self.assertIn("11 classes: those of camvid, by their number", told)
+    config = experiment.load(self.output).config
+    expected = torchvision_config()["model"]
+    expected["backbone"]["output_stride"] = 8  # No tensor tells that it was 32.
+    for part, fields in expected.items():
+      found = {k: config["model"][part][k] for k in fields}
+      self.assertEqual(found, fields)
 
   def test_urls_are_no_paths(self):
     for path in ("gs://bucket/x", "s3://bucket/x"):
@@ -597,6 +631,32 @@ class PyTorchEncodingTest(parity.ParityTestCase):
     results = {}
     renamed = {self.rename(k): x for k, x in tensors.items()}
     renamed["pretrained.fc.bias"] = np.zeros(1000, np.float32)
+    self.assertEqual(
+        recognise("pytorch_encoding", renamed).config["model"],
+        dict(
+            backbone=dict(
+                name="resnet",
+                depth=18,
+                stem="deep32",
+                avg_down=False,
+                output_stride=8,
+                dilation="contracted",
+            ),
+            head=dict(
+                name="encnet",
+                channels=16,
+                num_codewords=4,
+                project=True,
+                lateral=True,
+                se_loss=True,
+                channel_dropout=False,
+            ),
+            aux_head=dict(
+                name="fcn", stage="stage3", channels=8, channel_dropout=False
+            ),
+            align_corners=True,
+        ),
+    )
     files = {"mmseg": tensors, "pytorch_encoding": renamed}
     for source, found in files.items():
       results[source], skipped = transfer.transfer(
@@ -829,7 +889,7 @@ class OwnFilesTest(FolderCase):
     config["model"]["backbone"]["channels"] = 4
     run, path = self.export(config)
     weights = own_weights(path)
-    convert.convert(convert.stored_config(weights), weights, self.output)
+    convert.convert(None, weights, self.output)
     converted, trained = experiment.load(self.output), experiment.load(run)
     self.assertEqual(list(trained.variables), ["params"])
     assert_equal(converted.variables, trained.variables)
@@ -874,7 +934,7 @@ class OwnFilesTest(FolderCase):
     path = self.folder / "net.safetensors"
     safetensors_file.write(path, {"x": np.zeros(1)}, {"config": text})
     self.assert_refused(
-        lambda: convert.stored_config(own_weights(path)),
+        lambda: convert.convert(None, own_weights(path), self.output),
         f"{path}: the config in its metadata is damaged",
     )
 
@@ -926,10 +986,10 @@ class OwnFilesTest(FolderCase):
 
   def test_files_without_a_config_need_one(self):
     path = str(self.write({"conv1.weight": np.zeros(1, np.float32)}))
-    for source in ("timm", "ctxseg_jax"):
+    for source, text in (("timm", "pass --config"), ("ctxseg_jax", "missing")):
       weights = loading.InitFrom(source, path)
       self.assert_refused(
-          lambda w=weights: convert.stored_config(w), "--config: missing"
+          lambda w=weights: convert.convert(None, w, self.output), text, path
       )
 
 

@@ -133,6 +133,9 @@ class Source(NamedTuple):
       parameters alone but change what the backbone computes, with the values
       that the published weights were trained with.
     whole_conventions: Such fields of whole networks.
+    recognise: Returns the section `model` of the config that names and shapes
+      of a file tell, and its number of classes: None without a head of ours.
+      Of a file with no backbone of ours the section is None. See `shapes`.
     normalisation: Mean and deviation of the images; None is unknown.
   """
 
@@ -148,6 +151,9 @@ class Source(NamedTuple):
   fresh: str = "(?!)"
   conventions: Callable[[Any], dict[str, Any]] = lambda _: RESNET
   whole_conventions: Mapping[str, Any] = DILATED
+  recognise: Callable[[Any], tuple[dict[str, Any] | None, int | None]] = (
+      lambda _: (None, None)
+  )
   normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = (
       IMAGENET_MEAN,
       IMAGENET_STD,

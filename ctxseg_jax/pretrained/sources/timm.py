@@ -7,6 +7,7 @@ another function, though the names are the same.
 """
 
 from ctxseg_jax.pretrained.sources import naming
+from ctxseg_jax.pretrained.sources import shapes as shapes_lib
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 _BLOCK, _THEIRS = r"group(\d)_block(\d+)", "blocks.<1>.<2>"
@@ -29,6 +30,13 @@ EFFICIENTNET = (
     Rule(f"{_BLOCK}/se/excite", f"{_THEIRS}.se.conv_expand"),
 )
 
+
+def recognise(shapes):
+  """Returns `Source.recognise` of a ResNet."""
+  found = shapes_lib.backbone(shapes, ("",))
+  return shapes_lib.network_section(found, "conv1", None, None), None
+
+
 SOURCE = naming.Source(
     backbones={
         "efficientnet": EFFICIENTNET,
@@ -38,6 +46,7 @@ SOURCE = naming.Source(
         (r"(fc|classifier)\..*", naming.IMAGENET_CLASSIFIER),
         (r"(conv_head|bn2)\..*", "the last 1x1 convolution"),
     ),
+    recognise=recognise,
     # Of its own weights; those with `tf_` before the name have 1e-3.
     conventions=lambda network: naming.RESNET | {"backbone.epsilon": 1e-5},
 )
