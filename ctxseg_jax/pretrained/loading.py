@@ -229,7 +229,15 @@ def start(
   """
   flat, source = flatten(state), init_from.source
   heads = "all" if init_from.strict else "fitting"
-  loaded = load(init_from, model, flat, heads=heads, contents=contents)
+  try:
+    loaded = load(init_from, model, flat, heads=heads, contents=contents)
+  except errors.UserError as error:
+    if not init_from.strict:
+      raise
+    raise errors.UserError(
+        f"{error}, or have the heads start afresh where they do not fit, by"
+        " init_from.strict=False"
+    ) from error
   if jax.process_index() == 0:
     path, summary = init_from.path, loaded.summary
     logging.info("Weights from %s (%s):\n%s", path, source, summary)

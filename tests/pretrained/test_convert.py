@@ -778,7 +778,9 @@ class InitFromTest(FolderCase):
   def test_strict_takes_all_or_nothing(self):
     before, after, _ = self.start(11, strict=True)
     self.assert_afresh(before, after, r"(?!)")
-    self.assert_refused(lambda: self.start(5, strict=True), "11 classes")
+    self.assert_refused(
+        lambda: self.start(5, strict=True), "11 classes", "strict=False"
+    )
 
   def test_dense_layers_of_vgg16_start_the_head(self):
     model = dict(

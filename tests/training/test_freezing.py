@@ -12,6 +12,7 @@ import test_step
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import losses
+from ctxseg_jax import schema
 from ctxseg_jax.models.layers import normalize_images
 
 MODEL = dict(
@@ -107,6 +108,15 @@ class FreezingTest(parameterized.TestCase):
     params = {part: {"w": np.ones(2)} for part in ("backbone", "head")}
     with self.assertRaisesRegex(errors.UserError, message):
       self.update(fields, params)
+
+  def test_words_of_the_command_line_are_a_list(self):
+    for text, expected in (
+        ("backbone", ("backbone",)),
+        ("*/bn,head", ("*/bn", "head")),
+        ("('head',)", ("head",)),
+    ):
+      section = dict(learning_rate=1.0, freeze=schema.Text(text))
+      self.assertEqual(experiment.build_optimizer(section).freeze, expected)
 
   def update(self, fields, params):
     tx, _ = experiment.build_optimizer(dict(learning_rate=1.0) | fields).make(9)
