@@ -63,10 +63,8 @@ def convert(
   state = jax.eval_shape(lambda: run.init_state(tx, jax.random.key(0)))
   template = loading.flatten(state)
   loaded = loading.load(weights, run.model, template, contents=contents)
-  if not lines:  # Of a config that may be another network's.
-    differing = loading.differences(weights.source, run.model, loaded.whole)
-    lines = [f"warning: {line}" for line in differing]
   lines.insert(0, loaded.summary)
+  lines += [f"warning: {line}" for line in loaded.differences]
   if weights.channel_order == "bgr":
     lines.append("The first convolution was turned round: from BGR to RGB.")
   with files.writing_folder(output) as folder:

@@ -23,6 +23,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax import schema
 from ctxseg_jax.models import network
+from ctxseg_jax.pretrained import mmseg_config
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
@@ -90,12 +91,14 @@ class Loaded(NamedTuple):
     summary: What became of every tensor, as text.
     whole: Whether any of the heads is in the file and was wanted.
     normalisation: What its images were normalised by; None if unknown.
+    differences: What about the network is not as the weights were trained.
   """
 
   arrays: dict[str, np.ndarray]
   summary: str
   whole: bool
   normalisation: Normalisation | None
+  differences: list[str]
 
 
 def flatten(state: State) -> dict[str, Any]:
@@ -149,12 +152,29 @@ def load(
       place=files.printable(weights.path),
       channel_order=weights.channel_order,
   )
+  told = _told(metadata)
+  lines = differences(weights.source, model, whole, told)
+  order = told.get("channel_order", weights.channel_order)
+  if order != weights.channel_order:
+    lines.append(
+        f"channel_order is {weights.channel_order!r}, the config in the file"
+        f" says {order!r}"
+    )
   return Loaded(
       arrays,
       transfer.summarise(arrays, skipped, template),
       whole,
       normalisation(weights, metadata),
+      lines,
   )
+
+
+def _told(metadata):
+  """Returns `mmseg_config.settings` of a file; {} if they are not usable."""
+  try:
+    return mmseg_config.settings(metadata.get("mmseg_config", ""))
+  except ValueError:
+    return {}
 
 
 def normalisation(
@@ -187,21 +207,24 @@ def normalisation(
 
 
 def differences(
-    source: str, model: network.SegmentationModel, whole: bool
+    source: str,
+    model: network.SegmentationModel,
+    whole: bool,
+    told: Mapping[str, Any],
 ) -> list[str]:
   """Returns what about the network is not as the weights were trained.
 
   Only what no tensor tells: a wrong depth is an error, a wrong dilation gives
-  wrong numbers.
+  wrong numbers. Of whole networks `told` is what their file says.
   """
   project, lines = SOURCES[source], []
   expected = project.conventions(model)
   if whole:
-    expected = expected | project.whole_conventions
+    expected = expected | project.whole_conventions | told
   for key, value in expected.items():
     try:
       found = operator.attrgetter(key)(model)
-    except AttributeError:  # Of another backbone.
+    except AttributeError:  # Of another backbone or head, or no field.
       continue
     if found != value:
       lines.append(
@@ -241,7 +264,7 @@ def start(
   if jax.process_index() == 0:
     path, summary = init_from.path, loaded.summary
     logging.info("Weights from %s (%s):\n%s", path, source, summary)
-    lines = differences(source, model, loaded.whole)
+    lines = list(loaded.differences)
     expected = loaded.normalisation or normalised
     for key, found in normalised._asdict().items():
       value = getattr(expected, key)

@@ -669,14 +669,14 @@ class PyTorchEncodingTest(parity.ParityTestCase):
 
 class ConventionsTest(parameterized.TestCase):
 
-  def differences(self, source, whole=True, backbone=None, **fields):
+  def differences(self, source, whole=True, backbone=None, told=None, **fields):
     model = dict(
         backbone=dict(name="resnet") | (backbone or {}),
         head=dict(name="fcn"),
         **fields,
     )
     model = experiment.build_model(model, 5)
-    return " ".join(loading.differences(source, model, whole))
+    return " ".join(loading.differences(source, model, whole, told or {}))
 
   def test_what_no_tensor_tells_is_compared(self):
     self.assertEmpty(self.differences("mmseg"))
@@ -690,6 +690,10 @@ class ConventionsTest(parameterized.TestCase):
         self.differences("mmseg", backbone=uniform),
     )
     self.assertEmpty(self.differences("mmseg", False, backbone=uniform))
+    # What the file says comes before what is usual.
+    told = {"backbone.dilation": "uniform", "head.bins": (1,), "eval": {}}
+    self.assertEmpty(self.differences("mmseg", backbone=uniform, told=told))
+    self.assertIn("'contracted', the w", self.differences("mmseg", told=told))
 
   @parameterized.parameters(
       ("torchvision", "b0", 1e-5),
