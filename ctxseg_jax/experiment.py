@@ -131,7 +131,8 @@ def _parse_data(section):
       [options_lib.DataOptions, augmentation], section, "data", given=given
   )
   if own:
-    done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
+    if done["root"]:  # A converted network has classes, and no folder.
+      done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
     done["spec"] = custom.to_record(spec)
     options |= _pick(done, ("root", "spec"))
   data = schema.make(options_lib.DataOptions, options, "data")

@@ -136,7 +136,9 @@ class ClassesTest(parameterized.TestCase):
   )  # fmt: skip
   def test_the_data_set_is_found_or_made(self, number, names, expected):
     metadata = {"class_names": names} if names else {}
-    spec = experiment.parse(recognise(metadata, number).config).spec
+    run = experiment.parse(recognise(metadata, number).config)
+    spec = run.spec
+    self.assertEqual(run.data.root, "")
     self.assertEqual(spec.num_classes, number)
     if isinstance(expected, str):
       self.assertEqual(spec.name, expected)
