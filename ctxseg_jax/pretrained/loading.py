@@ -89,7 +89,7 @@ class Loaded(NamedTuple):
   Attributes:
     arrays: By path, `params/backbone/...`.
     summary: What became of every tensor, as text.
-    whole: Whether any of the heads is in the file and was wanted.
+    whole: Whether any of the heads is in the file.
     normalisation: What its images were normalised by; None if unknown.
     differences: What about the network is not as the weights were trained.
   """
