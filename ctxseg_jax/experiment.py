@@ -37,6 +37,7 @@ from ctxseg_jax.training import loop
 from ctxseg_jax.training import optim
 from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import weights
 from ctxseg_jax.training import workdir as workdir_lib
 from ctxseg_jax.training.checkpoint import arrays
 
@@ -135,7 +136,8 @@ def _parse_data(section):
       [options_lib.DataOptions, augmentation], section, "data", given=given
   )
   if own:
-    done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
+    if done["root"]:  # A converted network has classes, and no folder.
+      done["root"] = os.path.abspath(os.path.expanduser(done["root"]))
     done["spec"] = custom.to_record(spec)
     options |= _pick(done, custom.OPTIONS)
   data = schema.make(options_lib.DataOptions, options, "data")
@@ -329,11 +331,7 @@ def load(workdir: str | os.PathLike[str], which: str = "best") -> Trained:
       path / ("best" if which == "best" else "checkpoints"),
       step=int(which) if which.isdecimal() else None,
   )
-  # Empty collections and an average that is None leave no trace on disk.
-  variables = {
-      "params": state.get("average") or state["params"],
-      **state.get("model_state", {}),
-  }
+  variables = weights.variables(state)
   _check_network(run, variables, path)
   mesh = step_lib.make_mesh()
   variables = jax.device_put(variables, NamedSharding(mesh, P()))

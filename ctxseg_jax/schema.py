@@ -236,6 +236,8 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
       return bounds.check_value(str(value), annotation, where)
     except ValueError:  # Not an option of strings, or not one of its strings.
       value = _literal(value)
+      if isinstance(value, str) and annotation == tuple[str, ...]:
+        value = value.split(",")  # A list of words needs no quotes.
   try:
     return bounds.check_value(value, annotation, where)
   except ValueError as e:

@@ -37,7 +37,7 @@ def rows(
     part, rules = "backbone", project.backbone_rules(module, "")
   else:
     part = "head"
-    rules, _ = project._replace(head_prefix="").head_rules(module, None)
+    rules = project._replace(head_prefix="").head_rules("head", module)
   found = []
   for collection, *path in _paths(template):
     theirs, layout = naming.resolve("/".join((collection, part, *path)), rules)
@@ -50,8 +50,11 @@ def network_rows(
 ) -> list[Row]:
   """Returns the rows of a whole network."""
   project = SOURCES[source]
-  heads, _ = project.head_rules(module.head, module.aux_head)
-  rules = (*project.backbone_rules(module.backbone, "backbone."), *heads)
+  rules = (
+      *project.backbone_rules(module.backbone, "backbone."),
+      *project.head_rules("head", module.head),
+      *project.head_rules("aux_head", module.aux_head),
+  )
   return [
       Row(*naming.resolve("/".join(path), rules), path)
       for path in _paths(template)

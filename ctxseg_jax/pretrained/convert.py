@@ -1,10 +1,13 @@
 r"""Turns weights of another project, or exported ones, into a work dir.
 
   python -m ctxseg_jax.pretrained.convert --source mmseg --checkpoint F.pth \
-      --config configs/camvid/encnet.py:r50,fcn --output runs/converted
+      --output runs/converted
   python eval.py --workdir runs/converted
-  python train.py --config ... --workdir runs/converted
+  python train.py --config ... --workdir runs/mine \
+      --config.init_from.source=ctxseg_jax \
+      --config.init_from.path=runs/converted
 
+The network is told by the names and shapes of the tensors, or by `--config`.
 The work dir is at step 0, and appears when it is complete. The mean and
 deviation of the images come with the weights, not from the config. A backbone
 alone becomes `backbone.safetensors` in that folder, a checked copy to start
@@ -25,6 +28,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import files
 from ctxseg_jax.pretrained import loading
+from ctxseg_jax.pretrained import recognition
 from ctxseg_jax.pretrained.formats import safetensors_file
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
@@ -35,11 +39,13 @@ BACKBONE_FILE = "backbone.safetensors"
 
 
 def convert(
-    config: experiment.Config,
+    config: experiment.Config | None,
     weights: loading.InitFrom,
     output: str | os.PathLike[str],
 ) -> str:
   """Writes a new folder with the weights of a file; returns a summary.
+
+  Without a config it is the one in the file, or what `recognition` says.
 
   Raises:
     UserError: The file, the config or the folder are not usable; nothing is
@@ -47,14 +53,18 @@ def convert(
   """
   output = files.local_path(output, "--output").absolute()
   files.refuse_existing(output)
+  contents, lines = weight_files.read(weights.path), []
+  if config is None and weights.source == "ctxseg_jax":
+    config = stored_config(weights, contents)
+  elif config is None:
+    config, weights, lines = recognition.recognise(weights, contents)
   run = experiment.parse(config)
   tx, _ = run.optimizer.make(run.total_steps)
   state = jax.eval_shape(lambda: run.init_state(tx, jax.random.key(0)))
   template = loading.flatten(state)
-  loaded = loading.load(weights, run.model, template, heads=True)
-  lines = [loaded.summary]
-  for line in loading.differences(weights.source, run.model, loaded.whole):
-    lines.append(f"warning: {line}")
+  loaded = loading.load(weights, run.model, template, contents=contents)
+  lines.insert(0, loaded.summary)
+  lines += [f"warning: {line}" for line in loaded.differences]
   if weights.channel_order == "bgr":
     lines.append("The first convolution was turned round: from BGR to RGB.")
   with files.writing_folder(output) as folder:
@@ -103,20 +113,19 @@ def _write_workdir(path, config, state, tx, arrays):
     checkpoint_lib.save_best(folder.best, 0, state)
 
 
-def stored_config(weights: loading.InitFrom) -> dict[str, Any]:
+def stored_config(
+    weights: loading.InitFrom, contents: loading.Contents
+) -> dict[str, Any]:
   """Returns the config that a whole network of our own brings in its file.
 
   Raises:
     UserError: It brings none, or a damaged one.
   """
-  text = None
-  if weights.source == "ctxseg_jax":
-    _, metadata = weight_files.read(weights.path)
-    text = metadata.get("config")
+  text = contents[1].get("config")
   if text is None:
     raise errors.UserError(
-        "--config: missing; only a whole network that was exported here brings"
-        " its own"
+        f"--config: missing; {files.printable(weights.path)} is no whole"
+        " network that was exported here, which brings its own"
     )
   try:
     config = json.loads(text)
@@ -139,8 +148,7 @@ def main(argv: Sequence[str]) -> None:
   weights = loading.InitFrom(
       given.source, given.checkpoint, given.channel_order
   )
-  config = given.config or stored_config(weights)
-  print(convert(config, weights, given.output))
+  print(convert(given.config, weights, given.output))
 
 
 if __name__ == "__main__":

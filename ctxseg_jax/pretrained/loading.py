@@ -1,6 +1,7 @@
 """Reads a file of weights into the variables of a config's network.
 
-A run whose config has `init_from` starts from a pretrained backbone (`start`).
+A run whose config has `init_from` starts from a pretrained backbone, and from
+what a file has for its heads (`start`).
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax import schema
 from ctxseg_jax.models import network
+from ctxseg_jax.pretrained import mmseg_config
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import weight_files
 from ctxseg_jax.pretrained.sources import SOURCES
@@ -33,6 +35,9 @@ State = Any
 
 # The normalisation of the networks that Caffe trained, and BGR belongs to.
 _CAFFE_STD = (1.0, 1.0, 1.0)
+
+# The tensors of a file by name, and its metadata.
+Contents = tuple[Mapping[str, np.ndarray], Mapping[str, str]]
 
 
 class Normalisation(NamedTuple):
@@ -48,14 +53,18 @@ class Normalisation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class InitFrom:
-  """The file of weights that the backbone of a new run starts from.
+  """The file of weights that a new run starts from.
 
   Attributes:
     source: The project whose names the file has, a key of `SOURCES`; empty
       with an empty path.
-    path: The file of weights, .pth or .safetensors. Empty starts at random
-      values, or with a source whose weights are a Python package at those.
+    path: The file of weights, .pth or .safetensors, or a work dir if the source
+      is `ctxseg_jax`. Empty starts at random values, or with a source whose
+      weights are a Python package at those.
     channel_order: Order of the image channels that the weights expect.
+    strict: Whether all of the network has to be in the file. Otherwise only the
+      backbone has to: tensors of the heads that are missing, or of another
+      shape, start at random values.
 
   Raises:
     ValueError: An unknown source, or one of source and path without the other.
@@ -64,6 +73,7 @@ class InitFrom:
   source: str = ""
   path: str = ""
   channel_order: Literal["rgb", "bgr"] = "rgb"
+  strict: bool = False
 
   def __post_init__(self):
     bounds.check_fields(self)
@@ -103,8 +113,9 @@ class Loaded(NamedTuple):
     path: The file.
     arrays: By path, `params/backbone/...`.
     summary: What became of every tensor, as text.
-    whole: Whether the arrays are those of the whole network, heads included.
+    whole: Whether any of the heads is in the file.
     normalisation: What its images were normalised by; None if unknown.
+    differences: What about the network is not as the weights were trained.
   """
 
   path: str
@@ -112,6 +123,7 @@ class Loaded(NamedTuple):
   summary: str
   whole: bool
   normalisation: Normalisation | None
+  differences: list[str]
 
 
 def flatten(state: State) -> dict[str, Any]:
@@ -136,7 +148,8 @@ def load(
     model: network.SegmentationModel,
     template: Mapping[str, Any],
     *,
-    heads: bool,
+    heads: transfer.Heads | None = None,
+    contents: Contents | None = None,
 ) -> Loaded:
   """Reads what a file has for a network.
 
@@ -144,31 +157,51 @@ def load(
     weights: The file.
     model: The network.
     template: Its variables by path, or their shapes.
-    heads: Whether its heads are filled too, if the file has any of them.
+    heads: Which heads the file has to fill; None is all if it has any of them,
+      else none.
+    contents: What is in the file, if it was read before.
 
   Raises:
     UserError: The file is not usable, or not for this network.
   """
   path = path_of(weights, model)
-  tensors, metadata = weight_files.read(path)
+  tensors, metadata = contents or weight_files.read(path)
   source = SOURCES[weights.source]
-  whole = heads and transfer.has_heads(source, model, template, tensors)
+  whole = transfer.has_heads(source, model, template, tensors)
+  heads = heads or ("all" if whole else "none")
   arrays, skipped = transfer.transfer(
       tensors,
       weights.source,
       model,
       template,
-      whole=whole,
+      heads=heads,
       place=files.printable(path),
       channel_order=weights.channel_order,
   )
+  told = _told(metadata)
+  lines = differences(weights.source, model, whole, told)
+  order = told.get("channel_order", weights.channel_order)
+  if order != weights.channel_order:
+    lines.append(
+        f"channel_order is {weights.channel_order!r}, the config in the file"
+        f" says {order!r}"
+    )
   return Loaded(
       path,
       arrays,
       transfer.summarise(arrays, skipped, template),
       whole,
       normalisation(weights, metadata),
+      lines,
   )
+
+
+def _told(metadata):
+  """Returns `mmseg_config.settings` of a file; {} if they are not usable."""
+  try:
+    return mmseg_config.settings(metadata.get("mmseg_config", ""))
+  except ValueError:
+    return {}
 
 
 def normalisation(
@@ -201,21 +234,24 @@ def normalisation(
 
 
 def differences(
-    source: str, model: network.SegmentationModel, whole: bool
+    source: str,
+    model: network.SegmentationModel,
+    whole: bool,
+    told: Mapping[str, Any],
 ) -> list[str]:
   """Returns what about the network is not as the weights were trained.
 
   Only what no tensor tells: a wrong depth is an error, a wrong dilation gives
-  wrong numbers.
+  wrong numbers. Of whole networks `told` is what their file says.
   """
   project, lines = SOURCES[source], []
   expected = project.conventions(model)
   if whole:
-    expected = expected | project.whole_conventions
+    expected = expected | project.whole_conventions | told
   for key, value in expected.items():
     try:
       found = operator.attrgetter(key)(model)
-    except AttributeError:  # Of another backbone.
+    except AttributeError:  # Of another backbone or head, or no field.
       continue
     if found != value:
       lines.append(
@@ -230,22 +266,33 @@ def start(
     model: network.SegmentationModel,
     state: State,
     normalised: Normalisation,
+    contents: Contents | None = None,
 ) -> State:
-  """Returns a new run's state with the backbone of a file; logs what was done.
+  """Returns a new run's state with the weights of a file; logs what was done.
 
   `state` is initialised, on its devices; `normalised` is what the images of
-  the training are normalised by, of which a difference is logged.
+  the training are normalised by, of which a difference is logged; `contents`
+  are those of a file that was read before.
 
   Raises:
-    UserError: The file is not usable, or not for this backbone.
+    UserError: The file is not usable, or not for this network.
   """
   flat, source = flatten(state), init_from.source
-  loaded = load(init_from, model, flat, heads=False)
+  heads = "all" if init_from.strict else "fitting"
+  try:
+    loaded = load(init_from, model, flat, heads=heads, contents=contents)
+  except errors.UserError as error:
+    if not init_from.strict:
+      raise
+    raise errors.UserError(
+        f"{error}, or have the heads start afresh where they do not fit, by"
+        " init_from.strict=False"
+    ) from error
   if jax.process_index() == 0:
     logging.info(
-        "Backbone from %s (%s):\n%s", loaded.path, source, loaded.summary
+        "Weights from %s (%s):\n%s", loaded.path, source, loaded.summary
     )
-    lines = differences(source, model, whole=False)
+    lines = list(loaded.differences)
     expected = loaded.normalisation or normalised
     for key, found in normalised._asdict().items():
       value = getattr(expected, key)

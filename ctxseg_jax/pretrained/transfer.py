@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import re
 from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from ctxseg_jax import errors
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
+
+# Which heads a file has to fill, beside the backbone: all that the network has,
+# those and those tensors of them that fit, or none.
+Heads = Literal["all", "fitting", "none"]
 
 _NUM_LISTED = 3  # Names in a message that must stay one line.
 # What to change in which part of the network.
@@ -50,10 +55,13 @@ def has_heads(
     names: Collection[str],
 ) -> bool:
   """Returns whether a file with these names has any tensor of our heads."""
-  try:
-    rules, _ = source.head_rules(model.head, model.aux_head)
-  except errors.UserError:  # It has none like the config's.
-    return False
+  rules = []
+  for part, head in _heads(model):
+    try:
+      rules += source.head_rules(part, head)
+    except errors.UserError:  # It has none like the config's.
+      if part == "head":
+        return False
   return bool(_find(rules, template, names))
 
 
@@ -63,27 +71,30 @@ def make_plan(
     template: Collection[str],
     names: Collection[str],
     *,
-    whole: bool,
+    heads: Heads,
 ) -> Plan:
   """Decides which foreign tensor goes where, by names alone.
 
-  `template` are our paths, `names` those of the file; `whole` places all of
-  the network, else the backbone alone. Raises UserError if the source has
-  nothing like the network.
+  `template` are our paths, `names` those of the file. Raises UserError if the
+  source has nothing like the network, or the heads if it needs all.
   """
   candidates = [
       source.backbone_rules(model.backbone, p) for p in source.prefixes
   ]
   rules = max(candidates, key=lambda r: len(_find(r, template, names)))
-  if whole:
-    heads, beside = source.head_rules(model.head, model.aux_head)
-    rules = (*rules, *heads)
-  else:
-    beside = source.beside_backbone
+  for part, head in _heads(model) if heads != "none" else ():
+    try:
+      rules = (*rules, *source.head_rules(part, head))
+    except errors.UserError:
+      if heads == "all":
+        raise
+  beside = source.beside_backbone
+  if heads == "all":
+    beside = () if model.aux_head else source.without_aux_head()
   found, absent = _find(rules, template, names), {}
   for path in template:
     _, part, inner = path.split("/", 2)
-    wanted = whole or part == "backbone"
+    wanted = heads == "all" or part == "backbone"
     if path not in found and wanted and not re.fullmatch(source.fresh, inner):
       name = naming.resolve(path, rules)
       absent[path] = name and name[0]
@@ -99,6 +110,12 @@ def make_plan(
   return Plan(found, skipped, tuple(unknown), absent)
 
 
+def _heads(model):
+  """Returns the heads of a network with the names of their fields."""
+  found = {"head": model.head, "aux_head": model.aux_head}
+  return [(part, head) for part, head in found.items() if head is not None]
+
+
 def _find(rules, template, names):
   """Returns `Plan.names`."""
   resolved = ((path, naming.resolve(path, rules)) for path in template)
@@ -111,7 +128,7 @@ def transfer(
     model: network.SegmentationModel,
     template: Mapping[str, Any],
     *,
-    whole: bool,
+    heads: Heads,
     place: str,
     channel_order: str = "rgb",
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -122,7 +139,8 @@ def transfer(
     source_name: A key of `SOURCES`.
     model: The network.
     template: Its variables by path, each with a `shape`.
-    whole: All of the network must be in the file; else the backbone.
+    heads: What must be in the file beside the backbone. Of "fitting" heads,
+      tensors of another shape are left out.
     place: The file, for messages.
     channel_order: Of the images that the weights expect; of "bgr" ones the
       input channels of the first convolution are reversed.
@@ -133,7 +151,7 @@ def transfer(
   Raises:
     UserError: A tensor is missing, unknown, or of another shape or type.
   """
-  plan = make_plan(SOURCES[source_name], model, template, tensors, whole=whole)
+  plan = make_plan(SOURCES[source_name], model, template, tensors, heads=heads)
 
   def refuse(problem, path, remedy=None):
     if better := _better_sources(source_name, model, template, tensors):
@@ -157,7 +175,7 @@ def transfer(
     )
     if array.shape == shape:
       arrays[path] = _to_float32(array, name, place)
-    elif whole or "/backbone/" in path:
+    elif heads == "all" or "/backbone/" in path:
       remedy = _class_remedy(path, shape, array.shape, model.head)
       refuse(f"tensor {name!r} has shape {described}", path, remedy)
     else:
@@ -190,15 +208,18 @@ def summarise(
   rows = [("copied", len(arrays), copied)]
   for reason in dict.fromkeys(skipped.values()) or ("",):
     names = [name for name, why in skipped.items() if why == reason]
-    more = ", ..." if len(names) > _NUM_LISTED else ""
-    listed = ", ".join(names[:_NUM_LISTED]) + more
-    rows.append(("skipped", len(names), f"{reason} ({listed})"))
+    rows.append(("skipped", len(names), f"{reason} ({_listed(names)})"))
   start = f"{_count_parts(missing)}; they start at random values"
-  rows.append(("missing", len(missing), start))
+  rows.append(("missing", len(missing), f"{start} ({_listed(missing)})"))
   return "\n".join(
       f"{kind:8} {n:5} tensor{'s' * (n != 1)}" + (f": {text}" if n else "")
       for kind, n, text in rows
   )
+
+
+def _listed(names: list[str]) -> str:
+  more = ", ..." if len(names) > _NUM_LISTED else ""
+  return ", ".join(names[:_NUM_LISTED]) + more
 
 
 def _count_parts(paths: Iterable[str]) -> str:
@@ -255,7 +276,7 @@ def _better_sources(chosen, model, template, names):
   num_unknown = {}
   for name, source in SOURCES.items():
     try:
-      plan = make_plan(source, model, template, names, whole=False)
+      plan = make_plan(source, model, template, names, heads="none")
     except errors.UserError:  # It has no such backbone.
       continue
     num_unknown[name] = len(plan.unknown)

@@ -17,11 +17,13 @@ from ctxseg_jax.data import pipeline
 from ctxseg_jax.data import records
 from ctxseg_jax.pretrained import loading
 from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training import freezing
 from ctxseg_jax.training import preemption
 from ctxseg_jax.training import progress
 from ctxseg_jax.training import reports as reports_lib
 from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import weights
 from ctxseg_jax.training import workdir as workdir_lib
 
 
@@ -158,9 +160,16 @@ def _restore_or_start(run, tx, key, mesh, folder, checkpoints):
     return restored[0]
   folder.check_fresh()
   if run.init_from is None:
+    if run.optimizer.freeze:
+      logging.warning(
+          "optim.freeze: %s will stay at random values; name trained weights"
+          " in init_from.",
+          ", ".join(run.optimizer.freeze),
+      )
     return state
   normalised = loading.Normalisation(run.data.mean, run.data.std)
-  return loading.start(run.init_from, run.model, state, normalised)
+  contents = weights.contents(run.init_from)
+  return loading.start(run.init_from, run.model, state, normalised, contents)
 
 
 @contextlib.contextmanager
@@ -206,11 +215,17 @@ def _keys(seed, mesh):
 
 
 def _log_start(run, state, train_source, eval_source):
+  _, kept = freezing.split(state.params, run.optimizer.freeze)
+  count, num_kept = (
+      sum(x.size for x in jax.tree.leaves(tree))
+      for tree in (state.params, kept)
+  )
   logging.info(
-      "%s with %s, %s parameters, %d images to train on, %d to evaluate.",
+      "%s with %s, %s parameters%s, %d images to train on, %d to evaluate.",
       type(run.model.backbone).__name__,
       type(run.model.head).__name__,
-      f"{sum(x.size for x in jax.tree.leaves(state.params)):,}",
+      f"{count:,}",
+      f" ({num_kept:,} frozen)" if num_kept else "",
       len(train_source),
       len(eval_source),
   )

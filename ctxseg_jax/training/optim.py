@@ -1,7 +1,6 @@
 """Optimisers, learning-rate schedules and parameter groups."""
 
 import dataclasses
-import fnmatch
 from typing import Literal
 
 import jax
@@ -13,6 +12,7 @@ from ctxseg_jax.bounds import NonNegativeFloat
 from ctxseg_jax.bounds import NonNegativeInt
 from ctxseg_jax.bounds import PositiveFloat
 from ctxseg_jax.bounds import PositiveInt
+from ctxseg_jax.training import freezing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,9 @@ class Optimizer:
     lr_multipliers: Factors of the rate by part, such as `head`, or by pattern
       of paths, such as `head/*/bias`. The factors of all that match a parameter
       are multiplied.
+    freeze: Parts, or patterns of paths, as for `lr_multipliers`, that stay as
+      they are, with their statistics; their batch norms normalise by those. No
+      gradient of them is computed.
     clip_norm: The most that the global norm of the gradient may be; larger
       gradients are scaled down to it. None is no bound.
     accumulate_steps: Parts that each batch is computed in, one after the
@@ -124,6 +127,7 @@ class Optimizer:
   lr_multipliers: dict[str, NonNegativeFloat] = dataclasses.field(
       default_factory=dict
   )
+  freeze: tuple[str, ...] = ()
   clip_norm: PositiveFloat | None = None
   accumulate_steps: PositiveInt = 1
   ema_decay: Momentum | None = None
@@ -135,7 +139,7 @@ class Optimizer:
 
     Raises:
       UserError: The warm-up takes all steps; when the transformation is used,
-        a multiplier matches no parameter.
+        a multiplier or what is frozen matches no parameter, or all is frozen.
     """
     schedule = self.schedule.make(self.learning_rate, total_steps)
     decays_all = self.weight_decay_mask == "all"
@@ -149,10 +153,10 @@ class Optimizer:
     tx = optax.chain(
         clip,
         self.direction(decay),
-        _scale_groups(self.lr_multipliers),
+        _scale_groups(self.lr_multipliers, self.freeze),
         optax.scale_by_learning_rate(schedule),
     )
-    return tx, schedule
+    return freezing.freeze(tx, self.freeze), schedule
 
   def direction(
       self, decay: optax.GradientTransformation
@@ -206,11 +210,17 @@ class AdamW(Optimizer):
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "sgd": SGD}
 
 
-def _scale_groups(multipliers):
+def _scale_groups(multipliers, frozen):
+  # A multiplier of what is frozen has no effect, and is no mistake.
+  checked = {
+      pattern
+      for pattern in multipliers
+      if not any(freezing.matches(pattern, part) for part in frozen)
+  }
 
   def update(updates, params):
     del params
-    unmatched = set(multipliers)
+    unmatched = set(checked)
     names = []
 
     def scale(path, leaf):
@@ -218,19 +228,13 @@ def _scale_groups(multipliers):
       names.append(name)
       factor = 1.0
       for pattern, multiplier in multipliers.items():
-        is_part = name.startswith(f"{pattern}/")
-        if is_part or fnmatch.fnmatchcase(name, pattern):
+        if freezing.matches(name, pattern):
           unmatched.discard(pattern)
           factor *= multiplier
       return leaf if factor == 1.0 else factor * leaf
 
     scaled = jax.tree_util.tree_map_with_path(scale, updates)
-    if unmatched:
-      raise errors.UserError(
-          f"config: optim.lr_multipliers: no part {min(unmatched)!r} in the"
-          f" model; it has {', '.join(sorted(updates))}, and patterns match"
-          f" paths such as '{names[-1]}'"
-      )
+    freezing.refuse_unmatched(unmatched, names, "optim.lr_multipliers")
     return scaled
 
   return optax.stateless(update)

@@ -82,8 +82,7 @@ class Run(RunOptions):
     settings: How predictions are made in evaluations.
     protocol: By which rule they are scored; None where there is one only.
     num_pictures: Pictures that each evaluation writes.
-    init_from: The file that a new run's backbone starts from; None for random
-      weights.
+    init_from: The file that a new run starts from; None for random weights.
   """
 
   config: dict[str, Any]
@@ -124,6 +123,7 @@ class Run(RunOptions):
         switches=self.switches,
         accumulate_steps=self.optimizer.accumulate_steps,
         ema_decay=self.optimizer.ema_decay,
+        frozen=self.optimizer.freeze,
     )
 
   def predictor(

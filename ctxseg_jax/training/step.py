@@ -22,6 +22,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import losses
 from ctxseg_jax import schema
 from ctxseg_jax.models.layers import normalize_images
+from ctxseg_jax.training import freezing
 
 AXIS = "data"
 
@@ -109,6 +110,7 @@ def make_train_step(
     switches: Mapping[str, int] | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
+    frozen: Sequence[str] = (),
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """Compiles one update over all devices of the mesh.
 
@@ -124,6 +126,7 @@ def make_train_step(
     accumulate_steps: As `Optimizer.accumulate_steps`.
     ema_decay: As `Optimizer.ema_decay`, but in the first steps no more than
       (1 + step) / (10 + step), so that the average forgets the initialisation.
+    frozen: As `Optimizer.freeze`; the optimiser has to know of it.
 
   Returns:
     A function of the state (donated), a batch sharded over `AXIS` of uint8
@@ -137,7 +140,7 @@ def make_train_step(
   """
 
   gradient = jax.grad(
-      _make_loss(model, terms, mesh.size, mean, std, ignore_label),
+      _make_loss(model, terms, mesh.size, mean, std, ignore_label, frozen),
       has_aux=True,
   )
   if accumulate_steps > 1:
@@ -148,22 +151,26 @@ def make_train_step(
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
     # The loss is already global, so these gradients are too: with check_vma
     # (the default) a pmean here would be wrong.
+    trained, kept = freezing.split(state.params, frozen)
     grads, (model_state, scalars) = gradient(
-        state.params,
+        trained,
+        kept,
         _set_switches(state.model_state, switches or {}, state.step),
         batch,
         key,
         state.step,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    trained = optax.apply_updates(trained, updates)
     average = state.average
     if ema_decay is not None:
       decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-      average = optax.incremental_update(params, average, 1 - decay)
+      average, kept_average = freezing.split(average, frozen)
+      average = optax.incremental_update(trained, average, 1 - decay)
+      average = freezing.merge(average, kept_average)
     state = state.replace(
         step=state.step + 1,
-        params=params,
+        params=freezing.merge(trained, kept),
         model_state=model_state,
         opt_state=opt_state,
         average=average,
@@ -179,17 +186,18 @@ def make_train_step(
   return jax.jit(sharded, donate_argnums=0)
 
 
-def _make_loss(model, terms, num_devices, mean, std, ignore_label):
+def _make_loss(model, terms, num_devices, mean, std, ignore_label, frozen):
 
-  def loss_fn(params, model_state, batch, key, step):
+  def loss_fn(trained, kept, model_state, batch, key, step):
     images = normalize_images(batch["image"], mean, std)
-    out, updated = model.apply(
-        {"params": params, **model_state},
-        images,
-        train=True,
-        mutable=[*model_state, DIAGNOSTICS],
-        rngs={"dropout": key},
-    )
+    with freezing.running(frozen):
+      out, updated = model.apply(
+          {"params": freezing.merge(trained, kept), **model_state},
+          images,
+          train=True,
+          mutable=[*model_state, DIAGNOSTICS],
+          rngs={"dropout": key},
+      )
     sown = updated.pop(DIAGNOSTICS, {})
     sums = {}
     sizes = {}
@@ -223,18 +231,19 @@ def _make_loss(model, terms, num_devices, mean, std, ignore_label):
 def _accumulated(gradient, num_parts):
   """Returns the mean of gradients of parts, summed over devices once."""
 
-  def accumulated(params, model_state, batch, key, step):
+  def accumulated(trained, kept, model_state, batch, key, step):
     # Parameters that vary over devices have gradients that do: nothing is
     # summed over devices before the last part.
     varying = jax.tree.map(
-        lambda x: jax.lax.pcast(x, AXIS, to="varying"), params
+        lambda x: jax.lax.pcast(x, AXIS, to="varying"), trained
     )
 
     def add_part(carry, part):
       total, model_state = carry
       index, batch = part
+      key_of_part = jax.random.fold_in(key, index)
       grads, (model_state, scalars) = gradient(
-          varying, model_state, batch, jax.random.fold_in(key, index), step
+          varying, kept, model_state, batch, key_of_part, step
       )
       return (optax.tree.add(total, grads), model_state), scalars
 

@@ -21,9 +21,11 @@ from ctxseg_jax.models.heads import deeplabv3plus
 from ctxseg_jax.models.heads import emanet
 from ctxseg_jax.models.heads import encnet
 from ctxseg_jax.models.heads import fcn
+from ctxseg_jax.models.heads import HEADS as HEAD_TYPES
 from ctxseg_jax.models.heads import non_local
 from ctxseg_jax.models.heads import pspnet
 from ctxseg_jax.models.resizing import resize_bilinear
+from ctxseg_jax.pretrained.sources import mmseg_shapes
 
 FCN, PYRAMIDS, ATTENTION = (
     f"mmseg_{name}.npz" for name in ("heads", "pyramids", "attention")
@@ -124,6 +126,30 @@ class HeadParityTest(parity.ParityTestCase):
       if file == PYRAMIDS:  # Which holds a part of them.
         x = x[:2, ::2]
       self.assert_near(x, expected, name=name)
+
+  @parameterized.parameters(*HEADS)
+  def test_names_and_shapes_tell_the_head(self, file, name):
+    golden, inputs = (parity.Golden(file, case) for case in (name, "inputs"))
+    stages = {
+        f"layer{k[5]}.0.conv2.weight": shape[1:]
+        for k, shape in inputs.shapes("shapes").items()
+    }
+    found = mmseg_shapes.head_section(golden.shapes(), stages)
+    expected = HEADS[file, name]
+    self.assertIs(HEAD_TYPES[found.pop("name")], type(expected))
+    told = {k: x for k, x in found.items() if "dropout" not in k}
+    self.assertEqual(told, {k: getattr(expected, k) for k in told})
+    # What they do not tell has its default, or is told by the file's config.
+    default = type(expected)(num_classes=5)
+    rest = {
+        k
+        for k in expected.__dataclass_fields__
+        if k not in found and k != "name" and "dropout" not in k
+        if getattr(expected, k, None) != getattr(default, k, None)
+    }
+    self.assertContainsSubset(
+        rest, {"align_corners", "bins", "chunk_size", "dilation", "rates"}
+    )
 
   @parameterized.parameters(*HEADS)
   def test_logits(self, file, name):

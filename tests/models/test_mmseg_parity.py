@@ -16,11 +16,11 @@ import networks
 import numpy as np
 import pytest
 
+from ctxseg_jax import experiment
 from ctxseg_jax import losses
 from ctxseg_jax.models.backbones import resnet
-from ctxseg_jax.models.heads import encnet
-from ctxseg_jax.models.heads import fcn
-from ctxseg_jax.models.network import SegmentationModel
+from ctxseg_jax.pretrained import loading
+from ctxseg_jax.pretrained import recognition
 from ctxseg_jax.pretrained.sources import naming
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -38,8 +38,6 @@ BACKBONES = {
     "r50_d16_multi_grid": dict(depth=50, output_stride=16, **MULTI_GRID),
     "r101_d8": dict(depth=101, stem="deep32"),
 }
-
-FCN = dict(num_classes=NUM_CLASSES, channels=8, dropout_rate=0.0)
 
 
 class Golden:
@@ -162,18 +160,16 @@ class SegmentorParityTest(ParityTestCase):
 
   def _load(self, case, align_corners):
     golden = Golden("mmseg_segmentor.npz", case)
-    module = SegmentationModel(
-        backbone=resnet.ResNet(depth=18, stem="deep32"),
-        head=encnet.EncNetHead(
-            num_classes=NUM_CLASSES,
-            channels=16,
-            num_codewords=4,
-            lateral=True,
-            dropout_rate=0.0,
-        ),
-        aux_head=fcn.FCNHead(stage="stage3", **FCN),
-        align_corners=align_corners,
-    )
+    # As a file of it is converted, but without dropout.
+    text = f"model = dict(decode_head=dict(align_corners={align_corners}))"
+    found = recognition.recognise(
+        loading.InitFrom("mmseg", "file"),
+        (tensors(golden), {"mmseg_config": text}),
+    ).config["model"]
+    for head in ("head", "aux_head"):
+      found[head]["dropout_rate"] = 0.0
+    module = experiment.build_model(found, NUM_CLASSES)
+    self.assertEqual(module.align_corners, align_corners)
     images = nhwc(mmseg_names.make_tensor("images", golden["images"]))
     tree = without_diagnostics(template(module, images))
     rows = foreign.network_rows(module, tree)

@@ -7,6 +7,7 @@ import functools
 import json
 import pathlib
 import re
+import shutil
 import tempfile
 from unittest import mock
 
@@ -36,6 +37,7 @@ from ctxseg_jax.models.backbones import resnet
 from ctxseg_jax.pretrained import convert
 from ctxseg_jax.pretrained import export
 from ctxseg_jax.pretrained import loading
+from ctxseg_jax.pretrained import recognition
 from ctxseg_jax.pretrained import transfer
 from ctxseg_jax.pretrained.formats import safetensors_file
 from ctxseg_jax.pretrained.formats import weight_files
@@ -44,6 +46,7 @@ from ctxseg_jax.pretrained.sources import SOURCES
 from ctxseg_jax.training import checkpoint
 from ctxseg_jax.training import run as run_lib
 from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import weights
 from ctxseg_jax.training import workdir as workdir_lib
 
 NAMES = np.load(parity.GOLDEN / "pretrained_names.npz")
@@ -157,11 +160,23 @@ def zeros(name):
   }
 
 
+def recognise(source, tensors, metadata=None, path="f.pth"):
+  contents = tensors, metadata or {}
+  return recognition.recognise(loading.InitFrom(source, path), contents)
+
+
 def make_plan(name):
-  """Returns the plan for a published network, its shapes, and ours by path."""
-  shapes, (model, ours) = zeros(name), build(section(name))
+  """Returns the plan for a published network, its shapes, and ours by path.
+
+  The section of a whole one is what its names and shapes tell.
+  """
+  shapes, model = zeros(name), section(name)
+  if "aux_head" in model:
+    model = recognise(name.partition("/")[0], shapes).config["model"]
+  model, ours = build(model)
   source, whole = SOURCES[name.partition("/")[0]], model.aux_head is not None
-  plan = transfer.make_plan(source, model, ours, shapes, whole=whole)
+  heads = "all" if whole else "none"
+  plan = transfer.make_plan(source, model, ours, shapes, heads=heads)
   return plan, shapes, ours
 
 
@@ -203,6 +218,15 @@ class NamesTest(parameterized.TestCase):
   @pytest.mark.slow
   def test_all_tensors_of_the_other_networks_have_a_place(self, name):
     self.check(name)
+
+  @parameterized.parameters(
+      *(x for x in NAMES.files if re.search("resnet|v1", x) and x[0] != "h")
+  )
+  def test_names_and_shapes_tell_the_network(self, name):
+    found = recognise(name.partition("/")[0], zeros(name)).config["model"]
+    for part, expected in section(name).items():
+      told = {k: found[part].get(k) for k in expected}
+      self.assertEqual(told, expected)
 
   @parameterized.parameters(*PUBLISHED)
   def test_whole_networks_have_the_published_number_of_parameters(self, name):
@@ -277,7 +301,7 @@ class FeaturesTest(parity.ParityTestCase):
         source,
         network.SegmentationModel(backbone=module, head=None),
         ours,
-        whole=False,
+        heads="none",
         place="file",
     )
     variables = flax.traverse_util.unflatten_dict(
@@ -381,6 +405,19 @@ class ConvertTest(FolderCase):
         ["converted", "weights.safetensors"],
     )
 
+  def test_without_a_config_the_network_is_told_by_its_tensors(self):
+    weights = loading.InitFrom("torchvision", str(torchvision_file()))
+    told = convert.convert(None, weights, self.output)
+    self.assertRegex(told, r"missing\s+0 tensors")
+    self.assertIn("as torchvision publishes: backbone.output_stride=8", told)
+    self.assertIn("11 classes: those of camvid, by their number", told)
+    config = experiment.load(self.output).config
+    expected = torchvision_config()["model"]
+    expected["backbone"]["output_stride"] = 8  # No tensor tells that it was 32.
+    for part, fields in expected.items():
+      found = {k: config["model"][part][k] for k in fields}
+      self.assertEqual(found, fields)
+
   def test_urls_are_no_paths(self):
     for path in ("gs://bucket/x", "s3://bucket/x"):
       self.assert_refused(
@@ -454,7 +491,7 @@ class TransferTest(FolderCase):
         tensors,
         source,
         *build(model, kwargs.pop("num_classes", 11)),
-        whole=kwargs.pop("whole", True),
+        heads=kwargs.pop("heads", "all"),
         place="weights.pth",
         **kwargs,
     )
@@ -536,7 +573,7 @@ class TransferTest(FolderCase):
     model = dict(head=FCN) | section(model or name)
     self.assert_refused(
         lambda: self.transfer(
-            zeros(name), source, model, whole=False, num_classes=21
+            zeros(name), source, model, heads="none", num_classes=21
         ),
         "weights.pth: ",
         "its names are those of",
@@ -594,10 +631,36 @@ class PyTorchEncodingTest(parity.ParityTestCase):
     results = {}
     renamed = {self.rename(k): x for k, x in tensors.items()}
     renamed["pretrained.fc.bias"] = np.zeros(1000, np.float32)
+    self.assertEqual(
+        recognise("pytorch_encoding", renamed).config["model"],
+        dict(
+            backbone=dict(
+                name="resnet",
+                depth=18,
+                stem="deep32",
+                avg_down=False,
+                output_stride=8,
+                dilation="contracted",
+            ),
+            head=dict(
+                name="encnet",
+                channels=16,
+                num_codewords=4,
+                project=True,
+                lateral=True,
+                se_loss=True,
+                channel_dropout=False,
+            ),
+            aux_head=dict(
+                name="fcn", stage="stage3", channels=8, channel_dropout=False
+            ),
+            align_corners=True,
+        ),
+    )
     files = {"mmseg": tensors, "pytorch_encoding": renamed}
     for source, found in files.items():
       results[source], skipped = transfer.transfer(
-          found, source, model, ours, whole=True, place="file"
+          found, source, model, ours, heads="all", place="file"
       )
       self.assertEqual(set(results[source]), set(ours))
       self.assertLen(skipped, source == "pytorch_encoding")
@@ -606,14 +669,14 @@ class PyTorchEncodingTest(parity.ParityTestCase):
 
 class ConventionsTest(parameterized.TestCase):
 
-  def differences(self, source, whole=True, backbone=None, **fields):
+  def differences(self, source, whole=True, backbone=None, told=None, **fields):
     model = dict(
         backbone=dict(name="resnet") | (backbone or {}),
         head=dict(name="fcn"),
         **fields,
     )
     model = experiment.build_model(model, 5)
-    return " ".join(loading.differences(source, model, whole))
+    return " ".join(loading.differences(source, model, whole, told or {}))
 
   def test_what_no_tensor_tells_is_compared(self):
     self.assertEmpty(self.differences("mmseg"))
@@ -627,6 +690,10 @@ class ConventionsTest(parameterized.TestCase):
         self.differences("mmseg", backbone=uniform),
     )
     self.assertEmpty(self.differences("mmseg", False, backbone=uniform))
+    # What the file says comes before what is usual.
+    told = {"backbone.dilation": "uniform", "head.bins": (1,), "eval": {}}
+    self.assertEmpty(self.differences("mmseg", backbone=uniform, told=told))
+    self.assertIn("'contracted', the w", self.differences("mmseg", told=told))
 
   @parameterized.parameters(
       ("torchvision", "b0", 1e-5),
@@ -668,9 +735,10 @@ class InitFromTest(FolderCase):
     with self.assertRaisesRegex(errors.UserError, message):
       self.parse(**section)
 
-  def test_the_backbone_is_copied_and_the_head_stays(self):
+  def start(self, num_classes, model=None, **fields):
+    """Returns a state's variables before and after, and the log."""
     config = torchvision_config()
-    model = experiment.build_model(config["model"], 11)
+    model = experiment.build_model(config["model"] | (model or {}), num_classes)
     tx, _ = experiment.build_optimizer(config["optim"]).make(100)
     state = jax.eval_shape(
         lambda: step_lib.init_state(
@@ -681,21 +749,42 @@ class InitFromTest(FolderCase):
     state = jax.device_put(state)
     with self.assertLogs(level="INFO") as logs:
       started = loading.start(
-          loading.InitFrom("torchvision", str(torchvision_file())),
+          loading.InitFrom("torchvision", str(torchvision_file()), **fields),
           model,
           state,
           loading.Normalisation((127.0,) * 3, naming.IMAGENET_STD),
       )
     assert_equal(started.average, started.params)
-    before, after = loading.flatten(state), loading.flatten(started)
+    text = "\n".join(logs.output)
+    return loading.flatten(state), loading.flatten(started), text
+
+  def assert_afresh(self, before, after, pattern):
+    """Fails unless just the variables that match are as they were."""
     for name in before:
       same = np.array_equal(before[name], after[name])
-      self.assertEqual(same, "/backbone/" not in name, name)
-    text = "\n".join(logs.output)
-    self.assertRegex(text, r"skipped +44 tensors: what follows the backbone")
-    self.assertRegex(text, r"missing +44 tensors: head 37, aux_head 7; they")
+      self.assertEqual(same, bool(re.fullmatch(pattern, name)), name)
+
+  def test_all_but_the_classifiers_goes_to_another_number_of_classes(self):
+    before, after, text = self.start(5)
+    self.assert_afresh(before, after, r".*/classifier/.*")
+    self.assertIn("skipped      1 tensor: of another shape: [11, 256, 1,", text)
+    self.assertRegex(text, r"missing +4 tensors: head 2, aux_head 2; they")
+    self.assertRegex(text, r"they start .*\(params/aux_head/classifier/conv/")
     self.assertRegex(text, r"data.mean is \(127.0, 127.0, 127.0\), the weights")
     self.assertNotIn("data.std", text)
+
+  def test_of_another_head_nothing_is_taken(self):
+    model = dict(head=dict(name="double_attention", channels=16))
+    before, after, text = self.start(11, model)
+    self.assert_afresh(before, after, r"[^/]*/head/.*")
+    self.assertRegex(text, r"skipped +37 tensors: what follows the backbone")
+
+  def test_strict_takes_all_or_nothing(self):
+    before, after, _ = self.start(11, strict=True)
+    self.assert_afresh(before, after, r"(?!)")
+    self.assert_refused(
+        lambda: self.start(5, strict=True), "11 classes", "strict=False"
+    )
 
   def test_dense_layers_of_vgg16_start_the_head(self):
     model = dict(
@@ -718,7 +807,7 @@ class InitFromTest(FolderCase):
     tensors["classifier.3.weight"] = np.ones((9, 6), np.float32)
     tensors["classifier.3.bias"] = np.ones(9, np.float32)
     arrays, skipped = transfer.transfer(
-        tensors, "torchvision", model, ours, whole=False, place="file"
+        tensors, "torchvision", model, ours, heads="none", place="file"
     )
     self.assertEqual(arrays["params/head/fc6/kernel"].shape, (7, 7, 32, 6))
     # Of another width: left out, and listed.
@@ -806,7 +895,7 @@ class OwnFilesTest(FolderCase):
     config["model"]["backbone"]["channels"] = 4
     run, path = self.export(config)
     weights = own_weights(path)
-    convert.convert(convert.stored_config(weights), weights, self.output)
+    convert.convert(None, weights, self.output)
     converted, trained = experiment.load(self.output), experiment.load(run)
     self.assertEqual(list(trained.variables), ["params"])
     assert_equal(converted.variables, trained.variables)
@@ -851,37 +940,40 @@ class OwnFilesTest(FolderCase):
     path = self.folder / "net.safetensors"
     safetensors_file.write(path, {"x": np.zeros(1)}, {"config": text})
     self.assert_refused(
-        lambda: convert.stored_config(own_weights(path)),
+        lambda: convert.convert(None, own_weights(path), self.output),
         f"{path}: the config in its metadata is damaged",
     )
 
-  def test_training_starts_from_the_file_once(self):
-    _, path = self.export()
+  def test_training_starts_from_a_work_dir_once(self):
+    run, path = self.export()
     config = tiny_config(tiny.data_dir())
-    config.init_from.source, config.init_from.path = "ctxseg_jax", str(path)
+    config.init_from.source, config.init_from.path = "ctxseg_jax", str(run)
     workdir = str(self.folder / "trained")
 
     with self.assertLogs(level="INFO") as logs:
       state = experiment.train_and_evaluate(config, workdir)
 
     log = "\n".join(logs.output)
-    self.assertRegex(log, r"skipped +\d+ tensors: heads \(")
+    self.assertRegex(log, r"missing +0 tensors")
+    self.assertNotIn("data.mean is", log)
     tensors, _ = weight_files.read(path)
     for name, x in loading.flatten(state).items():
-      if name.startswith("params/backbone"):
+      if name.startswith("params/"):
         np.testing.assert_allclose(x, tensors[name], 0, 1e-20, err_msg=name)
-    head = "params/head/conv1/conv/kernel"
-    self.assertGreater(
-        np.abs(loading.flatten(state)[head] - tensors[head]).max(), 0.1
-    )
     # A resumed run has weights of its own.
-    path.unlink()
+    shutil.rmtree(run)
     with self.assertLogs(level="INFO") as logs:
       experiment.train_and_evaluate(config, workdir)
-    self.assertNotIn("Backbone from", "\n".join(logs.output))
+    self.assertNotIn("Weights from", "\n".join(logs.output))
     other = str(self.folder / "other")
     self.assert_refused(
-        lambda: experiment.train_and_evaluate(config, other), str(path)
+        lambda: experiment.train_and_evaluate(config, other), str(run)
+    )
+
+  def test_a_folder_is_no_file_of_another_project(self):
+    init_from = loading.InitFrom("timm", str(self.folder))
+    self.assert_refused(
+        lambda: weights.contents(init_from), "init_from.source='ctxseg_jax'"
     )
 
   @pytest.mark.slow
@@ -900,10 +992,10 @@ class OwnFilesTest(FolderCase):
 
   def test_files_without_a_config_need_one(self):
     path = str(self.write({"conv1.weight": np.zeros(1, np.float32)}))
-    for source in ("timm", "ctxseg_jax"):
+    for source, text in (("timm", "pass --config"), ("ctxseg_jax", "missing")):
       weights = loading.InitFrom(source, path)
       self.assert_refused(
-          lambda w=weights: convert.stored_config(w), "--config: missing"
+          lambda w=weights: convert.convert(None, w, self.output), text, path
       )
 
 

@@ -53,7 +53,7 @@ class PublishedWeightsTest(parameterized.TestCase):
     cls.network = _network(output_stride=32)
     _, template = networks.abstract(cls.network)
     template = flax.traverse_util.flatten_dict(template, sep="/")
-    loaded = loading.load(WEIGHTS, cls.network, template, heads=False)
+    loaded = loading.load(WEIGHTS, cls.network, template, heads="none")
     variables = flax.traverse_util.unflatten_dict(loaded.arrays, sep="/")
     cls.variables = {kind: x["backbone"] for kind, x in variables.items()}
 

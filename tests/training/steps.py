@@ -43,7 +43,7 @@ def make_step(num_devices, model=None, loss=None, switches=None, **optimizer):
   The state is filled with numbers: compiling an initialisation takes longer
   than compiling the step.
   """
-  optimizer = dict(learning_rate=0.1, momentum=0.9) | optimizer
+  optimizer = dict(learning_rate=0.1) | optimizer
   built = num_devices, model or MODEL, loss or LOSS, switches, optimizer
   step, state, put = _make_step(json.dumps(built))
   return step, jax.tree.map(jnp.copy, state), put  # The step donates it.
@@ -83,6 +83,7 @@ def _make_step(built):
       switches=switches,
       accumulate_steps=optimizer.accumulate_steps,
       ema_decay=optimizer.ema_decay,
+      frozen=optimizer.freeze,
   )
 
   def put(batch):

@@ -7,6 +7,7 @@ share: `pth_zip` and `pth_legacy` find it.
 """
 
 from collections.abc import Callable
+import json
 import math
 import sys
 from typing import Any
@@ -144,6 +145,30 @@ def read_weights(
   if total > _MOST_SHARING * length:
     raise ValueError(f"tensors of {total} bytes share storages")
   return tensors
+
+
+def read_notes(value: Any) -> dict[str, str]:
+  """Returns what mmsegmentation notes beside the weights that it saves.
+
+  That is its config, the text of a program, and the names of the classes.
+
+  Args:
+    value: What `pickles.read` returned.
+
+  Returns:
+    Of what there is, `mmseg_config`, and `class_names` as JSON.
+  """
+  meta = _entries((_entries(value) or {}).get("meta")) or {}
+  found = {}
+  for key in ("config", "cfg"):  # Until 1.0, and since.
+    if isinstance(meta.get(key), str):
+      found["mmseg_config"] = meta[key]
+  classes = meta.get("CLASSES")
+  classes = (_entries(meta.get("dataset_meta")) or {}).get("classes", classes)
+  if isinstance(classes, list | tuple) and classes:
+    if all(isinstance(x, str) for x in classes):
+      found["class_names"] = json.dumps(classes)
+  return found
 
 
 def as_text(value: Any) -> Any:

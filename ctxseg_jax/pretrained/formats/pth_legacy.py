@@ -21,7 +21,7 @@ _VERSION = 1001
 _SIZE_BYTES = 8
 
 
-def read(data: mmap.mmap) -> dict[str, np.ndarray]:
+def read(data: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Reads the weights of a whole file; results and errors as `pth_zip.read`."""
   noted = []
 
@@ -66,4 +66,4 @@ def read(data: mmap.mmap) -> dict[str, np.ndarray]:
     start = end
   if start != len(data):
     raise ValueError(f"{len(data) - start} bytes more than its storages")
-  return pth.read_weights(value, views.get, len(data))
+  return pth.read_weights(value, views.get, len(data)), pth.read_notes(value)

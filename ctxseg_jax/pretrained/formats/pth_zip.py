@@ -28,8 +28,8 @@ _CENTRAL_MAGIC = b"PK\x01\x02"
 _ENCRYPTED = 1
 
 
-def read(data: mmap.mmap) -> dict[str, np.ndarray]:
-  """Reads the weights of a whole file, by name and in its order.
+def read(data: mmap.mmap) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Reads the weights of a whole file, by name and in its order, and its notes.
 
   Raises:
     UserError: It holds something else than weights.
@@ -56,7 +56,8 @@ def read(data: mmap.mmap) -> dict[str, np.ndarray]:
   if pickled.nbytes > _LARGEST_PICKLE:
     raise ValueError(f"{pickled.nbytes} bytes in data.pkl")
   value = pickles.read(bytes(pickled))
-  return pth.read_weights(value, lambda key: find(f"data/{key}"), len(data))
+  weights = pth.read_weights(value, lambda key: find(f"data/{key}"), len(data))
+  return weights, pth.read_notes(value)
 
 
 def _list_records(data: mmap.mmap) -> list[zipfile.ZipInfo]:

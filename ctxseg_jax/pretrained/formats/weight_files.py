@@ -56,7 +56,7 @@ def read(
   Returns:
     By name, arrays of the types in the file (bfloat16 by `ml_dtypes`), views of
     the file that cannot be written to: leave it in place, or copy them. And the
-    metadata, which only .safetensors files have.
+    metadata, of .pth files those of `pth.read_notes`.
 
   Raises:
     UserError: The file is missing, damaged, or holds something else than finite
@@ -69,9 +69,9 @@ def read(
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     head = data[:512]
     if head.startswith(pth_zip.MAGIC):
-      tensors = pth_zip.read(data)
+      tensors, metadata = pth_zip.read(data)
     elif head.startswith(b"\x80") and pth_legacy.MAGIC in head[:32]:
-      tensors = pth_legacy.read(data)
+      tensors, metadata = pth_legacy.read(data)
     elif head[8:9] == b"{":
       tensors, metadata = safetensors_file.read(path, data)
     else:

@@ -6,6 +6,7 @@ backbones that they start from (`open-mmlab://resnet50_v1c`).
 
 import functools
 
+from ctxseg_jax.pretrained.sources import mmseg_shapes
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources.naming import Rule
 
@@ -105,7 +106,8 @@ SOURCE = naming.Source(
     aux_heads=HEADS,
     head_prefix="decode_head.",
     aux_prefix="auxiliary_head.",
-    prefixes=("", "backbone."),
+    prefixes=mmseg_shapes.PREFIXES,
+    recognise=mmseg_shapes.recognise,
     left_out=(
         naming.COUNTERS,
         (r"decode_head\.se_layer\..*", "the SE-loss is off"),

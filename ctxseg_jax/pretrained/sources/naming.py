@@ -135,6 +135,9 @@ class Source(NamedTuple):
     whole_conventions: Such fields of whole networks.
     package: Returns the name of the Python package, not of ours, that has the
       published weights of a backbone; None if there are none.
+    recognise: Returns the section `model` of the config that names and shapes
+      of a file tell, and its number of classes: None without a head of ours.
+      Of a file with no backbone of ours the section is None. See `shapes`.
     normalisation: Mean and deviation of the images; None is unknown.
   """
 
@@ -151,6 +154,9 @@ class Source(NamedTuple):
   conventions: Callable[[Any], dict[str, Any]] = lambda _: RESNET
   whole_conventions: Mapping[str, Any] = DILATED
   package: Callable[[nn.Module], str] | None = None
+  recognise: Callable[[Any], tuple[dict[str, Any] | None, int | None]] = (
+      lambda _: (None, None)
+  )
   normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = (
       IMAGENET_MEAN,
       IMAGENET_STD,
@@ -168,22 +174,22 @@ class Source(NamedTuple):
         *_place(started, "head", prefix),
     )
 
-  def head_rules(
-      self, head: nn.Module, aux_head: nn.Module | None
-  ) -> tuple[Rules, LeftOut]:
-    """Returns the rules for heads, and what may be left out beside.
+  def head_rules(self, part: str, head: nn.Module) -> Rules:
+    """Returns the rules for the "head" or the "aux_head" of a network.
 
     Raises:
-      UserError: The source has no such heads.
+      UserError: The source has no such head.
     """
-    rules = _select(self.heads, "head", self.head_prefix, head)
-    if aux_head is None:
-      start = re.escape(self.aux_prefix)
-      if self.aux_heads is None:
-        start = r"\w+/aux_head/"
-      return rules, ((f"{start}.*", "the config has no auxiliary head"),)
-    aux = _select(self.aux_heads, "aux_head", self.aux_prefix, aux_head)
-    return (*rules, *aux), ()
+    if part == "head":
+      return _select(self.heads, part, self.head_prefix, head)
+    return _select(self.aux_heads, part, self.aux_prefix, head)
+
+  def without_aux_head(self) -> LeftOut:
+    """Returns what a network without an auxiliary head leaves out."""
+    start = re.escape(self.aux_prefix)
+    if self.aux_heads is None:
+      start = r"\w+/aux_head/"
+    return ((f"{start}.*", "the config has no auxiliary head"),)
 
 
 def _select(table, part, prefix, module):

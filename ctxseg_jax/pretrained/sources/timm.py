@@ -6,6 +6,7 @@ the same names and go with `uneven_padding=True`.
 """
 
 from ctxseg_jax.pretrained.sources import naming
+from ctxseg_jax.pretrained.sources import shapes as shapes_lib
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 _BLOCK, _THEIRS = r"group(\d)_block(\d+)", "blocks.<1>.<2>"
@@ -28,6 +29,13 @@ EFFICIENTNET = (
     Rule(f"{_BLOCK}/se/excite", f"{_THEIRS}.se.conv_expand"),
 )
 
+
+def recognise(shapes):
+  """Returns `Source.recognise` of a ResNet."""
+  found = shapes_lib.backbone(shapes, ("",))
+  return shapes_lib.network_section(found, "conv1", None, None), None
+
+
 SOURCE = naming.Source(
     backbones={
         "efficientnet": EFFICIENTNET,
@@ -37,6 +45,7 @@ SOURCE = naming.Source(
         (r"(fc|classifier)\..*", naming.IMAGENET_CLASSIFIER),
         (r"(conv_head|bn2)\..*", "the last 1x1 convolution"),
     ),
+    recognise=recognise,
     # The authors' weights, `tf_efficientnet_*`, go with uneven padding.
     conventions=lambda network: naming.RESNET
     | {

@@ -5,6 +5,7 @@ Its segmentation networks are ResNets at output stride 8 with a 7x7 stem: head
 """
 
 from ctxseg_jax.pretrained.sources import naming
+from ctxseg_jax.pretrained.sources import shapes as shapes_lib
 from ctxseg_jax.pretrained.sources.naming import Rule
 
 # Positions in `features` of the convolutions of each stage.
@@ -57,6 +58,32 @@ def _conventions(network):
   return naming.RESNET | {"backbone.epsilon": 1e-3 if is_large else 1e-5}
 
 
+def _fcn(shapes, backbone):
+  if len(shapes.get("0.weight", ())) != 4 or "4.weight" not in shapes:
+    return None
+  width, width_in = shapes["0.weight"][:2]
+  stage = shapes_lib.stage(backbone, width_in)
+  return dict(name="fcn", stage=stage, channels=width, channel_dropout=False)
+
+
+def recognise(shapes):
+  """Returns `Source.recognise` of a ResNet, with FCN or DeepLabV3."""
+  backbone = shapes_lib.backbone(shapes, _PREFIXES)
+  head = shapes_lib.under(shapes, "classifier.")
+  aux = shapes_lib.under(shapes, "aux_classifier.")
+  if "0.convs.0.0.weight" in head:
+    width = head["0.convs.0.0.weight"][0]
+    section = dict(name="deeplabv3", channels=width, refine=True)
+  else:
+    section = _fcn(head, backbone)
+  model = shapes_lib.network_section(
+      backbone, "conv1", section, _fcn(aux, backbone)
+  )
+  return model, head["4.weight"][0] if section else None
+
+
+_PREFIXES = ("", "backbone.")
+
 SOURCE = naming.Source(
     backbones={
         "efficientnet": _efficientnet(),
@@ -68,7 +95,8 @@ SOURCE = naming.Source(
     aux_heads={"fcn": FCN},
     head_prefix="classifier.",
     aux_prefix="aux_classifier.",
-    prefixes=("", "backbone."),
+    prefixes=_PREFIXES,
+    recognise=recognise,
     beside_backbone=(
         (r"fc\..*", naming.IMAGENET_CLASSIFIER),
         (r"features\.8\..*", "the last 1x1 convolution"),
