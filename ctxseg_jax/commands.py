@@ -58,6 +58,29 @@ def define_config() -> flags.FlagHolder:
   )
 
 
+def define_views() -> tuple[flags.FlagHolder, ...]:
+  """Defines what changes how predictions are made; see `evaluate.change`."""
+  return (
+      flags.DEFINE_enum(
+          "mode", None, ["whole", "slide"], "Whole images or windows."
+      ),
+      flags.DEFINE_bool("flip", None, "Add the mirrored images."),
+      flags.DEFINE_list("scales", None, "Scales to average over."),
+      flags.DEFINE_list("crop_size", None, "H,W of the windows."),
+      flags.DEFINE_list("stride", None, "H,W between windows."),
+      flags.DEFINE_string(
+          "memory_gb",
+          None,
+          "GB that predictions may take on a device; images that need more are"
+          " predicted in tiles. Default: the config's, else 1 on CPUs and half"
+          " of an accelerator's.",
+      ),
+      flags.DEFINE_string(
+          "tile_margin", None, "Pixels that the network sees around a tile."
+      ),
+  )
+
+
 def run(main: Callable[[Sequence[str]], Any]) -> None:
   """Runs a command's main, then exits with the code of what happened.
 

@@ -223,6 +223,10 @@ class Predictor(abc.ABC):
         self._sharded, np.ascontiguousarray(local)
     )
 
+  def tiled(self) -> list[str]:
+    """Returns what of the last plan is predicted in tiles, and in which."""
+    return []
+
   def _at_once(self, num_images: int) -> int:
     """Returns how many images a device takes if there is memory for them.
 

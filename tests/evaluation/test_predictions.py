@@ -185,7 +185,6 @@ class ReadTest(FolderCase):
       ("fifo", os.mkfifo),
       ("dangling", lambda path: path.symlink_to("nowhere")),
       ("loop", lambda path: path.symlink_to(path)),
-      ("folder", lambda path: path.mkdir()),
       ("text", lambda path: path.write_text("not an image")),
   )
   def test_what_is_no_image_is_named(self, make):
