@@ -273,7 +273,7 @@ class Predictor(batching.Predictor):
     if tiles.count > 1:
       logging.info(
           "Images of %dx%d pixels are predicted in %d tiles of %dx%d, for which"
-          " the network sees up to %dx%d and takes %.2f GB; the bound is %.2f"
+          " the network sees up to %dx%d and takes %.2g GB; the bound is %.2g"
           " GB (memory_gb).",
           *shapes[0],
           tiles.count,
