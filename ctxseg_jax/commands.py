@@ -85,8 +85,8 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
   """Runs a command's main, then exits with the code of what happened.
 
   A `UserError` is one line on standard error and its exit code; so are a flag
-  or a config that cannot be read, a file that cannot be read or written
-  (exit 2) and an interruption (exit 130). Anything else is a bug and keeps its
+  or a config that cannot be read, a file that cannot be read or written, too
+  little memory (exit 2) and an interruption (exit 130). Anything else is a bug and keeps its
   traceback.
   """
   signal.signal(signal.SIGINT, _interrupt)
@@ -99,7 +99,11 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 
     def checked_main(argv):
       if len(argv) > 1:
-        fail(f"unexpected argument {argv[1]!r}; flags start with --", 2)
+        fail(
+            f"unexpected argument {argv[1]!r}; flags start with --, and patterns"
+            " such as '*.jpg' need quotes",
+            2,
+        )
       main(argv)
 
     app.run(checked_main, flags_parser=_parse_flags)
@@ -123,7 +127,24 @@ def _guarded() -> Iterator[None]:
     if isinstance(e, OSError) and e.strerror is not None:
       place = f"{e.filename}: " if e.filename is not None else ""
       fail(f"{place}{e.strerror}; mend that and run the command again", 2)
+    reason = _out_of_memory(e)
+    if reason:
+      fail(
+          f"out of memory ({reason}); free some, lower --memory_gb in"
+          " predictions, or make batches or the network smaller",
+          2,
+      )
     raise
+
+
+def _out_of_memory(error: Exception) -> str:
+  """Returns the first line of what lacked memory, or nothing."""
+  if isinstance(error, MemoryError):
+    return str(error) or "the system gave none"
+  # Not by its class, which only a slow import knows.
+  _, found, reason = str(error).partition("RESOURCE_EXHAUSTED: ")
+  is_jax = type(error).__name__ == "JaxRuntimeError"
+  return reason.partition("\n")[0] if found and is_jax else ""
 
 
 def _interrupt(number, frame):
