@@ -86,8 +86,8 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 
   A `UserError` is one line on standard error and its exit code; so are a flag
   or a config that cannot be read, a file that cannot be read or written, too
-  little memory (exit 2) and an interruption (exit 130). Anything else is a bug and keeps its
-  traceback.
+  little memory (exit 2) and an interruption (exit 130). Anything else is a bug
+  and keeps its traceback.
   """
   signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
@@ -100,8 +100,8 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     def checked_main(argv):
       if len(argv) > 1:
         fail(
-            f"unexpected argument {argv[1]!r}; flags start with --, and patterns"
-            " such as '*.jpg' need quotes",
+            f"unexpected argument {argv[1]!r}; flags start with --, and"
+            " patterns such as '*.jpg' need quotes",
             2,
         )
       main(argv)
