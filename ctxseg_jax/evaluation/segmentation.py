@@ -35,7 +35,23 @@ Scales = Annotated[
 Size = tuple[bounds.PositiveInt, bounds.PositiveInt]
 
 # Sides of the cores of tiles, of which the largest that fits is taken.
-_CORES = (1792, 1536, 1280, 1024, 896, 768, 640, 512, 384, 256, 128, 64)
+_CORES = (
+    3072,
+    2560,
+    2048,
+    1792,
+    1536,
+    1280,
+    1024,
+    896,
+    768,
+    640,
+    512,
+    384,
+    256,
+    128,
+    64,
+)
 # What a pixel takes is found out with tiles of such cores, before a whole image
 # of more pixels than so many is tried.
 _PROBE, _PROBED = 256, 2_000_000

@@ -66,7 +66,7 @@ class TilesTest(parameterized.TestCase):
       ("align_corners", dict(align_corners=True)),
       ("padded", dict(max_canvases=1)),
       ("views", dict(scales=(0.75, 1.3), flip=True)),
-      ("sides", dict(short_side=110, long_side=170, max_canvases=1, flip=True)),
+      ("sides", dict(short_side=110, long_side=270, max_canvases=1, flip=True)),
       ("slide", dict(mode="slide", crop_size=(32, 48))),
       (
           "slide_views",
@@ -82,7 +82,7 @@ class TilesTest(parameterized.TestCase):
   )
   def test_tiles_predict_what_whole_images_do(self, fields):
     model = StridedModel(fields.pop("align_corners", False))
-    sizes = [(173, 141), (97, 160)] if "max_canvases" in fields else [(97, 160)]
+    sizes = [(97, 290), (91, 250)] if "max_canvases" in fields else [(97, 290)]
     images = test_segmentation.make_images(*sizes)
     whole, tiles, variables = make_pair(model, **fields)
     expected = whole.predict(variables, images, probabilities=True)
