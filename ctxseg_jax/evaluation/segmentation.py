@@ -321,7 +321,11 @@ class Predictor(batching.Predictor):
 
   @property
   def _remedy(self):
-    return "crop_size or the scales" if self._slides else "the scales or sizes"
+    return (
+        "crop_size or the scales"
+        if self._slides
+        else "tile_margin or the scales"
+    )
 
   def _make_tiles(self, variables, shapes, sizes, number, most):
     """Returns tiles with cores of at most so many pixels a side, or one."""
