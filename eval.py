@@ -21,11 +21,7 @@ _SPLIT = flags.DEFINE_string("split", None, "Split; default: the config's.")
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared data sets; default: the config's."
 )
-_SCALES = flags.DEFINE_list("scales", None, "Scales to average over.")
-_FLIP = flags.DEFINE_bool("flip", None, "Add the mirrored images.")
-_MODE = flags.DEFINE_enum("mode", None, ["whole", "slide"], "Whole or windows.")
-_CROP_SIZE = flags.DEFINE_list("crop_size", None, "H,W of the windows.")
-_STRIDE = flags.DEFINE_list("stride", None, "H,W between windows.")
+_VIEWS = commands.define_views()
 _PROTOCOL = flags.DEFINE_string(
     "protocol", None, "How absent classes count; see docs/evaluation.md."
 )
@@ -48,11 +44,10 @@ def main(argv):
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   run = trained.run
-  changes = (_MODE, _FLIP, _SCALES, _CROP_SIZE, _STRIDE, _PROTOCOL)
   settings = evaluate.change(
       run.settings,
       run.spec,
-      {flag.name: flag.value for flag in changes},
+      {flag.name: flag.value for flag in (*_VIEWS, _PROTOCOL)},
       run.augmentation.crop_size,
   )
   options = dict(

@@ -58,6 +58,29 @@ def define_config() -> flags.FlagHolder:
   )
 
 
+def define_views() -> tuple[flags.FlagHolder, ...]:
+  """Defines what changes how predictions are made; see `evaluate.change`."""
+  return (
+      flags.DEFINE_enum(
+          "mode", None, ["whole", "slide"], "Whole images or windows."
+      ),
+      flags.DEFINE_bool("flip", None, "Add the mirrored images."),
+      flags.DEFINE_list("scales", None, "Scales to average over."),
+      flags.DEFINE_list("crop_size", None, "H,W of the windows."),
+      flags.DEFINE_list("stride", None, "H,W between windows."),
+      flags.DEFINE_string(
+          "memory_gb",
+          None,
+          "GB that predictions may take on a device; images that need more are"
+          " predicted in tiles. Default: the config's, else 1 on CPUs and half"
+          " of an accelerator's.",
+      ),
+      flags.DEFINE_string(
+          "tile_margin", None, "Pixels that the network sees around a tile."
+      ),
+  )
+
+
 def run(
     main: Callable[[Sequence[str]], Any], *, takes_arguments: bool = False
 ) -> None:
@@ -66,9 +89,9 @@ def run(
   Arguments beside flags are refused unless the command `takes_arguments`.
 
   A `UserError` is one line on standard error and its exit code; so are a flag
-  or a config that cannot be read, a file that cannot be read or written
-  (exit 2) and an interruption (exit 130). Anything else is a bug and keeps its
-  traceback.
+  or a config that cannot be read, a file that cannot be read or written, too
+  little memory (exit 2) and an interruption (exit 130). Anything else is a bug
+  and keeps its traceback.
   """
   signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
@@ -80,7 +103,11 @@ def run(
 
     def checked_main(argv):
       if len(argv) > 1 and not takes_arguments:
-        fail(f"unexpected argument {argv[1]!r}; flags start with --", 2)
+        fail(
+            f"unexpected argument {argv[1]!r}; flags start with --, and"
+            " patterns such as '*.jpg' need quotes",
+            2,
+        )
       main(argv)
 
     app.run(checked_main, flags_parser=_parse_flags)
@@ -104,7 +131,24 @@ def _guarded() -> Iterator[None]:
     if isinstance(e, OSError) and e.strerror is not None:
       place = f"{e.filename}: " if e.filename is not None else ""
       fail(f"{place}{e.strerror}; mend that and run the command again", 2)
+    reason = _out_of_memory(e)
+    if reason:
+      fail(
+          f"out of memory ({reason}); free some, lower --memory_gb in"
+          " predictions, or make batches or the network smaller",
+          2,
+      )
     raise
+
+
+def _out_of_memory(error: Exception) -> str:
+  """Returns the first line of what lacked memory, or nothing."""
+  if isinstance(error, MemoryError):
+    return str(error) or "the system gave none"
+  # Not by its class, which only a slow import knows.
+  _, found, reason = str(error).partition("RESOURCE_EXHAUSTED: ")
+  is_jax = type(error).__name__ == "JaxRuntimeError"
+  return reason.partition("\n")[0] if found and is_jax else ""
 
 
 def _interrupt(number, frame):

@@ -49,16 +49,36 @@ def compile_within(
     if not found:
       raise
     raise errors.UserError(f"{what}: {reason.splitlines()[0]}; {remedy}") from e
-  usage = program.memory_analysis()
-  if usage is not None:  # Not every backend has one.
-    needed = usage.temp_size_in_bytes + usage.output_size_in_bytes
-    needed -= usage.alias_size_in_bytes
+  needed = program_bytes(program)
+  if needed is not None:
     if devices[0].platform == "cpu":  # They are parts of one machine.
       require(needed * len(devices), what, remedy)
     elif stats := devices[0].memory_stats():
       free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
       require(needed, what, remedy, free)
   return program
+
+
+def program_bytes(program: jax.stages.Compiled) -> int | None:
+  """Returns what a program needs per device beyond its arguments.
+
+  It is None where the backend does not say.
+  """
+  usage = program.memory_analysis()
+  if usage is None:
+    return None
+  needed = usage.temp_size_in_bytes + usage.output_size_in_bytes
+  return needed - usage.alias_size_in_bytes
+
+
+def device_bytes(device: jax.Device) -> float | None:
+  """Returns the memory of an accelerator; None if it has none of its own.
+
+  It is infinite where the backend does not say.
+  """
+  if device.platform == "cpu":
+    return None
+  return (device.memory_stats() or {}).get("bytes_limit", math.inf)
 
 
 def _free_host_bytes() -> float:

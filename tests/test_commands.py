@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -9,6 +10,7 @@ import jax
 import tiny
 
 from configs import quickstart
+from ctxseg_jax import commands
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 
@@ -30,6 +32,27 @@ class FolderCase(parameterized.TestCase):
     super().setUp()
     self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.workdir = self.folder / "run"
+
+
+class MemoryTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      (MemoryError("Unable to allocate 9 TiB"), "9 TiB"),
+      (MemoryError(), "the system"),
+      (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 TB\nstack"), "9 TB)"),
+  )
+  def test_too_little_memory_is_one_line(self, error, text):
+    with mock.patch.object(commands, "fail", side_effect=SystemExit) as fail:
+      with self.assertRaises(SystemExit), commands._guarded():
+        raise error
+    message, code = fail.call_args.args
+    self.assertEqual(code, 2)
+    self.assertIn(text, message)
+    self.assertIn("lower --memory_gb", message)
+
+  def test_other_errors_of_the_runtime_are_bugs(self):
+    with self.assertRaises(jax.errors.JaxRuntimeError), commands._guarded():
+      raise jax.errors.JaxRuntimeError("INTERNAL: no")
 
 
 class CommandTest(FolderCase):

@@ -178,7 +178,7 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
 
 
 def encode_png(array: np.ndarray) -> bytes:
-  """Encodes uint8 [H, W] as gray or [H, W, 3] as RGB."""
+  """Encodes uint8 or uint16, [H, W] as gray or [H, W, 3] as RGB."""
   if array.ndim == 3:
     array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
   return cv2.imencode(".png", array)[1].tobytes()

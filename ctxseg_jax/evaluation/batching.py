@@ -20,7 +20,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
@@ -31,9 +30,8 @@ from ctxseg_jax.evaluation import forward
 # An example has at least `"image"`, uint8 [H, W, 3].
 Load = Callable[[int], Mapping[str, Any]]
 
-CONFIDENCE_LEVELS = 256  # The highest confidence is the last of them.
-
 _MAX_THREADS = 8
+_MAX_BYTES_AHEAD = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +42,18 @@ class Batch:
     indices: Which images this process gave, [n].
     examples: What `load` returned for them.
     canvas: (H, W) that the images are padded or resized to.
-    outputs: Predictions of all processes, padding included, on the devices.
+    outputs: Predictions of all processes, padding included, on the devices; or
+      those of this process, if they are probabilities and made in parts.
     share: Rows of `outputs` that belong to this process, with its padding.
     members: Images in the batch, over all processes: row i is of `members[i]`.
     confidences: The probabilities of predicted classes, as `outputs`, uint8 in
-      `CONFIDENCE_LEVELS`; None where `outputs` are probabilities.
+      `forward.CONFIDENCE_LEVELS`; None where `outputs` are probabilities.
   """
 
   indices: np.ndarray
   examples: list[Mapping[str, Any]]
   canvas: tuple[int, int]
-  outputs: jax.Array
+  outputs: jax.Array | np.ndarray
   share: int
   members: np.ndarray
   confidences: jax.Array | None = None
@@ -65,14 +64,19 @@ class Batch:
 
   def results(self) -> list[np.ndarray]:
     """Returns the predictions of `examples`, maps at the images' own size."""
-    shards = sorted(
-        self.outputs.addressable_shards, key=lambda s: s.index[0].start or 0
-    )
-    rows = np.concatenate([np.asarray(shard.data) for shard in shards])
+    rows = local_rows(self.outputs)
     if self.outputs.ndim <= 2:
       return list(rows[: len(self.examples)])
     sizes = [example["image"].shape for example in self.examples]
     return [row[:h, :w] for row, (h, w, _) in zip(rows, sizes, strict=False)]
+
+
+def local_rows(array: jax.Array | np.ndarray) -> np.ndarray:
+  """Returns what of a batch is this process's."""
+  if isinstance(array, np.ndarray):
+    return array
+  shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
+  return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 class Predictor(abc.ABC):
@@ -96,6 +100,7 @@ class Predictor(abc.ABC):
       std: Sequence[float],
       settings: Any,
       window: tuple[int, int] | None = None,
+      **network_options: bool,
   ):
     self.model = model
     self.mesh = mesh
@@ -103,11 +108,9 @@ class Predictor(abc.ABC):
     self.settings = settings
     self.multiple = 1
     self._sharded = NamedSharding(mesh, P(mesh.axis_names[0]))
-    self._network = forward.make(model, mesh, mean, std, window)
-    self._classes = jax.jit(
-        _classes, static_argnums=1, out_shardings=self._sharded
+    self._network = forward.make(
+        model, mesh, mean, std, window, **network_options
     )
-    self._gives_logits = True  # As opposed to probabilities; see `_apply`.
     self._programs = {}
 
   @abc.abstractmethod
@@ -119,12 +122,20 @@ class Predictor(abc.ABC):
     """
 
   @abc.abstractmethod
-  def _apply(self, variables, images, shapes, probabilities) -> jax.Array:
-    """Returns class probabilities of a batch, or logits if they do."""
+  def _apply(self, variables, images, shapes, probabilities) -> Any:
+    """Predicts a batch of one group.
+
+    Returns probabilities, or classes and confidences; of all processes on the
+    devices, or of this process alone.
+    """
 
   @abc.abstractmethod
-  def _input_bytes(self, shapes) -> int:
-    """Returns the size of what the devices are given for one image."""
+  def _fit(self, variables, shapes, sizes, probabilities) -> int:
+    """Returns how many images of a group a device works on at once.
+
+    `sizes` are those of the group's images. What is compiled for them is
+    compiled here, and refused with a `UserError` if there is no memory for it.
+    """
 
   def predict(
       self,
@@ -186,30 +197,33 @@ class Predictor(abc.ABC):
     """
     variables = jax.device_put(variables, NamedSharding(self.mesh, P()))
     processes = sorted({d.process_index for d in self.mesh.devices.flat})
-    batch_size = self.settings.batch_size_per_device * self.mesh.size
-    share = batch_size // len(processes)
-    first = processes.index(jax.process_index()) * share
-    groups = self.plan(sizes)
-    for shapes, _ in groups:
-      num_bytes = share * self._input_bytes(shapes)
-      memory.require(num_bytes, **self._advice(shapes))
-    batches = [
-        (shapes, members[at : at + batch_size])
-        for shapes, members in groups
-        for at in range(0, len(members), batch_size)
+    rank = processes.index(jax.process_index())
+    batches = []
+    for shapes, members in self.plan(sizes):
+      # As the group says, not the devices: see the top of this file.
+      per_device = self._fit(variables, shapes, sizes[members], probabilities)
+      total = per_device * self.mesh.size
+      batches += [
+          (shapes, members[at : at + total], total // len(processes))
+          for at in range(0, len(members), total)
+      ]
+    own = [
+        members[rank * share : (rank + 1) * share]
+        for _, members, share in batches
     ]
-    own = [members[first : first + share] for _, members in batches]
     order = (int(i) for members in own for i in members)
-    with contextlib.closing(load_ahead(load, order)) as loaded:
-      for (shapes, members), indices in zip(batches, own, strict=True):
+    num_bytes = 3 * int(sizes.prod(axis=1).max(initial=0))
+    with contextlib.closing(load_ahead(load, order, num_bytes)) as loaded:
+      for (shapes, members, share), indices in zip(batches, own, strict=True):
         examples = [next(loaded) for _ in indices]
         images = [example["image"] for example in examples]
         # Any image will do to fill the batch: nobody looks at the result.
-        images += [np.zeros((1, 1, 3), np.uint8)] * (share - len(images))
+        filling = np.zeros((*sizes[members[0]], 3), np.uint8)
+        images += [filling] * (share - len(images))
         outputs = self._apply(variables, images, shapes, probabilities)
         confidences = None
         if not probabilities:
-          outputs, confidences = self._classes(outputs, self._gives_logits)
+          outputs, confidences = outputs
         yield Batch(
             indices, examples, shapes[0], outputs, share, members, confidences
         )
@@ -220,46 +234,59 @@ class Predictor(abc.ABC):
         self._sharded, np.ascontiguousarray(local)
     )
 
-  def compilations(self) -> int:
-    """Returns how many shapes the network was compiled for."""
-    return len(self._programs)
+  def tiled(self) -> list[str]:
+    """Returns what of the last plan is predicted in tiles, and in which."""
+    return []
 
-  def _run(self, variables, shapes, *inputs: np.ndarray) -> jax.Array:
-    """Runs the network on one batch."""
-    arguments = (variables, *map(self.put, inputs))
+  def _at_once(self, num_images: int) -> int:
+    """Returns how many images a device takes if there is memory for them.
+
+    Few images make a small batch, of a power of two, so that there are not many
+    sizes to compile.
+    """
+    size = self.settings.batch_size_per_device
+    return min(size, 1 << (num_images - 1).bit_length())
+
+  def _abstract(self, per_device, *shape, dtype=np.float32):
+    """Returns what stands for an array of a batch when it is compiled."""
+    shape = (per_device * self.mesh.size, *shape)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=self._sharded)
+
+  def _compile(self, function, *arguments, **advice: str):
+    """Returns the program of a function for arguments like these."""
     leaves, structure = jax.tree.flatten(arguments)
-    key = (structure, *((x.shape, x.dtype) for x in leaves))
+    key = (function, structure, *((x.shape, x.dtype) for x in leaves))
     if key not in self._programs:
       devices = list(self.mesh.local_devices)
       self._programs[key] = memory.compile_within(
-          self._network, *arguments, devices=devices, **self._advice(shapes)
+          function, *arguments, devices=devices, **advice
       )
-    return self._programs[key](*arguments)
+    return self._programs[key]
 
-  def _advice(self, shapes) -> dict[str, str]:
-    """Returns what needs memory, and what to do if there is too little."""
-    sizes = " and ".join(f"{h}x{w}" for h, w in dict.fromkeys(shapes))
-    size = self.settings.batch_size_per_device
-    images = "1 image" if size == 1 else f"{size:,} images"
-    return dict(
-        what=f"predicting {images} of {sizes} pixels per device",
-        remedy="lower eval.batch_size_per_device, the scales or the sizes",
-    )
+  def _run(self, function, *arguments) -> jax.Array:
+    """Runs a function, on a batch, that was compiled for such arguments."""
+    return self._compile(function, *arguments)(*arguments)
+
+  def compilations(self) -> int:
+    """Returns how many shapes the network was compiled for."""
+    return sum(key[0] is self._network for key in self._programs)
 
 
-def _classes(scores, are_logits):
-  """Returns the best classes, and the levels of their probabilities."""
-  dtype = np.uint8 if scores.shape[-1] <= 256 else np.uint16
-  best = scores.max(axis=-1)
-  if are_logits:
-    best = 1.0 / jnp.sum(jnp.exp(scores - best[..., None]), axis=-1)
-  levels = jnp.clip(best * CONFIDENCE_LEVELS, 0, CONFIDENCE_LEVELS - 1)
-  return scores.argmax(axis=-1).astype(dtype), levels.astype(np.uint8)
+def images_of(number: int, size: Sequence[int]) -> str:
+  """Returns in words what is predicted at once, for messages."""
+  images = "1 image" if number == 1 else f"{number:,} images"
+  return f"predicting {images} of {size[0]}x{size[1]} pixels per device"
 
 
-def load_ahead(load: Callable[[int], Any], order: Iterable[int]) -> Iterator:
-  """Yields `load(i)` of every index in order, read ahead by a few threads."""
+def load_ahead(
+    load: Callable[[int], Any], order: Iterable[int], num_bytes: int = 0
+) -> Iterator:
+  """Yields `load(i)` of every index in order, read ahead by a few threads.
+
+  The fewer, the more `num_bytes` the largest takes.
+  """
   threads = min(_MAX_THREADS, os.cpu_count() or 1)
+  threads = max(1, min(threads, _MAX_BYTES_AHEAD // (4 * max(num_bytes, 1))))
   pool = futures.ThreadPoolExecutor(threads)
   pending = collections.deque()
   try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import math
 from typing import Any
 
 import cv2
@@ -10,7 +11,9 @@ import jax
 import numpy as np
 
 from ctxseg_jax import bounds
+from ctxseg_jax import memory
 from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import forward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +53,33 @@ class Predictor(batching.Predictor):
   ):
     super().__init__(model, mesh, **kwargs)
     self._size = tuple(crop_size)
+    self._classes = jax.jit(
+        forward.classes, static_argnums=1, out_shardings=self._sharded
+    )
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Returns all images, of whatever size [N, 2], as one group."""
     members = np.arange(len(sizes))
     return [((self._size,), members)] if len(members) else []
 
+  def _fit(self, variables, shapes, sizes, probabilities):
+    size = self._at_once(len(sizes))
+    pixels = (*self._size, 3)
+    advice = dict(
+        what=batching.images_of(size, self._size),
+        remedy="lower eval.batch_size_per_device",
+    )
+    memory.require(size * math.prod(pixels), **advice)
+    images = self._abstract(size, *pixels, dtype=np.uint8)
+    self._compile(self._network, variables, images, **advice)
+    return size
+
   def _apply(self, variables, images, shapes, probabilities):
     batch = np.stack([_resize(image, self._size) for image in images])
-    logits = self._run(variables, shapes, batch)
-    return jax.nn.softmax(logits, axis=-1) if probabilities else logits
-
-  def _input_bytes(self, shapes):
-    return 3 * shapes[0][0] * shapes[0][1]
+    logits = self._run(self._network, variables, self.put(batch))
+    if probabilities:
+      return jax.nn.softmax(logits)
+    return self._classes(logits, True)
 
 
 def _resize(image, size):

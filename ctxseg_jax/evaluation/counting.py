@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from ctxseg_jax.evaluation import metrics
-from ctxseg_jax.evaluation.batching import CONFIDENCE_LEVELS
+from ctxseg_jax.evaluation.forward import CONFIDENCE_LEVELS
 
 
 def make_count(

@@ -148,6 +148,7 @@ def evaluate(
       "split": split,
       "procedure": predictor.settings.describe(),
       "padded_to_multiples_of": predictor.multiple,
+      "tiled": predictor.tiled(),
       "compilations": predictor.compilations(),
       "images_per_second": num_images / seconds,
   }
@@ -203,6 +204,8 @@ def summary(report: Mapping[str, Any]) -> str:
         f"; protocol {report['protocol']}, {report['num_classes_averaged']}"
         " classes averaged"
     )
+  if report.get("tiled"):
+    how += f"; in tiles: {', '.join(report['tiled'])}"
   figures = ", ".join(
       f"{title} {tables.percent(report[name])}"
       for name, title in TASKS[report["task"]].figures.items()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,11 @@ from jax.sharding import PartitionSpec as P
 
 from ctxseg_jax.models.layers import normalize_images
 
+CONFIDENCE_LEVELS = 256  # The highest confidence is the last of them.
+
+# Scores at the size of the image exist for so many values at a time.
+_STRIP_VALUES = 4_000_000
+
 
 def make(
     model: nn.Module,
@@ -17,6 +23,7 @@ def make(
     mean: Sequence[float],
     std: Sequence[float],
     window: tuple[int, int] | None,
+    **options: bool,
 ) -> Callable[..., jax.Array]:
   """Returns the network as a `jax.jit` function over a mesh.
 
@@ -26,17 +33,17 @@ def make(
     mean: Mean of the images' channels, 0 to 255.
     std: Their standard deviation.
     window: (H, W) of the windows that the network sees; None is whole images.
+    **options: What the network is called with.
 
   Returns:
-    A function of variables, images, uint8 [B, h, w, 3], and optionally the
-    matrices [B, H, h] and [B, W, w] that lead back to the image's own pixels
-    and the starts [B, n, 2] and weights [B, n] of the windows. It returns
-    logits or, with matrices, probabilities [B, H, W, C].
+    A function of variables, images, uint8 [B, H, W, 3], and, with windows,
+    their starts [B, n, 2] and weights [B, n]. It returns the logits of the
+    network or, with windows, their mean over the windows, [B, H, W, C].
   """
 
   def network(variables, images):
     images = normalize_images(images, mean, std)
-    return model.apply(variables, images, train=False)["logits"]
+    return model.apply(variables, images, train=False, **options)["logits"]
 
   def windows(variables, images, starts, weights):
     def cut(image, start):
@@ -65,14 +72,7 @@ def make(
     (total, count), _ = jax.lax.scan(visit, carry, steps)
     return total / jnp.maximum(count, 1.0)[..., None]
 
-  def forward(variables, images, rows=None, cols=None, *where):
-    x = (windows if where else network)(variables, images, *where)
-    if rows is None:
-      return x
-    exact = jax.lax.Precision.HIGHEST
-    x = jnp.einsum("bHh,bhwc->bHwc", rows, x, precision=exact)
-    x = jnp.einsum("bWw,bHwc->bHWc", cols, x, precision=exact)
-    return jax.nn.softmax(x, axis=-1)
+  forward = network if window is None else windows
 
   def call(variables, *inputs):
     axis = P(mesh.axis_names[0])
@@ -82,3 +82,73 @@ def make(
     )
 
   return jax.jit(call)
+
+
+def make_fusion(
+    mesh: jax.sharding.Mesh, probabilities: bool
+) -> Callable[..., Any]:
+  """Returns what makes one map of the logits of all views, with `jax.jit`.
+
+  It is a function of the logits [B, h, w, C] of each view and of the matrices
+  [B, H, h] and [B, W, w] that lead from each to the pixels of the map. It
+  returns the mean probabilities, [B, H, W, C], or `classes` of them. Rows
+  are done in strips, so that for classes there is never a score for all pixels.
+  """
+
+  def fuse(logits, rows, cols):
+    batch, height = rows[0].shape[:2]
+    values = batch * cols[0].shape[1] * logits[0].shape[-1]
+    size = min(height, max(1, _STRIP_VALUES // values))
+    count = -(-height // size)
+
+    def strip(blocks):
+      scores = [
+          _resize(*view) for view in zip(blocks, cols, logits, strict=True)
+      ]
+      # The class of a single view is that of the largest logit.
+      are_logits = len(scores) == 1 and not probabilities
+      if not are_logits:
+        scores = [jax.nn.softmax(x, axis=-1) for x in scores]
+      mean = sum(scores) / len(scores)
+      return mean if probabilities else classes(mean, are_logits)
+
+    def split(matrix):
+      missing = count * size - height
+      matrix = jnp.pad(matrix, ((0, 0), (0, missing), (0, 0)))
+      return matrix.reshape(batch, count, size, -1).swapaxes(0, 1)
+
+    def join(strips):
+      out = strips.swapaxes(0, 1)
+      return out.reshape(batch, count * size, *out.shape[3:])[:, :height]
+
+    strips = jax.lax.map(strip, [split(matrix) for matrix in rows])
+    return jax.tree.map(join, strips)
+
+  axis = P(mesh.axis_names[0])
+  return jax.jit(jax.shard_map(fuse, mesh=mesh, in_specs=axis, out_specs=axis))
+
+
+def classes(scores: jax.Array, are_logits: bool) -> tuple[jax.Array, jax.Array]:
+  """Returns the best classes, and how probable they are.
+
+  Args:
+    scores: Probabilities or logits, [..., C].
+    are_logits: Which of the two.
+
+  Returns:
+    The classes, uint8 (uint16 from 256 classes on) [...], and their
+    probabilities in `CONFIDENCE_LEVELS`, uint8 [...].
+  """
+  dtype = jnp.uint8 if scores.shape[-1] <= 256 else jnp.uint16
+  best = scores.max(axis=-1)
+  if are_logits:
+    best = 1.0 / jnp.sum(jnp.exp(scores - best[..., None]), axis=-1)
+  levels = jnp.clip(best * CONFIDENCE_LEVELS, 0, CONFIDENCE_LEVELS - 1)
+  return scores.argmax(axis=-1).astype(dtype), levels.astype(jnp.uint8)
+
+
+def _resize(rows, cols, x):
+  exact = jax.lax.Precision.HIGHEST
+  x = x.astype(jnp.float32)
+  x = jnp.einsum("bHh,bhwc->bHwc", rows, x, precision=exact)
+  return jnp.einsum("bWw,bHwc->bHWc", cols, x, precision=exact)

@@ -68,13 +68,17 @@ class OutputFolder:
     # This finds out as well whether files can be written, before the work.
     files.write_atomically(self._path / LIST, b"".join(sorted(known)))
 
-  def write(self, name: str, data: bytes) -> None:
-    """Writes one of the planned files."""
+  def write(self, name: str, *parts: bytes | memoryview) -> None:
+    """Writes one of the planned files, of parts that are not copied."""
+    digest = hashlib.sha256()
+    for part in parts:
+      digest.update(part)
     # First, so that the file is known as ours even if we are killed then.
-    line = _line(hashlib.sha256(data).hexdigest(), name)
+    line = _line(digest.hexdigest(), name)
     with open(self._path / LIST, "ab") as file:
       file.write(line)
-    files.write_atomically(self._path / name, data)
+    with files.writing(self._path / name) as file:
+      file.writelines(parts)
 
   def _read_list(self) -> set[bytes]:
     path = self._path / LIST

@@ -13,6 +13,8 @@ from PIL import ImageFont
 
 from ctxseg_jax import files
 from ctxseg_jax.data import images
+from ctxseg_jax.evaluation.palettes import distinct
+from ctxseg_jax.evaluation.palettes import Palette
 
 _IGNORED = (48, 48, 48)
 _IGNORED_STRIPE = (112, 112, 112)
@@ -21,9 +23,7 @@ _LARGE = 1024  # and larger ones reduced to at most this.
 _BACKGROUND = (255, 255, 255)
 _TEXT = (32, 32, 32)
 _OPACITY = 0.6  # Of classes over an image.
-
-# RGB colours by class, 0 to 255.
-Palette = Sequence[tuple[int, int, int]] | np.ndarray
+_STRIP = 256  # Rows that are blended at a time; a multiple of the hatching's 8.
 
 
 def colorize(labels: np.ndarray, palette: Palette) -> np.ndarray:
@@ -36,8 +36,9 @@ def colorize(labels: np.ndarray, palette: Palette) -> np.ndarray:
   ignored = (labels < 0) | (labels >= len(colors))
   picture = colors[np.where(ignored, 0, labels)]
   picture[ignored] = _IGNORED
-  rows, columns = np.indices(labels.shape)
-  picture[ignored & ((rows + columns) % 8 < 2)] = _IGNORED_STRIPE
+  rows, columns = np.nonzero(ignored)
+  striped = (rows + columns) % 8 < 2
+  picture[rows[striped], columns[striped]] = _IGNORED_STRIPE
   return picture
 
 
@@ -55,9 +56,38 @@ def overlay(
     raise ValueError(
         f"image {image.shape} and labels {labels.shape} differ in size."
     )
-  colors = colorize(labels, palette).astype(np.float32)
-  blended = (1.0 - opacity) * image.astype(np.float32) + opacity * colors
-  return np.round(blended).astype(np.uint8)
+  picture = np.empty_like(image)
+  for row in range(0, len(image), _STRIP):  # Floats of all take much memory.
+    rows = slice(row, row + _STRIP)
+    colors = colorize(labels[rows], palette).astype(np.float32)
+    blended = (1.0 - opacity) * image[rows].astype(np.float32)
+    picture[rows] = np.round(blended + opacity * colors)
+  return picture
+
+
+def labelled_overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    palette: Palette,
+    opacity: float = 0.5,
+) -> np.ndarray:
+  """Returns `overlay` in colours that differ, above a legend of its classes.
+
+  It is as large as the image, but for the legend, which is at the bottom and
+  may be wider.
+  """
+  palette = distinct(palette)
+  height, width = labels.shape
+  text = max(14, width // 60)
+  present = np.unique(labels)
+  legend = _legend(present, class_names, palette, width, text)
+  canvas = np.full(
+      (height + legend.height, legend.width, 3), _BACKGROUND, np.uint8
+  )
+  canvas[:height, :width] = overlay(image, labels, palette, opacity)
+  canvas[height:] = np.asarray(legend)
+  return canvas
 
 
 def comparison(
@@ -72,6 +102,7 @@ def comparison(
   The image is RGB, uint8 [H, W, 3], as is what is returned; label and
   prediction are classes, [H, W].
   """
+  palette = distinct(palette)
   longest = max(image.shape[:2])
   stride = math.ceil(longest / _LARGE)
   # Whole pixels keep the borders of labels exact.
@@ -97,6 +128,7 @@ def grid(
   A sample is a title, an image (RGB, uint8 [H, W, 3], as is what is returned)
   and a label ([H, W]), all of one size.
   """
+  palette = distinct(palette)
   longest = max(samples[0][1].shape[:2])
   stride = math.ceil(longest / _SMALL)
   factor = max(1, _SMALL // (2 * longest))
@@ -117,10 +149,12 @@ def _sheet(panels, columns, classes, class_names, palette):
   font = ImageFont.load_default(size=text)
   columns = min(columns, len(panels))
   cell = (gap + text + gap + height, width + gap)
-  top = math.ceil(len(panels) / columns) * cell[0] + gap
+  top = math.ceil(len(panels) / columns) * cell[0]
   total = gap + columns * cell[1]
   legend = _legend(classes, class_names, palette, total, text)
-  canvas = Image.new("RGB", (total, top + legend.height), _BACKGROUND)
+  canvas = Image.new(
+      "RGB", (max(total, legend.width), top + legend.height), _BACKGROUND
+  )
   draw = ImageDraw.Draw(canvas)
   for i, (title, panel) in enumerate(panels):
     y, x = i // columns * cell[0] + gap, i % columns * cell[1] + gap
@@ -180,17 +214,24 @@ def _enlarge(array: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _legend(classes, class_names, palette, width, text):
-  """Draws the names of classes beside their colours, in rows of a width."""
+  """Draws the names of classes beside their colours, in rows.
+
+  The rows are so wide, or as wide as the longest name.
+  """
   font = ImageFont.load_default(size=text)
   gap = text // 2
   known = [int(c) for c in classes if 0 <= c < len(class_names)]
   names = {c: class_names[c] for c in known}
   if len(known) < len(classes):
     names[-1] = "ignored"
+  spaces = {
+      label: text + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
+      for label, name in names.items()
+  }
+  width = max(width, gap + max(spaces.values()))
   places = {}
-  x, y = gap, 0
-  for label, name in names.items():
-    space = text + gap // 2 + math.ceil(font.getlength(name)) + 2 * gap
+  x, y = gap, gap
+  for label, space in spaces.items():
     if x + space > width and x > gap:
       x, y = gap, y + text + gap
     places[label] = (x, y)

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import csv
+import glob
 import io
 import os
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,10 @@ _SUFFIXES = sorted(finding.IMAGE_SUFFIXES)
 def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   """Returns the images that a path stands for, sorted by name.
 
-  It is an image, a folder, or a `.txt` file with one image per line, taken from
-  the folder of the list if it is not absolute.
+  It is an image, a folder with its subfolders (but hidden ones and those that
+  predictions were written to), a pattern such as `photos/**/*.jpg`, or a `.txt`
+  file with one image per line, taken from the folder of the list if it is not
+  absolute.
 
   Raises:
     UserError: There is nothing there, or a listed file is missing.
@@ -36,14 +40,12 @@ def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   found = files.local_path(path, "--images")
   shown = files.printable(found)
   if not os.path.lexists(found):
-    raise errors.UserError(f"--images: {shown}: there is nothing")
+    if not glob.has_magic(os.fspath(found)):
+      raise errors.UserError(f"--images: {shown}: there is nothing")
+    names = glob.glob(os.fspath(found), recursive=True)
+    return _images_among(names, f"match {shown}")
   if found.is_dir():
-    # An `OSError` ends the command with one line, as everywhere.
-    paths = sorted(p for p in found.iterdir() if p.suffix.lower() in _SUFFIXES)
-    if not paths:
-      names = ", ".join(_SUFFIXES)
-      raise errors.UserError(f"--images: no {names} files in {shown}")
-    return paths
+    return _images_among(_walk(found), f"in {shown}")
   if found.suffix.lower() != ".txt":
     return [found]
   lines = files.read_text(found, what="a list of images").splitlines()
@@ -60,6 +62,44 @@ def list_images(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   return list(listed.values())
 
 
+def _images_among(names, where):
+  paths = sorted(
+      path
+      for path in map(pathlib.Path, names)
+      if path.suffix.lower() in _SUFFIXES and not path.is_dir()
+  )
+  if not paths:
+    known = ", ".join(_SUFFIXES)
+    raise errors.UserError(f"--images: no {known} files {where}")
+  return paths
+
+
+def _walk(folder: pathlib.Path) -> Iterator[str]:
+  """Yields the files of a folder and of its subfolders."""
+
+  def fail(error):  # It ends the command with one line, as everywhere.
+    raise error
+
+  for root, folders, names in os.walk(folder, onerror=fail):
+    folders[:] = [
+        name
+        for name in folders
+        if not name.startswith(".")
+        and not os.path.lexists(os.path.join(root, name, outputs.LIST))
+    ]
+    yield from (os.path.join(root, name) for name in names)
+
+
+def output_names(paths: Sequence[pathlib.Path]) -> list[str]:
+  """Returns what the files of each image are called, without suffixes.
+
+  The folders below that which all images are in come first: "street/a".
+  """
+  absolute = [os.path.abspath(path) for path in paths]
+  top = os.path.commonpath(map(os.path.dirname, absolute))
+  return [os.path.splitext(os.path.relpath(x, top))[0] for x in absolute]
+
+
 def write_maps(
     predictor: batching.Predictor,
     variables: Any,
@@ -69,9 +109,12 @@ def write_maps(
     *,
     opacity: float | None = None,
     probabilities: bool = False,
+    probability_pngs: bool = False,
     submission: bool = False,
 ) -> int:
-  """Predicts images and writes `<stem>.png` and `<stem>_overlay.png`.
+  """Predicts images and writes `<name>.png` and `<name>_overlay.png`.
+
+  The name is that of the image, with its folder where there are several.
 
   Args:
     predictor: Makes class maps with `variables`.
@@ -79,8 +122,10 @@ def write_maps(
     output: Folder to write to; made if it is not there.
     spec: The data set, whose palette and server it is.
     opacity: Of the classes in the overlay; None is one half.
-    probabilities: Whether to write `<stem>.npy`, float16 [H, W, C], too.
-    submission: Whether to write `submission/<stem>.png`, gray, with the ids of
+    probabilities: Whether to write `<name>.npy`, float16 [H, W, C], too.
+    probability_pngs: Whether to write `<name>_probabilities/<class>.png`, gray
+      of 16 bits with 65535 for 1, too.
+    submission: Whether to write `submission/<name>.png`, gray, with the ids of
       the data set's server, too.
 
   Returns:
@@ -98,31 +143,51 @@ def write_maps(
   opacity = 0.5 if opacity is None else opacity
   if not 0 <= opacity <= 1:
     raise errors.UserError(f"--opacity: expected 0 to 1, got {opacity}")
-  names = ["{}.png", "{}_overlay.png"]
-  names += ["{}.npy"] * probabilities + ["submission/{}.png"] * submission
+  planes = []
+  if probability_pngs:
+    slugs = [re.sub(r"[^\w-]+", "-", name) for name in spec.class_names]
+    planes = [f"{{}}_probabilities/{i:03}_{x}.png" for i, x in enumerate(slugs)]
+  patterns = ["{}.png", "{}_overlay.png", *planes]
+  patterns += ["{}.npy"] * probabilities + ["submission/{}.png"] * submission
+  names = output_names(paths)
   sizes = _read_sizes(paths)
   folder = outputs.OutputFolder(
-      output, [(name.format(p.stem), p) for p in paths for name in names]
+      output,
+      [
+          (pattern.format(name), path)
+          for path, name in zip(paths, names, strict=True)
+          for pattern in patterns
+      ],
   )
+  names = dict(zip(paths, names, strict=True))
+  want_all = probabilities or probability_pngs
   for path, image, values in _predict(
-      predictor, variables, paths, sizes, probabilities
+      predictor, variables, paths, sizes, want_all
   ):
-    labels = values.argmax(axis=-1) if probabilities else values
+
+    def write(pattern, *parts, name=names[path]):
+      folder.write(pattern.format(name), *parts)
+
+    labels = values.argmax(axis=-1) if want_all else values
     labels = labels.astype(np.uint8)
-    overlay = pictures.overlay(image, labels, spec.palette, opacity)
-    encoded = [
-        pictures.encode_palette_png(labels, spec.palette),
-        images_lib.encode_png(overlay),
-    ]
-    if probabilities:
-      array = io.BytesIO()
-      np.save(array, values.astype(np.float16))
-      encoded.append(array.getvalue())
+    write("{}.png", pictures.encode_palette_png(labels, spec.palette))
+    overlay = pictures.labelled_overlay(
+        image, labels, spec.class_names, spec.palette, opacity
+    )
+    write("{}_overlay.png", images_lib.encode_png(overlay))
     if submission:
       ids = np.array(spec.submission_ids, np.uint8)[labels]
-      encoded.append(images_lib.encode_png(ids))
-    for name, data in zip(names, encoded, strict=True):
-      folder.write(name.format(path.stem), data)
+      write("submission/{}.png", images_lib.encode_png(ids))
+    for i, pattern in enumerate(planes):
+      plane = np.rint(65535 * values[..., i]).astype(np.uint16)
+      write(pattern, images_lib.encode_png(plane))
+    if probabilities:
+      halves = values.astype(np.float16)
+      header = io.BytesIO()
+      np.lib.format.write_array_header_1_0(
+          header, np.lib.format.header_data_from_array_1_0(halves)
+      )
+      write("{}.npy", header.getvalue(), halves.data)
   return len(paths)
 
 

@@ -1,32 +1,61 @@
-"""From images to class maps: whole images or windows, scales, flips.
+"""From images to class maps: whole images or windows, scales, flips, tiles.
 
 Shapes are few and fixed. An image is padded at its right and bottom to a
 *canvas* that other images share, and matrices per image map the logits of the
 canvas to the pixels of the image, so that one compiled program serves every
-image of a canvas, whatever its own size.
+image of a canvas, whatever its own size. Where that takes too much memory, the
+same is done tile by tile; see `tiling`.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import itertools
+import math
 from typing import Annotated
 from typing import Any
 from typing import Literal
 
+from absl import logging
 import cv2
 import flax.linen as nn
 import jax
 import numpy as np
 
 from ctxseg_jax import bounds
+from ctxseg_jax import errors
+from ctxseg_jax import memory
 from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import batching
-from ctxseg_jax.models.resizing import resize_matrix
+from ctxseg_jax.evaluation import forward
+from ctxseg_jax.evaluation import tiling
 
 Scales = Annotated[
     tuple[Annotated[float, bounds.Bounds(0.01, 100)], ...], bounds.NotEmpty()
 ]
 Size = tuple[bounds.PositiveInt, bounds.PositiveInt]
+
+# Sides of the cores of tiles, of which the largest that fits is taken.
+_CORES = (
+    3072,
+    2560,
+    2048,
+    1792,
+    1536,
+    1280,
+    1024,
+    896,
+    768,
+    640,
+    512,
+    384,
+    256,
+    128,
+    64,
+)
+# What a pixel takes is found out with tiles of such cores, before a whole image
+# of more pixels than so many is tried.
+_PROBE, _PROBED = 256, 2_000_000
+_CPU_BYTES = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +77,11 @@ class Settings:
     batch_size_per_device: Images a device works on at once. Fixed per device
       and not per run, so that a prediction does not depend on the number of
       devices.
+    memory_gb: What the predictions of a device may take, in GB (10^9 bytes).
+      Batches become smaller until they fit, then images are predicted in
+      tiles. None is 1 on CPUs and half of the memory of an accelerator.
+    tile_margin: Pixels that the network sees on every side of a tile. Where its
+      receptive field reaches no farther, tiles change nothing.
   """
 
   mode: Literal["whole", "slide"] = "whole"
@@ -59,6 +93,8 @@ class Settings:
   stride: Size | None = None
   max_canvases: bounds.PositiveInt = 8
   batch_size_per_device: bounds.PositiveInt = 1
+  memory_gb: bounds.PositiveFloat | None = None
+  tile_margin: Annotated[int, bounds.Bounds(tiling.ALIGNMENT)] = 128
 
   def __post_init__(self):
     bounds.check_fields(self)
@@ -116,14 +152,32 @@ def plan_canvases(
     multiple *= 2
 
 
-def window_starts(length: int, crop: int, stride: int) -> list[int]:
-  """Returns where windows start along one axis (mmsegmentation's rule).
+@dataclasses.dataclass(frozen=True)
+class _Tiles:
+  """How the images of a group are cut.
 
-  The last window is moved back to end with the image; an image shorter than
-  the window has one.
+  Attributes:
+    cores: Where cores start and end, by axis.
+    boxes: The axes of the boxes, by scale.
   """
-  count = max(length - crop + stride - 1, 0) // stride + 1
-  return [max(min(i * stride, length - crop), 0) for i in range(count)]
+
+  cores: tuple[list[tuple[int, int]], ...]
+  boxes: dict[float, tuple[tiling.Axis, ...]]
+
+  @property
+  def size(self) -> tuple[int, ...]:
+    """(H, W) of a core."""
+    return tuple(stop - start for (start, stop), *_ in self.cores)
+
+  @property
+  def count(self) -> int:
+    return math.prod(map(len, self.cores))
+
+  @property
+  def largest(self) -> tuple[int, ...]:
+    """(H, W) of the largest box."""
+    boxes = (tuple(axis.box for axis in axes) for axes in self.boxes.values())
+    return max(boxes, key=math.prod)
 
 
 class Predictor(batching.Predictor):
@@ -141,94 +195,285 @@ class Predictor(batching.Predictor):
       align_corners: bool = False,
       **kwargs: Any,
   ):
-    window = settings.crop_size if settings.mode == "slide" else None
-    super().__init__(model, mesh, settings=settings, window=window, **kwargs)
+    self._slides = settings.mode == "slide"
+    # Maps of whole images are brought to their size after the network; those
+    # of windows are averaged at it.
+    options = (
+        dict(window=settings.crop_size)
+        if self._slides
+        else dict(upsample=False)
+    )
+    super().__init__(model, mesh, settings=settings, **options, **kwargs)
     self._pad_color = np.rint(self.mean).astype(np.uint8)
     self._align_corners = align_corners
     flips = (False, True) if settings.flip else (False,)
     self._views = list(itertools.product(settings.scales, flips))
-    # A single whole view at the image's own size needs neither resizing nor
-    # averaging: the class map is the largest logit.
-    own_size = settings.short_side is None and settings.long_side is None
-    single = settings.mode == "whole" and self._views == [(1.0, False)]
-    self._direct = self._gives_logits = own_size and single
+    self._fusions = {x: forward.make_fusion(mesh, x) for x in (False, True)}
+    self._tiles = {}
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Groups images [N, 2] by the canvases of themselves and every scale."""
     native, self.multiple = plan_canvases(sizes, self.settings.max_canvases)
-    least = self.settings.crop_size if self.settings.mode == "slide" else (1, 1)
+    self._tiles.clear()
     groups = []
     for canvas in np.unique(native, axis=0):
       members = np.flatnonzero(np.all(native == canvas, axis=1))
       shapes = [tuple(canvas.tolist())]
       for scale in self.settings.scales:
+        # Images that are not resized are shown on their canvas.
+        least = [shapes[0]] if self._shows_unchanged(scale) else []
+        least += [self.settings.crop_size] if self._slides else []
         scaled = [self.settings.scaled_size(sizes[i], scale) for i in members]
-        shapes.append(tuple(map(max, least, *scaled)))
+        shapes.append(tuple(map(max, *least, *scaled, (1, 1))))
       groups.append((tuple(shapes), members))
     return groups
 
-  def _apply(self, variables, images, shapes, probabilities):
-    """Scores the pixels of image i in its first rows and columns."""
-    if self._direct:
-      logits = self._run(variables, shapes, self._pad(images, shapes[0]))
-      return jax.nn.softmax(logits, axis=-1) if probabilities else logits
-    canvases = dict(zip(self.settings.scales, shapes[1:], strict=True))
-    total = 0.0
-    for scale, flip in self._views:
-      view = self._view(images, shapes[0], canvases[scale], scale, flip)
-      total += self._run(variables, (shapes[0], canvases[scale]), *view)
-    return total / len(self._views)
-
-  def _input_bytes(self, shapes):
-    (height, width), *scaled = shapes
-    if self._direct:
-      return 3 * height * width
-    # Pixels, and the matrices that lead back from them.
-    return max(3 * h * w + 4 * (height * h + width * w) for h, w in scaled)
-
-  def _pad(self, images, canvas):
-    out = np.empty((len(images), *canvas, 3), np.uint8)
-    out[:] = self._pad_color
-    for padded, image in zip(out, images, strict=True):
-      padded[: image.shape[0], : image.shape[1]] = image
-    return out
-
-  def _view(self, images, canvas, scaled_canvas, scale, flip):
-    """Returns one scale and flip of a batch, and the way back."""
-    back = [
-        np.zeros((len(images), n, m), np.float32)
-        for n, m in zip(canvas, scaled_canvas, strict=True)
+  def tiled(self) -> list[str]:
+    """Returns what of the last plan is predicted in tiles, and in which."""
+    return [
+        "{}x{} in {} tiles of {}x{}".format(
+            *shapes[0], tiles.count, *tiles.size
+        )
+        for shapes, tiles in self._tiles.items()
+        if tiles.count > 1
     ]
-    scaled_images = []
-    for i, image in enumerate(images):
-      size = image.shape[:2]
-      target = self.settings.scaled_size(size, scale)
-      if target != size:
-        image = cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
-      scaled_images.append(image[:, ::-1] if flip else image)
-      for axis, (n, m) in enumerate(zip(size, target, strict=True)):
-        matrix = resize_matrix(n, m, align_corners=self._align_corners)
-        mirrored = flip and axis == 1
-        back[axis][i, :n, :m] = matrix[:, ::-1] if mirrored else matrix
-    windows = self._windows(scaled_images, scaled_canvas)
-    return (self._pad(scaled_images, scaled_canvas), *back, *windows)
 
-  def _windows(self, images, canvas):
-    """Returns starts [B, n, 2] and weights [B, n] of the windows, or ()."""
-    if self.settings.mode == "whole":
-      return ()
+  def _shows_unchanged(self, scale):
+    sides = (self.settings.short_side, self.settings.long_side)
+    return self.settings.mode == "whole" and scale == 1 and sides == (None,) * 2
 
-    def positions(size):
-      rows, columns = map(
-          window_starts, size, self.settings.crop_size, self.settings.steps
+  def _fit(self, variables, shapes, sizes, probabilities):
+    """Takes the largest batch within the bound, or else the largest tiles."""
+    bound, is_given = self._bound()
+    most = self._at_once(len(sizes))
+    attempts = [(most >> i, None) for i in range(most.bit_length())]
+    attempts += [(1, core) for core in _CORES if core < max(shapes[0])]
+
+    def try_out(number, core):
+      tiles = self._make_tiles(variables, shapes, sizes, number, core)
+      return self._prepare(variables, tiles, number, probabilities), tiles
+
+    per_pixel = 0
+    if not self._slides and math.prod(shapes[0]) > _PROBED:
+      used, tiles = try_out(1, _PROBE)
+      per_pixel = used / math.prod(tiles.largest)
+    found = []
+    for number, core in attempts:
+      estimate = number * self._estimate(shapes, core, per_pixel)
+      is_last = (number, core) == attempts[-1]
+      if estimate > bound and not is_last:
+        continue
+      try:
+        used, tiles = try_out(number, core)
+      except errors.UserError:
+        if is_last and not found:
+          raise
+        continue
+      found.append((used, number, tiles))
+      if used <= bound:
+        break
+      if not self._slides:
+        per_pixel = used / number / math.prod(tiles.largest)
+    used, number, tiles = found[-1]
+    if used > bound:
+      if is_given:
+        raise errors.UserError(
+            f"{batching.images_of(number, tiles.largest)}: needs"
+            f" {used / 1e9:.2g} GB of memory, more than memory_gb, which is"
+            f" {bound / 1e9:g}; raise it, or lower {self._remedy}"
+        )
+      # Small tiles are slow: of what needs little more than the least, the
+      # largest.
+      least = min(used for used, *_ in found)
+      used, number, tiles = next(x for x in found if x[0] <= 1.25 * least)
+    if tiles.count > 1:
+      logging.info(
+          "Images of %dx%d pixels are predicted in %d tiles of %dx%d, for which"
+          " the network sees up to %dx%d and takes %.2g GB; the bound is %.2g"
+          " GB (memory_gb).",
+          *shapes[0],
+          tiles.count,
+          *tiles.size,
+          *tiles.largest,
+          used / 1e9,
+          bound / 1e9,
       )
-      return list(itertools.product(rows, columns))
+    self._tiles[shapes] = tiles
+    return number
 
-    shape = (len(images), len(positions(canvas)))
-    starts = np.zeros((*shape, 2), np.int32)
-    weights = np.zeros(shape, np.float32)
-    for i, image in enumerate(images):
-      found = positions(image.shape[:2])
+  def _estimate(self, shapes, core, per_pixel):
+    """Returns how many bytes an image may take, given those of a pixel."""
+    view = max(shapes[1:], key=math.prod)
+    if core is None:
+      # Less than that, often, as a pixel of a small tile takes more: what may
+      # fit is tried.
+      return 0.6 * per_pixel * math.prod(view)
+    side = core + 2 * self.settings.tile_margin + tiling.ALIGNMENT
+    ratio = math.prod(view) / math.prod(shapes[0])
+    return per_pixel * ratio * math.prod(min(side, n) for n in shapes[0])
+
+  def _bound(self):
+    """Returns the most bytes per device, and whether the settings say so."""
+    if self.settings.memory_gb is not None:
+      return 1e9 * self.settings.memory_gb, True
+    available = memory.device_bytes(self.mesh.local_devices[0])
+    return (_CPU_BYTES if available is None else available / 2), False
+
+  @property
+  def _remedy(self):
+    return (
+        "crop_size or the scales"
+        if self._slides
+        else "tile_margin or the scales"
+    )
+
+  def _make_tiles(self, variables, shapes, sizes, number, most):
+    """Returns tiles with cores of at most so many pixels a side, or one."""
+    settings = self.settings
+    cores = tuple(tiling.cores(n, most or n) for n in shapes[0])
+    sizes = np.unique(sizes, axis=0).tolist()
+    boxes = {}
+    for scale, view in zip(settings.scales, shapes[1:], strict=True):
+      scaled = [settings.scaled_size(size, scale) for size in sizes]
+      axes = [
+          tiling.make_axis(
+              view[i],
+              cores[i],
+              [
+                  (size[i], to[i])
+                  for size, to in zip(sizes, scaled, strict=True)
+              ],
+              margin=settings.tile_margin,
+              windows=self._slides
+              and (settings.crop_size[i], settings.steps[i]),
+          )
+          for i in range(2)
+      ]
+      box = [axis.box for axis in axes]
+      coarse = self._logits_size(variables, number, view)
+      coarse_box = self._logits_size(variables, number, box)
+      boxes[scale] = tuple(
+          dataclasses.replace(
+              axis,
+              coarse=coarse[i],
+              coarse_box=coarse_box[i],
+              align_corners=self._align_corners,
+          )
+          for i, axis in enumerate(axes)
+      )
+    return _Tiles(cores, boxes)
+
+  def _logits_size(self, variables, number, size):
+    """Returns (h, w) of the network's logits of images of a size."""
+    if self._slides:
+      return size
+    images = self._abstract(number, *size, 3, dtype=np.uint8)
+    return jax.eval_shape(self._network, variables, images).shape[1:3]
+
+  def _prepare(self, variables, tiles, number, probabilities):
+    """Compiles what tiles take; returns the bytes that it needs per device."""
+    at_work, kept = 0, 0
+    views = []
+    for scale, _ in self._views:
+      height, width = axes = tiles.boxes[scale]
+      box = (height.box, width.box)
+      what = batching.images_of(number, box)
+      advice = dict(what=what, remedy=f"lower {self._remedy}")
+      memory.require(3 * number * math.prod(box), **advice)
+      inputs = [self._abstract(number, *box, 3, dtype=np.uint8)]
+      if self._slides:
+        count = height.num_windows * width.num_windows
+        inputs.append(self._abstract(number, count, 2, dtype=np.int32))
+        inputs.append(self._abstract(number, count))
+      logits = jax.eval_shape(self._network, variables, *inputs)
+      program = self._compile(self._network, variables, *inputs, **advice)
+      at_work = max(at_work, memory.program_bytes(program) or 0)
+      kept += 4 * math.prod(logits.shape) // self.mesh.size
+      views.append(
+          [
+              self._abstract(number, *logits.shape[1:]),
+              *(
+                  self._abstract(number, n, axis.coarse_box)
+                  for n, axis in zip(tiles.size, axes, strict=True)
+              ),
+          ]
+      )
+    fusion = self._fusions[probabilities]
+    program = self._compile(fusion, *zip(*views, strict=True), **advice)
+    return kept + max(at_work, memory.program_bytes(program) or 0)
+
+  def _apply(self, variables, images, shapes, probabilities):
+    """Predicts the pixels of image i in its first rows and columns."""
+    tiles = self._tiles[shapes]
+    views = {
+        scale: [self._resized(image, scale) for image in images]
+        for scale in self.settings.scales
+    }
+    whole = None
+    for core in itertools.product(*tiles.cores):
+      logits, ways = [], []
+      for scale, flip in self._views:
+        axes = tiles.boxes[scale]
+        inputs, back = self._view(images, views[scale], axes, core, flip)
+        inputs = map(self.put, inputs)
+        logits.append(self._run(self._network, variables, *inputs))
+        ways.append(map(self.put, back))
+      rows, cols = zip(*ways, strict=True)
+      out = self._run(self._fusions[probabilities], tuple(logits), rows, cols)
+      if tiles.count == 1:
+        return out
+      parts = jax.tree.map(batching.local_rows, out)
+      if whole is None:
+        whole = jax.tree.map(
+            lambda x: np.empty((len(x), *shapes[0], *x.shape[3:]), x.dtype),
+            parts,
+        )
+      for target, part in zip(
+          jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True
+      ):
+        target[:, slice(*core[0]), slice(*core[1])] = part
+    return whole if probabilities else jax.tree.map(self.put, whole)
+
+  def _resized(self, image, scale):
+    size = image.shape[:2]
+    target = self.settings.scaled_size(size, scale)
+    if target == size:
+      return image
+    return cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
+
+  def _view(self, images, scaled, axes, core, flip):
+    """Returns the boxes of a core in one view of a batch, and the way back."""
+    count = len(images)
+    boxes = np.empty((count, *(axis.box for axis in axes), 3), np.uint8)
+    boxes[:] = self._pad_color
+    back = [
+        np.empty((count, stop - start, axis.coarse_box), np.float32)
+        for (start, stop), axis in zip(core, axes, strict=True)
+    ]
+    windows = []
+    for i, (image, view) in enumerate(zip(images, scaled, strict=True)):
+      places = [
+          axis.place(core[j], image.shape[j], view.shape[j], flip and j == 1)
+          for j, axis in enumerate(axes)
+      ]
+      for matrix, place in zip(back, places, strict=True):
+        matrix[i] = place.back
+      corner = (view[:, ::-1] if flip else view)[
+          tuple(
+              slice(p.start, p.start + axis.box)
+              for p, axis in zip(places, axes, strict=True)
+          )
+      ]
+      boxes[i, : corner.shape[0], : corner.shape[1]] = corner
+      if self._slides:
+        starts = map(tiling.Axis.windows, axes, places, view.shape)
+        windows.append(list(itertools.product(*starts)))
+    if not self._slides:
+      return [boxes], back
+    most = axes[0].num_windows * axes[1].num_windows
+    starts = np.zeros((count, most, 2), np.int32)
+    weights = np.zeros((count, most), np.float32)
+    for i, found in enumerate(windows):
       starts[i, : len(found)] = found
       weights[i, : len(found)] = 1.0
-    return starts, weights
+    return [boxes, starts, weights], back

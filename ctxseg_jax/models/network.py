@@ -81,7 +81,7 @@ class SegmentationModel(nn.Module):
     super().__post_init__()
 
   def __call__(
-      self, images: jax.Array, *, train: bool = False
+      self, images: jax.Array, *, train: bool = False, upsample: bool = True
   ) -> dict[str, jax.Array]:
     """Runs the network.
 
@@ -89,6 +89,8 @@ class SegmentationModel(nn.Module):
       images: Normalised, [B, H, W, 3].
       train: Whether to use batch statistics and dropout, and to run the
         auxiliary head.
+      upsample: Whether to bring maps to the image size; else they are as the
+        heads return them.
 
     Returns:
       float32 `"logits"` [B, H, W, num_classes] and the head's other outputs by
@@ -100,7 +102,7 @@ class SegmentationModel(nn.Module):
       out = self._fuse_scales(images, train)
     else:
       out = self._forward(images, train)
-    if train and not self.upsample_in_training:
+    if not upsample or (train and not self.upsample_in_training):
       return out
     size = images.shape[1:3]
     return {

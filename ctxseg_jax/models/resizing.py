@@ -26,28 +26,32 @@ def _apply(rows: np.ndarray, cols: np.ndarray, x: jax.Array) -> jax.Array:
 
 
 def resize_matrix(
-    target: int, source: int, *, align_corners: bool
+    target: int,
+    source: int,
+    *,
+    align_corners: bool,
+    rows: slice = slice(None),
 ) -> np.ndarray:
   """Returns the matrix of linear interpolation along one axis.
 
   Equal to `torch.nn.functional.interpolate(mode="bilinear")`, without
-  antialiasing. float32 [target, source]; rows sum to 1. `align_corners` is
-  whether the first and last samples of both grids coincide (else the
-  half-pixel rule with clamped edges).
+  antialiasing. float32 [target, source], or those `rows` of it; rows sum to 1.
+  `align_corners` is whether the first and last samples of both grids coincide
+  (else the half-pixel rule with clamped edges).
   """
   if align_corners:
     step = (source - 1) / (target - 1) if target > 1 else 0.0
     positions = np.arange(target) * step
   else:
     positions = (np.arange(target) + 0.5) * (source / target) - 0.5
-  positions = np.clip(positions, 0, source - 1)
+  positions = np.clip(positions, 0, source - 1)[rows]
   low = np.floor(positions).astype(np.int64)
   high = np.minimum(low + 1, source - 1)
   weight = positions - low
-  matrix = np.zeros((target, source))
-  rows = np.arange(target)
-  np.add.at(matrix, (rows, low), 1 - weight)
-  np.add.at(matrix, (rows, high), weight)
+  matrix = np.zeros((len(positions), source))
+  row = np.arange(len(positions))
+  np.add.at(matrix, (row, low), 1 - weight)
+  np.add.at(matrix, (row, high), weight)
   return matrix.astype(np.float32)
 
 

@@ -92,22 +92,43 @@ class PredictTest(parameterized.TestCase):
       predictor.predict(variables, [np.zeros((4, 4, 3), np.uint8), image])
 
 
-class MemoryTest(parameterized.TestCase):
+class MemoryTest(absltest.TestCase):
   """Nothing is allocated that the machine does not have."""
 
-  @parameterized.parameters(
-      (dict(batch_size_per_device=10**9), "1,000,000,000 images of 60x80"),
-      (dict(scales=(100.0,), batch_size_per_device=10**6), "6000x8000"),
-      (
-          dict(mode="slide", crop_size=(10**7, 10**7), stride=(1, 1)),
-          "10000000x10000000",
-      ),
-  )
-  def test_inputs_without_bounds_are_refused(self, fields, message):
+  def shares(self, num_images, **fields):
+    """Returns how many images a device worked on at once."""
     predictor, variables = test_segmentation.make_predictor(**fields)
+    images = test_segmentation.make_images(*[(100, 100)] * num_images)
+    batches = predictor.batches(
+        variables,
+        np.array([[100, 100]] * num_images),
+        lambda i: {"image": images[i]},
+    )
+    return [batch.share for batch in batches]
+
+  def test_few_images_make_a_small_batch(self):
+    self.assertEqual(self.shares(1, batch_size_per_device=10**9), [1])
+    self.assertEqual(self.shares(3, batch_size_per_device=10**9), [4])
+    self.assertEqual(self.shares(7, batch_size_per_device=3), [3, 3, 3])
+
+  def test_batches_become_smaller_until_there_is_memory(self):
+    # An image is 0.03 MB, its logits are 0.16 MB.
+    with mock.patch.object(memory, "_free_host_bytes", return_value=0.8e6):
+      self.assertEqual(self.shares(8, batch_size_per_device=8), [2] * 4)
+    self.assertEqual(
+        self.shares(8, batch_size_per_device=8, memory_gb=1.2e-3), [2] * 4
+    )
+    with mock.patch.object(memory, "_free_host_bytes", return_value=1e5):
+      with self.assertRaisesRegex(errors.UserError, "1 image of 100x100"):
+        self.shares(8, batch_size_per_device=8)
+
+  def test_windows_without_bounds_are_refused(self):
+    predictor, variables = test_segmentation.make_predictor(
+        mode="slide", crop_size=(10**7, 10**7), stride=(1, 1)
+    )
     images = test_segmentation.make_images((60, 80))
     with self.assertRaisesRegex(
-        errors.UserError, f"{message}.*GB free; lower.*batch_size_per_device"
+        errors.UserError, "10000000x10000000.*GB free; lower crop_size"
     ):
       predictor.predict(variables, images)
 
@@ -120,20 +141,11 @@ class MemoryTest(parameterized.TestCase):
         settings=classification.Settings(10**9),
         crop_size=(32, 32),
     )
+    _, variables = test_segmentation.plain_predictor()
     images = test_segmentation.make_images((60, 80))
-    with self.assertRaisesRegex(errors.UserError, "1,000,000,000 images"):
-      predictor.predict({}, images)
-
-  def test_what_a_program_needs_beyond_its_input_counts(self):
-    predictor, variables = test_segmentation.make_predictor(
-        batch_size_per_device=8
-    )
-    images = test_segmentation.make_images((100, 100))
-    # The input is 0.24 MB, the logits alone 1.28 MB.
-    with mock.patch.object(memory, "_free_host_bytes", return_value=10**6):
-      with self.assertRaisesRegex(errors.UserError, "8 images of 100x100"):
+    with mock.patch.object(memory, "_free_host_bytes", return_value=10**4):
+      with self.assertRaisesRegex(errors.UserError, "1 image of 32x32.*lower"):
         predictor.predict(variables, images)
-    predictor.predict(variables, images)
 
   def test_the_free_memory_of_this_machine_is_known(self):
     self.assertBetween(memory._free_host_bytes(), 1e6, 1e15)

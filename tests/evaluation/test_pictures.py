@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ctxseg_jax.evaluation import curves
+from ctxseg_jax.evaluation import palettes
 from ctxseg_jax.evaluation import pictures
 from ctxseg_jax.evaluation import tables
 
@@ -73,6 +74,36 @@ class ComparisonTest(parameterized.TestCase):
     picture = self.compare((64, 64), classes=(0, 2, 255))
     self.assertTrue(self.has(picture, PALETTE[2]))
     self.assertFalse(self.has(picture, PALETTE[1]))
+
+
+class DistinctTest(parameterized.TestCase):
+
+  def test_colours_that_people_can_tell_apart_are_kept(self):
+    np.testing.assert_array_equal(palettes.distinct(PALETTE[1:]), PALETTE[1:])
+
+  @parameterized.parameters(
+      [[(0, 0, 0), (1, 1, 1), (2, 2, 2)]],
+      [[(200, 0, 0), (201, 0, 0), (0, 9, 0), (200, 2, 1)]],
+      [[(255, 255, 255)] * 12],
+  )
+  def test_others_give_way(self, palette):
+    found = palettes.distinct(palette).astype(int)
+    self.assertGreater(found.max(axis=1).min(), 100)
+    for i, color in enumerate(found):
+      others = np.delete(found, i, axis=0)
+      self.assertGreater(np.abs(others - color).max(axis=1).min(), 45)
+
+  def test_an_overlay_has_a_legend_of_the_classes_present(self):
+    image = np.zeros((20, 30, 3), np.uint8)
+    labels = np.full((20, 30), 1)
+    palette = ((0, 0, 0), (1, 1, 1), (0, 200, 0))
+    picture = pictures.labelled_overlay(image, labels, NAMES, palette, 1.0)
+    _, road, tree = palettes.distinct(palette)
+    np.testing.assert_array_equal(picture[:20, :30], np.tile(road, (20, 30, 1)))
+    legend = picture[20:]
+    self.assertGreater(picture.shape[1], 30)  # As wide as the name.
+    self.assertTrue((legend == road).all(axis=-1).any())
+    self.assertFalse((legend == tree).all(axis=-1).any())
 
 
 class FilesTest(absltest.TestCase):

@@ -8,6 +8,7 @@ import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import numpy as np
 from PIL import Image
 import test_segmentation
 
@@ -179,13 +180,56 @@ class WriteTest(FolderCase):
       self.assertEqual(found.size, (6, 9))
 
 
+class FoldersTest(FolderCase):
+
+  def test_folders_within_the_folder_are_those_of_the_output(self):
+    for name in ("a", "b/c", ".hidden", "old"):
+      (self.photos / name).mkdir(parents=True)
+    self.add_photos(
+        "x.png", "a/x.jpg", "b/c/x.png", ".hidden/x.png", "old/x.png"
+    )
+    (self.photos / "old" / outputs.LIST).touch()
+    self.assertEqual(self.write(), 3)
+    for name in ("x.png", "a/x.png", "b/c/x_overlay.png"):
+      self.assertTrue((self.output / name).exists(), name)
+    # Into a folder of the folder, twice.
+    for _ in range(2):
+      self.assertEqual(self.write(output=self.photos / "out"), 3)
+
+  def test_a_pattern(self):
+    (self.photos / "a").mkdir()
+    self.add_photos("x.png", "a/y.jpg", "a/z.png")
+    (self.photos / "a" / "notes.txt").touch()
+    for pattern, names in (
+        ("*", ["x.png"]),
+        ("**/*.png", ["a/z.png", "x.png"]),
+        ("a/[xy].*", ["a/y.jpg"]),
+    ):
+      found = predictions.list_images(f"{self.photos}/{pattern}")
+      self.assertEqual(found, [self.photos / name for name in names])
+    with self.assertRaisesRegex(errors.UserError, r"no .*files match.*\*\.gif"):
+      predictions.list_images(f"{self.photos}/*.gif")
+
+  def test_probabilities_of_16_bits(self):
+    self.add_photos("a.png")
+    self.write(probabilities=True, probability_pngs=True)
+    expected = np.load(self.output / "a.npy").astype(np.float32)
+    planes = sorted((self.output / "a_probabilities").iterdir())
+    self.assertEqual(planes[0].name, f"000_{SPEC.class_names[0]}.png")
+    for i, path in enumerate(planes):
+      with Image.open(path) as image:
+        plane = np.array(image)
+      self.assertEqual(plane.max() > 255, True)
+      np.testing.assert_allclose(plane / 65535, expected[..., i], atol=1e-3)
+    self.assertLen(planes, 4)
+
+
 class ReadTest(FolderCase):
 
   @parameterized.named_parameters(
       ("fifo", os.mkfifo),
       ("dangling", lambda path: path.symlink_to("nowhere")),
       ("loop", lambda path: path.symlink_to(path)),
-      ("folder", lambda path: path.mkdir()),
       ("text", lambda path: path.write_text("not an image")),
   )
   def test_what_is_no_image_is_named(self, make):

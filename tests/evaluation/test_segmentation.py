@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax.evaluation import segmentation
+from ctxseg_jax.evaluation import tiling
 
 
 class PixelModel(nn.Module):
   """Scores of a pixel from its own colour: no context at all."""
 
   @nn.compact
-  def __call__(self, images, *, train=False):
-    del train
+  def __call__(self, images, *, train=False, upsample=True):
+    del train, upsample
     return {"logits": nn.Conv(4, (1, 1), name="conv")(images)}
 
 
@@ -25,8 +26,8 @@ class MeanModel(nn.Module):
   """Scores from the mean colour of the input: nothing but context."""
 
   @nn.compact
-  def __call__(self, images, *, train=False):
-    del train
+  def __call__(self, images, *, train=False, upsample=True):
+    del train, upsample
     mean = jnp.mean(images, axis=(1, 2), keepdims=True)
     x = nn.Dense(3, use_bias=False, name="dense")(mean)
     return {"logits": jnp.broadcast_to(x, (*images.shape[:3], 3))}
@@ -105,7 +106,7 @@ class WindowsTest(parameterized.TestCase):
       (481, 480, 320, [0, 1]),
   )
   def test_starts_follow_mmsegmentation(self, length, crop, stride, expected):
-    self.assertEqual(segmentation.window_starts(length, crop, stride), expected)
+    self.assertEqual(tiling.window_starts(length, crop, stride), expected)
 
 
 class PredictorTest(parameterized.TestCase):
