@@ -113,7 +113,7 @@ class MemoryTest(absltest.TestCase):
 
   def test_batches_become_smaller_until_there_is_memory(self):
     # An image is 0.03 MB, its logits are 0.16 MB.
-    with mock.patch.object(memory, "_free_host_bytes", return_value=0.8e6):
+    with mock.patch.object(memory, "_free_host_bytes", return_value=1.0e6):
       self.assertEqual(self.shares(8, batch_size_per_device=8), [2] * 4)
     self.assertEqual(
         self.shares(8, batch_size_per_device=8, memory_gb=1.2e-3), [2] * 4
