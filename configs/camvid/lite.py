@@ -10,7 +10,9 @@ Variants: `encnet` and `fcn` (other heads of the same width on the same
 features), `smoke`. The checkpoint is chosen on val.
 Reference: none published for this network and crop; the per-pixel prior of the
 training labels, which reads no image, has 17.0 mIoU on test.
-Ours: RESULT
+Ours: not run to its end. With `--config.total_steps=800`, stopped half-way, at
+step 400: 58.21 test mIoU, 86.93 pixel accuracy (one seed; 13 minutes of steps at
+2.0 s each on 2 idle CPU cores; it was trained beside other work).
 Ours of `encnet` and `fcn`: not trained yet.
 """
 
