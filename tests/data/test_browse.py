@@ -27,8 +27,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _sided_configs():
-  """Yields the configs whose data has `short_side` or `long_side`."""
+  """Yields configs of published data with `short_side` or `long_side`."""
   for path in test_configs.PATHS:
+    if path == "configs/custom.py":  # Asks for a folder.
+      continue
     seen = []
     for variant in test_configs.networks(test_configs.load(path)):
       config = test_configs.load(path).get_config(variant).to_dict()
@@ -122,6 +124,7 @@ class BrowseTest(parameterized.TestCase):
   def test_pages_hold_the_batches_of_training(self):
     miniatures.write_custom(self.root)
     config = custom_config.get_config("smoke")
+    config.data.crop_size = (48, 48)
     config.data.root = str(self.root)
     config.data.data_dir = str(self.folder / "data")
     run = experiment.parse(config)

@@ -16,6 +16,7 @@ from PIL import Image
 import running
 import tiny
 
+from configs import common
 from configs import custom as custom_config
 from configs import quickstart
 from ctxseg_jax import errors
@@ -514,13 +515,15 @@ class TrainTest(FolderCase):
     config.total_steps = 20
     config.checkpoint_every = 20
     config.eval_every = 20
+    config.init_from.source = ""
+    config.data.eval_split = "val"
     config.data.crop_size = (32, 32)
+    config.data.short_side = config.eval.short_side = None
     config.data.scale_range = (1.0, 1.0)
-    config.model.backbone.channels = 8
-    # A small head, which compiles in little time.
+    # A small network, which compiles in little time.
+    config.model.backbone = dict(name="shallow", channels=8)
     config.model.head = dict(name="fcn", channels=8, dropout_rate=0.0)
-    del config.loss.se
-    config.optim.learning_rate = 0.1
+    config.optim = common.sgd(0.1, 1e-4)
     config.data.root = str(self.root)
     config.data.data_dir = str(self.data_dir)
     return config
