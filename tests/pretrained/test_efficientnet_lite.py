@@ -100,7 +100,7 @@ class MistakesTest(absltest.TestCase):
 
   def test_other_padding_and_normalisation_are_reported(self):
     network = _network(uneven_padding=False)
-    (line,) = loading.differences("efficientnet_lite", network, whole=False)
+    (line,) = loading.differences("efficientnet_lite", network, False, {})
     self.assertIn("uneven_padding is False", line)
 
 

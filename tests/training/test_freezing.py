@@ -67,7 +67,8 @@ class FreezingTest(parameterized.TestCase):
 
   def test_frozen_batch_norms_normalise_by_running_statistics(self):
     loss = first_loss(BACKBONE)
-    self.assertNotAlmostEqual(first_loss(BACKBONE, spread), loss, 2)
+    # By the statistics of the batch they would be equal to the last bit.
+    self.assertNotAlmostEqual(first_loss(BACKBONE, spread), loss, 5)
     _, state, _ = make(**PATTERNS)
     statistics = jax.tree.map(spread, state.model_state)
     batch = steps.make_batch()
