@@ -271,7 +271,7 @@ def photographs_smoke(config: config_dict.ConfigDict) -> None:
     backbone.depth = 34 if is_multi_grid else 18
     if backbone.get("stride_in_1x1"):
       backbone.depth = 50
-  elif backbone.name == "efficientnet":
+  elif backbone.name == "efficientnet" and backbone.variant[0] == "b":
     backbone.variant = "b0"
   elif backbone.name == "vgg16":
     backbone.channels = 8

@@ -26,6 +26,7 @@ import pytest
 import test_configs
 import tiny
 
+from ctxseg_jax import commands
 from ctxseg_jax import describe
 from ctxseg_jax import experiment
 from ctxseg_jax.data import packing
@@ -69,9 +70,11 @@ def command(name, *arguments):
       raise AssertionError(f"{name}: exit code {e.code}: {log}") from e
   finally:
     signal.signal(signal.SIGINT, handler)
-    # Its own flags and the overrides, not those of modules it imports.
-    own = flags.FLAGS.flags_by_module_dict().get(name, ())
-    names = {flag.name for flag in own}
+    # Its own flags, those that `commands` defines for it and the overrides, not
+    # those of modules it imports.
+    by_module = flags.FLAGS.flags_by_module_dict()
+    own = (name, commands.__name__)
+    names = {flag.name for module in own for flag in by_module.get(module, ())}
     for flag in list(flags.FLAGS):
       if flag in names or flag.startswith("config"):
         delattr(flags.FLAGS, flag)
