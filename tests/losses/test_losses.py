@@ -75,12 +75,12 @@ class ErrorRateTest(parameterized.TestCase):
   @parameterized.parameters("image", "pixel")
   def test_counts_what_is_not_the_highest_score(self, kind):
     size = {"image": (), "pixel": (1, 1)}[kind]
-    logits = jnp.array([[1.0, 2.0, 0.0], [5.0, 1.0, 2.0], [0.0, 0.0, 9.0]])
-    labels = jnp.array([1, 2, 255], jnp.uint8)
+    logits = jnp.array([[1.0, 2.0, 0], [5, 1, 2], [0, 0, 9], [0, 0, 9]])
+    labels = jnp.array([1, 2, 255, 2], jnp.uint8)
     total, count = losses.error_rate(
-        logits.reshape(3, *size, 3), labels.reshape(3, *size)
+        logits.reshape(4, *size, 3), labels.reshape(4, *size)
     )
-    self.assertEqual((total, count), (1, 2))
+    self.assertEqual((total, count), (1, 3))
 
 
 def random_example(seed=0, shape=(2, 6, 7), num_classes=4):
