@@ -124,70 +124,6 @@ def lite(
   config.eval = common.evaluation(config.data, batch_size_per_device=1)
 
 
-def mmseg_20k(head: Mapping[str, Any]) -> config_dict.ConfigDict:
-  """Returns mmsegmentation's schedule of 20,000 steps on VOC 2012."""
-  config = common.run(batch_size=16, total_steps=20_000, eval_every=5_000)
-  config.data = common.voc2012((512, 512), short_side=512, long_side=2048)
-  config.model = dict(
-      dtype="bfloat16",
-      align_corners=False,
-      backbone=common.resnet(50, stem="deep32", dilation="contracted"),
-      head=head,
-      aux_head=common.fcn_aux(256),
-  )
-  config.loss = common.over_all_pixels(
-      ce=common.cross_entropy("logits"),
-      aux=common.cross_entropy("aux_logits", 0.4),
-  )
-  config.optim = common.sgd(
-      0.01, weight_decay=5e-4, schedule=common.poly(end_value=1e-4)
-  )
-  config.eval = common.evaluation(config.data)
-  return config
-
-
-def mfnet_report(
-    config: config_dict.ConfigDict, head: Mapping[str, Any]
-) -> None:
-  """Makes a config one of the MFNet report's, see `configs/voc/mfnet.py`."""
-  config.update(
-      common.run(
-          batch_size=4,
-          total_steps=18_300,  # 50 epochs of 1,464 images.
-          eval_every=366,  # An epoch: the report has curves over epochs.
-      )
-  )
-  config.data = common.voc2012((513, 513), train_split="train", short_side=513)
-  config.model = dict(
-      dtype="bfloat16",
-      align_corners=True,
-      backbone=common.resnet(
-          50, stem="7x7", dilation="multi_grid", output_stride=16
-      ),
-      head=head,
-  )
-  config.loss = dict(
-      ce=common.cross_entropy("logits", denominator="labelled_times_images")
-  )
-  config.optim = common.sgd(
-      0.007, weight_decay=5e-4, lr_multipliers=dict(head=10.0)
-  )
-  config.eval = common.evaluation(config.data, "slide")
-
-
-def mfnet_report_recipe(config: config_dict.ConfigDict) -> None:
-  """Takes the report's rate, and its images without augmentation."""
-  config.data = common.voc2012(
-      (513, 513),
-      train_split="train",
-      short_side=513,
-      scale_range=(1.0, 1.0),
-      flip=False,
-      center=True,
-  )
-  config.optim.learning_rate = 0.07
-
-
 def encnet_paper(config: config_dict.ConfigDict) -> None:
   """Makes an EncNet that of the paper, where the authors' code differs.
 
@@ -254,3 +190,67 @@ def _drop_aux(config):
   del config.model.aux_head
   del config.loss.aux
   del config.optim.lr_multipliers.aux_head
+
+
+def mmseg_20k(head: Mapping[str, Any]) -> config_dict.ConfigDict:
+  """Returns mmsegmentation's schedule of 20,000 steps on VOC 2012."""
+  config = common.run(batch_size=16, total_steps=20_000, eval_every=5_000)
+  config.data = common.voc2012((512, 512), short_side=512, long_side=2048)
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=False,
+      backbone=common.resnet(50, stem="deep32", dilation="contracted"),
+      head=head,
+      aux_head=common.fcn_aux(256),
+  )
+  config.loss = common.over_all_pixels(
+      ce=common.cross_entropy("logits"),
+      aux=common.cross_entropy("aux_logits", 0.4),
+  )
+  config.optim = common.sgd(
+      0.01, weight_decay=5e-4, schedule=common.poly(end_value=1e-4)
+  )
+  config.eval = common.evaluation(config.data)
+  return config
+
+
+def mfnet_report_recipe(config: config_dict.ConfigDict) -> None:
+  """Takes the report's rate, and its images without augmentation."""
+  config.data = common.voc2012(
+      (513, 513),
+      train_split="train",
+      short_side=513,
+      scale_range=(1.0, 1.0),
+      flip=False,
+      center=True,
+  )
+  config.optim.learning_rate = 0.07
+
+
+def mfnet_report(
+    config: config_dict.ConfigDict, head: Mapping[str, Any]
+) -> None:
+  """Makes a config one of the MFNet report's, see `configs/voc/mfnet.py`."""
+  config.update(
+      common.run(
+          batch_size=4,
+          total_steps=18_300,  # 50 epochs of 1,464 images.
+          eval_every=366,  # An epoch: the report has curves over epochs.
+      )
+  )
+  config.data = common.voc2012((513, 513), train_split="train", short_side=513)
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=True,
+      backbone=common.resnet(
+          50, stem="7x7", dilation="multi_grid", output_stride=16
+      ),
+      head=head,
+  )
+  config.loss = dict(
+      ce=common.cross_entropy("logits", denominator="labelled_times_images")
+  )
+  config.optim = common.sgd(
+      0.007, weight_decay=5e-4, lr_multipliers=dict(head=10.0)
+  )
+  config.eval = common.evaluation(config.data, "slide")

@@ -17,8 +17,8 @@ _PAPER = "paper,paper_recipe"
 _VIEWS = "--scales 0.5,0.75,1.0,1.25,1.5,1.75 --flip"
 _CURVE = "no figure in the text"
 _SERVER = (
-    "Figures of the test server, which takes what `predict.py` writes of the"
-    " test images; ours are of val."
+    "Figures of the test server, which takes what `predict.py --submission`"
+    " writes; ours are of val."
 )
 
 
@@ -129,10 +129,11 @@ TABLES: tuple[Table, ...] = (
         "Pretrained on COCO",
         (
             Row("DeepLabv2", "79.7 mIoU", "voc/deeplabv2.py"),
-            Row("EncNet", "85.9 mIoU", f"{_VOC}:finetune,paper", _VIEWS),
+            Row("EncNet", "85.9 mIoU", f"{_VOC}:finetune,paper"),
         ),
         f"{_SERVER} EncNet's is the last of the three runs that"
-        " `configs/voc/encnet.py` names, each with the variant `paper`."
+        " `configs/voc/encnet.py` names, each with the variant `paper`; it is"
+        " trained on val, too, so that `--checkpoint last` is to be taken."
         " DeepLabv2 starts from COCO weights, and has a dense CRF, which the"
         " library does not. Left out, as the library has no such network or no"
         " config of its recipe: CRF-RNN, Dilation8, DPN, Piecewise, RefineNet,"
