@@ -89,6 +89,47 @@ class ConfigsTest(parameterized.TestCase):
         self.assertStartsWith(data.eval_split, "val", path)
 
 
+class EncNetTest(parameterized.TestCase):
+
+  @parameterized.parameters("pcontext", "ade20k", "voc")
+  def test_network_and_recipe_of_the_paper(self, name):
+    module = load(f"configs/{name}/encnet.py")
+    config = module.get_config("paper,paper_recipe")
+    self.assertEqual(config, module.get_config("paper_recipe,paper"))
+    head = config.model.head
+    self.assertEqual(
+        (head.gate, head.pooling, head.project, head.lateral),
+        ("multiply", "sum", False, False),
+    )
+    self.assertEqual(config.model.aux_head.name, "encoding_aux")
+    self.assertEqual(config.loss.aux.output, "aux_se_logits")
+    # Rate, epochs and rotation as in section 3.1 of the notes on it.
+    rate, epochs, images = {
+        "pcontext": (0.001, 50, 4_998),
+        "ade20k": (0.01, 120, 20_210),
+        "voc": (0.001, 50, 10_582),
+    }[name]
+    self.assertEqual(config.optim.learning_rate, rate)
+    self.assertEqual(config.total_steps, round(epochs * images / 16))
+    self.assertEqual(config.data.rotation, 10.0)
+
+  def test_points_of_the_curves_combine_with_the_paper(self):
+    get_config = load("configs/pcontext/encnet.py").get_config
+    for names in ("alpha04,paper", "paper,alpha04"):
+      terms = get_config(names).loss
+      self.assertEqual((terms.se.weight, terms.aux.weight), (0.4, 0.4))
+    # The code's auxiliary loss is no SE-loss.
+    self.assertEqual(get_config("alpha04").loss.aux.weight, 0.2)
+    for names in ("k0,paper", "paper,k0"):
+      model = get_config(names).model
+      self.assertEqual(model.head.num_codewords, 0)
+      self.assertEqual(model.aux_head.num_codewords, 0)
+    config = get_config("no_se,paper")
+    self.assertEqual(config, get_config("paper,no_se"))
+    self.assertNotIn("aux_head", config.model)
+    self.assertSameElements(config.loss, ["ce"])
+
+
 class VariantsTest(absltest.TestCase):
 
   def _applied(self, names):

@@ -4,6 +4,10 @@ r"""EncNet, ResNet-50, output stride 8, ADE20K.
       --source ADEChallengeData2016 --data_dir data
   python train.py --config configs/ade20k/encnet.py --workdir runs/ade20k_encnet
 
+Variants after the paper: its network `paper`, its recipe `paper_recipe` (120
+epochs at a rate of 0.01, turned by up to 10 degrees), its baseline `fcn`; see
+`configs/pcontext/encnet.py`.
+
 Variants: `r101` (ResNet-101 on larger images), `smoke`. Recipe of the authors'
 code (PyTorch-Encoding), in which the long side of every image is 0.5 to 2 times
 520 (`r101`: 640); without lateral features, as on this data set. Theirs
@@ -14,8 +18,12 @@ ImageNet weights.
 Reference of `r101`: 44.65 mIoU, 81.69 pixel accuracy on val (the paper, ADE20K
 results); 44.4, 81.3 with six scales and flips in the code that this config
 follows. From ImageNet weights.
+Reference of `fcn,paper_recipe`: 34.38 mIoU, 74.57 pixel accuracy on val (the
+paper, ADE20K results). From ImageNet weights.
 Ours: not trained yet.
 """
+
+import functools
 
 from ml_collections import config_dict
 
@@ -39,4 +47,14 @@ def _r101(config):
   config.eval = common.evaluation(config.data, "slide")
 
 
-VARIANTS = {"r101": _r101, "smoke": common.photographs_smoke}
+VARIANTS = {
+    "r101": _r101,
+    "fcn": recipes.encnet_fcn,
+    "paper": recipes.encnet_paper,
+    "paper_recipe": functools.partial(
+        recipes.encnet_paper_recipe,
+        learning_rate=0.01,
+        total_steps=151_575,  # 120 epochs.
+    ),
+    "smoke": common.photographs_smoke,
+}

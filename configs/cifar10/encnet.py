@@ -11,7 +11,8 @@ accuracy is not one on CIFAR-10). Recipe of the authors' code, batch norm over
 the whole batch. In `32k128d` smoothing factors are drawn anew at every step,
 and -0.5 in evaluation, as in the authors' model of this name. The code of
 `se_resnet` is not published: trunk of the EncNet, reduction 16, which has the
-published number of parameters. The test split chooses `best`, so report
+published number of parameters. The error of each logged training batch is
+logged as `loss/error`, without weight. The test split chooses `best`, so report
 `eval.py --checkpoint last`.
 Reference: 3.96 test error, 3.5 M parameters (the paper, CIFAR-10 table).
 Reference of `32k64d`: a curve only, below that of the SE-ResNet (the paper,
@@ -48,7 +49,10 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
       ),
       head=dict(name="pooled", stage="stage3"),
   )
-  config.loss = dict(ce=common.cross_entropy("logits"))
+  config.loss = dict(
+      ce=common.cross_entropy("logits"),
+      error=dict(output="logits", loss="error_rate", weight=0.0),
+  )
   config.optim = common.sgd(
       0.1, weight_decay=1e-4, schedule=dict(name="cosine", end_value=0.0)
   )

@@ -6,7 +6,8 @@ r"""DeepLabV3+, ResNet-101, output stride 8, PASCAL VOC 2012.
       --workdir runs/voc_deeplabv3plus
 
 Variants: `r50_d16` (the comparison of MFNet, see `configs/voc/mfnet.py`),
-`smoke`. The comparison of EMANet: the recipe of `configs/voc/emanet.py`.
+`r50_d16_report` (with the `report_recipe` of MFNet), `smoke`. The comparison of
+EMANet: the recipe of `configs/voc/emanet.py`.
 Reference: 79.35 mIoU on val at one scale, 80.57 with six scales and flips, from
 ImageNet weights (EMANet's code, VOC 2012 table); 81.5 on the test server, 235.6
 G multiply-accumulates at 480x480, 59.5 M parameters (the SANet paper, Table 6).
@@ -33,4 +34,13 @@ def _r50_d16(config):
   recipes.mfnet_report(config, dict(name="deeplabv3plus", rates=(6, 12, 18)))
 
 
-VARIANTS = {"r50_d16": _r50_d16, "smoke": common.photographs_smoke}
+def _r50_d16_report(config):
+  _r50_d16(config)
+  recipes.mfnet_report_recipe(config)
+
+
+VARIANTS = {
+    "r50_d16": _r50_d16,
+    "r50_d16_report": _r50_d16_report,
+    "smoke": common.photographs_smoke,
+}

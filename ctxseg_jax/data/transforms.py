@@ -44,7 +44,7 @@ def fit_scale(
 class Augmentation:
   """Draws a warp and applies it to an image and its label.
 
-  With the defaults only the crop is drawn.
+  With the defaults only the place of the crop is drawn.
 
   Attributes:
     crop_size: Height and width of the result.
@@ -54,6 +54,7 @@ class Augmentation:
     long_side: See `short_side`.
     rotation: Largest rotation to either side, in degrees.
     flip: Whether to mirror left and right half of the time.
+    center: Crop the centre, instead of a place that is drawn.
     pad_color: RGB around the image, usually the mean of the dataset.
     ignore_label: Label around the image.
   """
@@ -62,6 +63,7 @@ class Augmentation:
   scale_range: tuple[_Scale, _Scale] = (1.0, 1.0)
   rotation: _Degrees = 0.0
   flip: bool = False
+  center: bool = False
   short_side: _Side | None = None
   long_side: _Side | None = None
   pad_color: tuple[float, float, float] = (127.5, 127.5, 127.5)
@@ -88,6 +90,8 @@ class Augmentation:
     degrees = rng.uniform(-1, 1) * self.rotation
     flip = rng.uniform() < 0.5 and self.flip
     position = rng.uniform(size=2)
+    if self.center:
+      position[:] = 0.5
     # Whole pixels of the scaled image, so that a crop alone is not resampled.
     # A crop larger than the image puts the image anywhere inside it.
     room = np.rint(np.multiply((height, width), scale)) - self.crop_size

@@ -19,33 +19,32 @@ def plot_curves(
     evaluations: Rows,
     path: str | os.PathLike[str],
     references: Mapping[str, float],
-    *,
-    score: str = "miou",
-    title: str = "mIoU, %",
+    scores: Mapping[str, str],
 ) -> None:
-  """Draws loss, learning rate and a score over the steps as a PNG.
+  """Draws loss, learning rate and scores over the steps as a PNG.
 
   Args:
     metrics: Rows of `metrics.jsonl`: `"step"`, `"learning_rate"` and the loss
       terms `"loss/..."`; other entries and null are left out.
-    evaluations: `"step"` and the score (a fraction) each.
+    evaluations: `"step"` and the scores (fractions) each.
     path: The file to write.
-    references: Known scores (fractions) by name, drawn as dashed lines.
-    score: Name of the score.
-    title: What to call it.
+    references: Known values (fractions) of the first score by name, drawn as
+      dashed lines.
+    scores: Names of the scores and what to call them. The highest value of the
+      first is written beside it.
   """
   fig = figure.Figure(figsize=(11, 5.2), dpi=120, layout="constrained")
   panels = fig.subplot_mosaic("ls;rs", height_ratios=(3, 1))
-  losses, rate, scores = (panels[name] for name in "lrs")
+  losses, rate, results = (panels[name] for name in "lrs")
   _plot_losses(losses, metrics)
   rate.plot(*series(metrics, "learning_rate"), color="tab:gray")
   rate.set_ylim(bottom=0.0)
-  _plot_score(scores, *series(evaluations, score), references)
+  _plot_scores(results, evaluations, scores, references)
   last = max((row["step"] for row in (*metrics, *evaluations)), default=1)
   for axes, name in (
       (losses, "training loss"),
       (rate, "learning rate"),
-      (scores, title),
+      (results, "evaluation, %"),
   ):
     axes.set_title(name, loc="left")
     axes.set_xlabel("step")
@@ -71,8 +70,12 @@ def _plot_losses(axes, metrics):
     axes.legend(frameon=False)
 
 
-def _plot_score(axes, steps, values, references):
-  axes.plot(steps, [100 * x for x in values], marker="o", markersize=4)
+def _plot_scores(axes, evaluations, scores, references):
+  curves = {title: series(evaluations, x) for x, title in scores.items()}
+  for title, (steps, values) in curves.items():
+    values = [100 * x for x in values]
+    axes.plot(steps, values, label=title, marker="o", markersize=4)
+  steps, values = next(iter(curves.values()))
   if values:
     best = max(values)
     axes.annotate(
@@ -83,13 +86,13 @@ def _plot_score(axes, steps, values, references):
         ha="center",
         fontweight="bold",
     )
-  for i, (name, value) in enumerate(references.items(), start=1):
+  for i, (name, value) in enumerate(references.items(), start=len(curves)):
     label = f"{name} {100 * value:.2f}"
     axes.axhline(100 * value, label=label, color=f"C{i}", linestyle="--")
-  if references:
-    # Where a rising curve leaves room; on white, as lines may run behind it.
-    axes.legend(edgecolor="none", framealpha=0.9, loc="lower right")
-  highest = 100 * max((*values, *references.values()), default=1.0)
+  # Where a rising curve leaves room; on white, as lines may run behind it.
+  axes.legend(edgecolor="none", framealpha=0.9, loc="lower right")
+  shown = (x for _, values in curves.values() for x in values)
+  highest = 100 * max((*shown, *references.values()), default=1.0)
   axes.set_ylim(0.0, min(105.0, 1.15 * highest + 1.0))
 
 

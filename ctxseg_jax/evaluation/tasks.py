@@ -32,8 +32,9 @@ class Task:
       there is only one.
     scores: Of a confusion matrix [C, C] and a protocol (None without a choice)
       to named figures.
-    figures: The main figures, fractions, with their titles. The best
-      checkpoint has the highest of the first.
+    figures: The main figures, fractions, with their titles: those that are
+      logged and drawn over the steps. The best checkpoint has the highest of
+      the first.
     class_figure: The main figure of every class, a fraction.
     image_scores: Of counts by image (`metrics.image_scores`) to named figures.
     image_figures: These figures with their titles, first that which images are
@@ -66,11 +67,6 @@ class Task:
   def rank(self) -> str:
     """The figure that images are ranked by."""
     return next(iter(self.image_figures))
-
-  @property
-  def score_title(self) -> str:
-    """What curves call the score."""
-    return f"{self.figures[self.score]}, %"
 
 
 def _make_segmentation_predictor(model, mesh, *, crop_size, **kwargs):
@@ -119,7 +115,11 @@ TASKS = {
         make_predictor=_make_segmentation_predictor,
         protocols=tuple(metrics.PROTOCOLS),
         scores=metrics.scores,
-        figures={"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
+        figures={
+            "miou": "mIoU",
+            "pixel_accuracy": "pixel accuracy",
+            "fwiou": "fwIoU",
+        },
         class_figure="iou",
         image_scores=metrics.image_scores,
         image_figures={

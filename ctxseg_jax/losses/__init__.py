@@ -13,6 +13,7 @@ whose label is `ignore_label` are in neither.
 from ctxseg_jax.losses.context import class_presence as class_presence
 from ctxseg_jax.losses.context import mean_squared_residual
 from ctxseg_jax.losses.context import presence_bce
+from ctxseg_jax.losses.pixels import error_rate
 from ctxseg_jax.losses.pixels import focal
 from ctxseg_jax.losses.pixels import ohem_cross_entropy
 from ctxseg_jax.losses.pixels import resize_labels as resize_labels
@@ -23,6 +24,7 @@ from ctxseg_jax.losses.term import Term as Term
 
 LOSSES = {
     "dice": dice,
+    "error_rate": error_rate,
     "focal": focal,
     "lovasz_softmax": lovasz_softmax,
     "mean_squared_residual": mean_squared_residual,

@@ -117,6 +117,19 @@ def focal(
   return jnp.sum(jnp.mean(loss, axis=-1), where=valid), jnp.sum(valid)
 
 
+def error_rate(
+    logits: jax.Array, labels: jax.Array, *, ignore_label: int = 255
+) -> tuple[jax.Array, jax.Array]:
+  """Counts labels, of pixels or images, that have not the highest score.
+
+  It has no gradient: a term of weight 0 logs the error of training.
+  """
+  labels = labels.astype(jnp.int32)
+  valid = labels != ignore_label
+  wrong = (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
+  return jnp.sum(wrong, where=valid), jnp.sum(valid)
+
+
 def resize_labels(labels: jax.Array, size: Sequence[int]) -> jax.Array:
   """Maps [B, H, W] to (h, w) = `size`: the labels nearest to its centres."""
   for axis, (target, source) in enumerate(

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax.models import products
+
 
 def attention(
     queries: jax.Array,
@@ -29,12 +31,11 @@ def attention(
     [B, N, C] in the dtype of the values; inner products, softmax and sums are
     float32.
   """
-  kw = dict(preferred_element_type=jnp.float32)
 
   def attend(queries):
-    logits = jnp.einsum("bnd,bmd->bnm", queries, keys, **kw)
+    logits = products.einsum("bnd,bmd->bnm", queries, keys)
     weights = jax.nn.softmax(scale * logits, axis=-1).astype(values.dtype)
-    out = jnp.einsum("bnm,bmc->bnc", weights, values, **kw)
+    out = products.einsum("bnm,bmc->bnc", weights, values)
     return out.astype(values.dtype)
 
   b, n, d = queries.shape

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax.models import layers
+from ctxseg_jax.models import products
 
 # How a vector is made of the codewords' residuals.
 Pooling = Literal["mean", "sum"]
@@ -26,27 +27,23 @@ def encode(
   exists.
 
   Args:
-    x: Pixel features, [B, N, C]; matrix products run in their dtype and
-      accumulate in float32.
+    x: Pixel features, [B, N, C].
     codewords: [K, C], float32.
     scale: Smoothing factors with their sign, the paper's -s_k, [K], float32.
 
   Returns:
     The encoding [B, K, C], a sum over the N pixels, and the assignments
-    [B, N, K] (rows sum to 1), both float32.
+    [B, N, K] (rows sum to 1). Both are float32, computed in float32 from
+    features of any dtype: the expanded distance cancels where x is near d.
   """
-  f32 = jnp.float32
-  # The expanded distance cancels where x is near d: float32 must be full
-  # float32, which GPUs and TPUs only do when asked.
-  kw = dict(preferred_element_type=f32, precision=jax.lax.Precision.HIGHEST)
-  x_sq = jnp.sum(jnp.square(x.astype(f32)), axis=-1, keepdims=True)
+  x = x.astype(jnp.float32)
+  x_sq = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   d_sq = jnp.sum(jnp.square(codewords), axis=-1)
-  xd = jnp.einsum("bnc,kc->bnk", x, codewords.astype(x.dtype), **kw)
+  xd = products.einsum("bnc,kc->bnk", x, codewords)
   logits = scale * (x_sq - 2.0 * xd + d_sq)
   assignments = jax.nn.softmax(logits, axis=-1)
-  weights = assignments.astype(x.dtype)
-  weighted = jnp.einsum("bnk,bnc->bkc", weights, x, **kw)
-  mass = jnp.sum(weights.astype(f32), axis=1)
+  weighted = products.einsum("bnk,bnc->bkc", assignments, x)
+  mass = jnp.sum(assignments, axis=1)
   return weighted - mass[..., None] * codewords, assignments
 
 
@@ -90,6 +87,8 @@ class ContextEncoding(nn.Module):
       x = layers.convolve(self, x, c, 1, name="project", train=train)
     if self.scale_features:
       x = x / jnp.asarray((c / 2) ** 0.5, x.dtype)
+    if not self.num_codewords:
+      return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
     bound = (self.num_codewords * c) ** -0.5
     shape = (self.num_codewords, c)
     codewords = self.param("codewords", uniform(-bound, bound), shape)

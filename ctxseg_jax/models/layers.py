@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import depthwise
+from ctxseg_jax.models import products
 
 # What backbones and heads return, by name.
 Arrays = dict[str, jax.Array]
@@ -108,6 +109,11 @@ def conv(
       kernel_init=kernel_init,
       **kwargs,
   )
+
+
+def dense(channels: int, *, name: str) -> nn.Dense:
+  """Returns a layer on vectors per image, in full float32: hardly any work."""
+  return nn.Dense(channels, precision=products.FULL, name=name)
 
 
 def conv_by_groups(
@@ -231,8 +237,8 @@ def squeeze_excite(
   Reference: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
   """
   gate = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-  gate = act(nn.Dense(squeeze_channels, name="squeeze")(gate))
-  gate = nn.sigmoid(nn.Dense(x.shape[-1], name="excite")(gate))
+  gate = act(dense(squeeze_channels, name="squeeze")(gate))
+  gate = nn.sigmoid(dense(x.shape[-1], name="excite")(gate))
   return gate.astype(x.dtype)[:, None, None]
 
 

@@ -179,8 +179,7 @@ class Reports:
         reports,
         path,
         reports[-1]["references"],
-        score=self._task.score,
-        title=self._task.score_title,
+        self._task.figures,
     )
     print(evaluate.describe(reports[-1]))
     print(f"pictures: {self._folder.predictions}, curves: {path}", flush=True)

@@ -76,6 +76,16 @@ class AugmentationTest(parameterized.TestCase):
             places.add((top, left))
     self.assertLen(places, 8)
 
+  def test_the_centre_is_cropped_if_asked(self):
+    for size, crop in (((37, 52), (20, 31)), ((9, 50), (20, 31))):
+      augmentation = transforms.Augmentation(crop, center=True)
+      matrix = augmentation.draw(np.random.default_rng(0), *size)
+      for shift, n, side in zip(
+          matrix[:, 2], size[::-1], crop[::-1], strict=True
+      ):
+        # As many pixels before the crop as behind it, or one less.
+        self.assertIn(n - side - 2 * shift, (-1, 0, 1))
+
   def test_flip_mirrors_half_of_the_time(self):
     example = _example()
     augmentation = transforms.Augmentation(crop_size=(37, 52), flip=True)

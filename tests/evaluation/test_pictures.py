@@ -6,6 +6,7 @@ import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from matplotlib import figure
 import numpy as np
 from PIL import Image
 
@@ -138,15 +139,30 @@ class FilesTest(absltest.TestCase):
         {"step": 30, "loss/total": float("inf")},
     ]
     self.path.parent.mkdir()
-    evaluations = [{"step": 20, "miou": 0.3}, {"step": 30, "miou": None}]
+    evaluations = [
+        {"step": 20, "miou": 0.3, "fwiou": 0.4},
+        {"step": 30, "miou": None, "fwiou": 0.5},
+    ]
+    scores = {"miou": "mIoU", "fwiou": "fwIoU"}
     for rows, evals, references in (
         (metrics, evaluations, {"no context": 0.395}),
         (metrics[:1], [], {}),
         ([], [], {}),
     ):
-      curves.plot_curves(rows, evals, self.path, references)
+      curves.plot_curves(rows, evals, self.path, references, scores)
       with Image.open(self.path) as picture:
         self.assertGreater(min(picture.size), 400)
+
+  def test_curves_have_every_score_and_its_name(self):
+    axes = figure.Figure().subplots()
+    rows = [{"step": i, "miou": i / 10, "fwiou": i / 5} for i in (1, 2)]
+    scores = {"miou": "mIoU", "fwiou": "fwIoU"}
+    curves._plot_scores(axes, rows, scores, {"no context": 0.1})
+    drawn = {x.get_label(): list(x.get_ydata()) for x in axes.get_lines()}
+    self.assertEqual(
+        drawn,
+        {"mIoU": [10, 20], "fwIoU": [20, 40], "no context 10.00": [10, 10]},
+    )
 
 
 class IouTableTest(absltest.TestCase):

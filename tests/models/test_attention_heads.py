@@ -121,11 +121,13 @@ class EquationsTest(parameterized.TestCase):
   def _assert_close(self, actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
-  def test_em_step_matches_loops(self):
+  @parameterized.parameters(1.0, 0.25)
+  def test_em_step_matches_loops(self, scale):
     x, bases = normal(0, 2, 7, 4), normal(1, 2, 3, 4)
-    z, new_bases = emanet.em_step(jnp.asarray(x), jnp.asarray(bases))
+    z, new_bases = emanet.em_step(jnp.asarray(x), jnp.asarray(bases), scale)
     for b in range(2):
-      expected_z = np.stack([softmax(bases[b] @ x[b, i]) for i in range(7)])
+      logits = [scale * bases[b] @ x[b, i] for i in range(7)]
+      expected_z = np.stack([softmax(row) for row in logits])
       np.testing.assert_allclose(z[b], expected_z, rtol=1e-5)
       for k in range(3):
         mean = sum(expected_z[i, k] * x[b, i] for i in range(7))
@@ -244,9 +246,13 @@ class EMAHeadTest(parameterized.TestCase):
     _, updated = jax.jit(lambda v: head.apply(v, features, **kw))(variables)
     chex.assert_trees_all_equal(updated, variables)
 
-  @parameterized.parameters(False, True)
-  def test_bases_move_by_a_tenth_of_the_mean_over_the_batch(self, normalize):
-    module = emanet.EMAttention(num_bases=5, normalize_mean=normalize)
+  @parameterized.parameters((False, 1.0), (True, 0.5))
+  def test_bases_move_by_a_tenth_of_the_mean_over_the_batch(
+      self, normalize, scale
+  ):
+    module = emanet.EMAttention(
+        num_bases=5, normalize_mean=normalize, softmax_scale=scale
+    )
     x = normal(0, 4, 3, 3, 8)
     variables = initialize(module, x)
     kw = dict(train=True, mutable=["bases", "batch_stats"])
@@ -255,7 +261,7 @@ class EMAHeadTest(parameterized.TestCase):
     old = np.asarray(variables["bases"]["mean"])
     bases = jnp.broadcast_to(old, (4, 5, 8))
     for _ in range(3):
-      _, bases = emanet.em_step(pixels, bases)
+      _, bases = emanet.em_step(pixels, bases, scale)
     mean = np.mean(bases, axis=0)
     norm = np.linalg.norm(mean, axis=1, keepdims=True)
     # The original's mean is shorter than 1: images disagree.

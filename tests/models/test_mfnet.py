@@ -41,12 +41,11 @@ STEP = dict(
 
 
 def make_head(**fields):
+  fields = dict(rank=3, map_size=(3, 5)) | fields
   return mfnet.MFHead(
       num_classes=3,
       channels=6,
       low_channels=4,
-      rank=3,
-      map_size=(3, 5),
       dropout_rate=0.0,
       decoder_dropout_rate=0.0,
       **fields,
@@ -116,6 +115,60 @@ class MFHeadTest(parameterized.TestCase):
       bound = params[name].size ** -0.5
       self.assertBetween(np.abs(params[name]).max(), 0.6 * bound, bound)
       self.assertLess(params[name].min(), -0.5 * bound)
+
+  @parameterized.parameters(
+      ("low_rank", "features"), ("low_rank", "projection"), ("sum", "features")
+  )
+  def test_readings_of_the_report(self, decodes, reconstructs):
+    head = make_head(decodes=decodes, reconstructs=reconstructs)
+    features = make_features()
+    variables = make_variables(head, features)
+    params = variables["params"]
+    x = features["stage4"]
+    low_rank = (params["y"] @ params["z"]).T  # [N, C].
+    decoded = np.broadcast_to(low_rank.reshape(3, 5, 8), x.shape)
+    projected = None
+    # Without a use there are no weights.
+    if (decodes, reconstructs) == ("low_rank", "features"):
+      self.assertNotIn("conv1", params)
+    else:
+      projected = x @ params["conv1"]["kernel"] + params["conv1"]["bias"]
+    if decodes == "sum":
+      decoded = projected + np.maximum(decoded, 0.0)
+    target = x if reconstructs == "features" else projected
+    out = apply(head, variables, features)
+    np.testing.assert_allclose(
+        out["reconstruction_residual"],
+        target.reshape(2, 15, 8) - low_rank,
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    expected, _ = jax.jit(Rest().apply, static_argnames="mutable")(
+        {
+            "params": {k: v for k, v in params.items() if k not in ("y", "z")},
+            "batch_stats": variables["batch_stats"],
+        },
+        decoded.astype(np.float32),
+        features["stage1"],
+        mutable="batch_stats",
+    )
+    np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-4)
+
+  def test_factors_of_the_report_are_of_a_standard_normal(self):
+    head = make_head(factor_init="normal", rank=64, map_size=(15, 15))
+    features = {"stage1": jnp.zeros((1, 30, 30, 4))}
+    features["stage4"] = jnp.zeros((1, 15, 15, 64))
+
+    @jax.jit  # So that the other parameters are not drawn.
+    def draw(key):
+      params = head.init(key, features, train=False)["params"]
+      return params["y"], params["z"]
+
+    y, z = draw(jax.random.key(0))
+    for factor in (y, z):
+      self.assertBetween(np.std(factor), 0.95, 1.05)
+    # As the docstring has it.
+    self.assertBetween(np.std(y @ z), 7, 9)
 
   def test_the_residual_exists_for_its_loss_only(self):
     head, features = make_head(), make_features()

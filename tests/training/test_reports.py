@@ -92,6 +92,17 @@ class ReportsTest(parameterized.TestCase):
     self.run_evaluations(self.open(30), {40: 0.2})
     self.assertEqual(self.best(), 20)
 
+  def test_all_scores_are_logged_with_every_evaluation(self):
+    folder = tiny.finished_run()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "eval/miou" in row]
+    self.assertEqual([row["step"] for row in rows], [6, 12])
+    for row in rows:
+      path = folder / "eval" / f"{row['step']}.json"
+      report = json.loads(path.read_text())
+      for name in ("miou", "pixel_accuracy", "fwiou"):
+        self.assertAlmostEqual(row[f"eval/{name}"], report[name])
+
   def test_a_finished_run_without_a_score_is_described_again(self):
     self.run_evaluations(self.open(0), {40: np.nan})
     self.assertIn(

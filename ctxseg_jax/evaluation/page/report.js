@@ -176,7 +176,7 @@
 
   const figures = [
     ...Object.entries(data.figures),
-    ...(isSegmentation ? [["mean_accuracy", "mean accuracy"], ["fwiou", "fwIoU"]] : []),
+    ...(isSegmentation ? [["mean_accuracy", "mean accuracy"]] : []),
   ];
   const ece = (run) => run.report.calibration?.ece;
 

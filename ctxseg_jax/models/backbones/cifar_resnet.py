@@ -164,7 +164,7 @@ class EncodingGate(nn.Module):
     codewords = self.param("codewords", uniform(-bound, bound), shape)
     encoding, _ = encode(y, codewords, self._scale(train))
     encoding = encoding.reshape(b, -1)
-    gate = nn.Dense(channels, name="excite")(l2_normalize(encoding))
+    gate = layers.dense(channels, name="excite")(l2_normalize(encoding))
     return x * nn.sigmoid(gate).astype(self.dtype)[:, None, None]
 
   def _scale(self, train: bool) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
+from ctxseg_jax.models import products
 from ctxseg_jax.models.attention import attention
 
 # PyTorch's default: unscaled products need small queries and keys.
@@ -26,13 +27,9 @@ def channel_attention(x: jax.Array) -> jax.Array:
   it is left out. Maps [B, N, C] to its shape and dtype; similarities, softmax
   and sums are float32.
   """
-  kw = dict(preferred_element_type=jnp.float32)
-  # Sums over N, then exponentiated: GPUs and TPUs need to be asked for full
-  # float32.
-  full = jax.lax.Precision.HIGHEST
-  similarity = jnp.einsum("bnc,bnd->bcd", x, x, precision=full, **kw)
+  similarity = products.einsum("bnc,bnd->bcd", x, x)
   weights = jax.nn.softmax(-similarity, axis=-1).astype(x.dtype)
-  return jnp.einsum("bcd,bnd->bnc", weights, x, **kw).astype(x.dtype)
+  return products.einsum("bcd,bnd->bnc", weights, x).astype(x.dtype)
 
 
 class PositionAttention(nn.Module):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
+from ctxseg_jax.models import products
 
 # What the distributing softmax runs over; see `DoubleAttentionHead`.
 Distribution = Literal["descriptors", "positions"]
@@ -39,15 +40,14 @@ def double_attention(
     Z, [B, N, C] in the dtype of the features; softmax and sums are float32.
   """
   dtype = features.dtype
-  kw = dict(preferred_element_type=jnp.float32)
 
   def weights(logits, axis):
     return jax.nn.softmax(logits.astype(jnp.float32), axis).astype(dtype)
 
   gather = weights(gather_logits, 1)
   distribute = weights(distribute_logits, -1 if softmax == "descriptors" else 1)
-  x = jnp.einsum("bnk,bnc->bkc", gather, features, **kw).astype(dtype)
-  return jnp.einsum("bnk,bkc->bnc", distribute, x, **kw).astype(dtype)
+  x = products.einsum("bnk,bnc->bkc", gather, features).astype(dtype)
+  return products.einsum("bnk,bkc->bnc", distribute, x).astype(dtype)
 
 
 class DoubleAttentionBlock(nn.Module):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
+from ctxseg_jax.models import products
 from ctxseg_jax.models.encoding import uniform
 
 
@@ -20,24 +21,29 @@ def l2_normalize(x: jax.Array) -> jax.Array:
   return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
 
 
-def em_step(x: jax.Array, bases: jax.Array) -> tuple[jax.Array, jax.Array]:
+def em_step(
+    x: jax.Array, bases: jax.Array, softmax_scale: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
   """One E step followed by one M step (paper: A_E, then A_M).
 
   Args:
-    x: Pixel features, [B, N, C].
+    x: Pixel features, float32 [B, N, C].
     bases: Current bases of norm 1, [B, K, C], or [K, C] for all images.
+    softmax_scale: See `EMAHead`.
 
   Returns:
     Responsibilities [B, N, K] (rows sum to 1) and new bases [B, K, C] of norm
-    1, in the dtype of the arguments.
+    1, float32.
   """
   # Shared bases are not broadcast to the batch: besides the waste, the CPU
   # compiler of jaxlib 0.10.2 gets that product with a softmax behind it wrong.
   product = "bnc,kc->bnk" if bases.ndim == 2 else "bnc,bkc->bnk"
-  responsibilities = jax.nn.softmax(jnp.einsum(product, x, bases), axis=-1)
+  logits = softmax_scale * products.einsum(product, x, bases)
+  responsibilities = jax.nn.softmax(logits, axis=-1)
   mass = jnp.sum(responsibilities, axis=1, keepdims=True)
   weights = responsibilities / (mass + 1e-6)
-  return responsibilities, l2_normalize(jnp.einsum("bnk,bnc->bkc", weights, x))
+  bases = products.einsum("bnk,bnc->bkc", weights, x)
+  return responsibilities, l2_normalize(bases)
 
 
 class FrozenConv(nn.Module):
@@ -82,6 +88,7 @@ class EMAttention(nn.Module):
   num_iters: int = 3
   momentum: float = 0.9
   normalize_mean: bool = False
+  softmax_scale: float = 1.0
   norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -95,11 +102,12 @@ class EMAttention(nn.Module):
     pixels, old = jax.lax.stop_gradient((pixels, running.value))
     bases = old
     for _ in range(self.num_iters):
-      responsibilities, bases = em_step(pixels, bases)
+      step = em_step(pixels, bases, self.softmax_scale)
+      responsibilities, bases = step
     if train and not self.is_initializing():
       running.value = self._update(old, bases)
     # Paper: A_R, with the responsibilities of the last E step.
-    y = jnp.einsum("bnk,bkc->bnc", responsibilities, bases)
+    y = products.einsum("bnk,bkc->bnc", responsibilities, bases)
     y = nn.relu(y).reshape(b, h, w, c).astype(self.dtype)
     y = layers.convolve(self, y, c, 1, act=None, name="post", train=train)
     return nn.relu(x + y)
@@ -129,6 +137,8 @@ class EMAHead(layers.CheckedModule):
     momentum: Share of the old bases kept by the running average (paper: 0.9).
     normalize_mean: Divide the batch mean of the bases by its norm before it
       enters the running average (mmsegmentation).
+    softmax_scale: Factor of the inner products in the softmax over the bases
+      (paper: lambda, an inverse temperature; code: 1).
     concat_input: Concatenate the input behind the last convolution and
       convolve again (mmsegmentation).
     dropout_rate: Dropout before the classifier.
@@ -142,6 +152,7 @@ class EMAHead(layers.CheckedModule):
   num_iters: bounds.PositiveInt = 3
   momentum: bounds.Fraction = 0.9
   normalize_mean: bool = False
+  softmax_scale: bounds.PositiveFloat = 1.0
   concat_input: bool = False
   dropout_rate: bounds.DropoutRate = 0.1
   channel_dropout: bool = True
@@ -153,8 +164,16 @@ class EMAHead(layers.CheckedModule):
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     inputs = features["stage4"]
     x = layers.convolve(self, inputs, self.channels, name="reduce", train=train)
-    em = (self.num_bases, self.num_iters, self.momentum, self.normalize_mean)
-    x = EMAttention(*em, self.norm, self.dtype, name="em")(x, train=train)
+    x = EMAttention(
+        self.num_bases,
+        self.num_iters,
+        self.momentum,
+        self.normalize_mean,
+        self.softmax_scale,
+        self.norm,
+        self.dtype,
+        name="em",
+    )(x, train=train)
     channels = self.channels // 2
     x = layers.convolve(self, x, channels, name="conv", train=train)
     if self.concat_input:

@@ -34,7 +34,8 @@ class EncNetHead(layers.CheckedModule):
 
   Attributes:
     channels: Width C (paper: 512).
-    num_codewords: Number of codewords K (paper: 32).
+    num_codewords: Number of codewords K (paper: 32). With 0 the mean over the
+      image takes the place of the encoding (the paper's K = 0).
     gate: How the scaling factors g act on the features F: "relu" for
       ReLU(F + F g) (the code), "residual" for F + F g (its first release; the
       same function, as F comes out of a ReLU and g is positive), "multiply"
@@ -52,7 +53,7 @@ class EncNetHead(layers.CheckedModule):
 
   num_classes: bounds.PositiveInt
   channels: bounds.PositiveInt = 512
-  num_codewords: bounds.PositiveInt = 32
+  num_codewords: bounds.NonNegativeInt = 32
   gate: Gate = "relu"
   pooling: Pooling = "mean"
   project: bool = True
@@ -76,11 +77,11 @@ class EncNetHead(layers.CheckedModule):
     encoded = ContextEncoding(*fields, self.scale_features, **kw)(
         x, train=train
     )
-    gate = nn.sigmoid(nn.Dense(self.channels, name="gate")(encoded))
+    gate = nn.sigmoid(layers.dense(self.channels, name="gate")(encoded))
     x = apply_gate(x, gate.astype(self.dtype)[:, None, None], self.gate)
     out = {"logits": layers.classify(self, x, train=train)}
     if self.se_loss:
-      out["se_logits"] = nn.Dense(self.num_classes, name="se")(encoded)
+      out["se_logits"] = layers.dense(self.num_classes, name="se")(encoded)
     return out
 
   def _fuse(self, x, features, train):

@@ -18,7 +18,7 @@ class EncodingAuxHead(layers.CheckedModule):
   Attributes:
     stage: The feature map to read.
     channels: Width of the reduced features.
-    num_codewords: Number of codewords K.
+    num_codewords: Number of codewords K; see `EncNetHead`.
     pooling: "mean" over codewords (the code) or "sum" (the paper).
     project: Convolve 1x1 before encoding.
   """
@@ -26,7 +26,7 @@ class EncodingAuxHead(layers.CheckedModule):
   num_classes: bounds.PositiveInt
   stage: layers.Stage = "stage3"
   channels: bounds.PositiveInt = 256
-  num_codewords: bounds.PositiveInt = 32
+  num_codewords: bounds.NonNegativeInt = 32
   pooling: Pooling = "mean"
   project: bool = True
   norm: layers.Norm = layers.Norm()
@@ -40,4 +40,4 @@ class EncodingAuxHead(layers.CheckedModule):
     fields = (self.num_codewords, self.project, self.pooling)
     kw = dict(norm=self.norm, dtype=self.dtype, name="encoding")
     encoded = ContextEncoding(*fields, **kw)(x, train=train)
-    return {"se_logits": nn.Dense(self.num_classes, name="se")(encoded)}
+    return {"se_logits": layers.dense(self.num_classes, name="se")(encoded)}

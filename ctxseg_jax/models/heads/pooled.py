@@ -26,4 +26,4 @@ class PooledHead(layers.CheckedModule):
     """Maps backbone features to `"logits"`, float32 [B, num_classes]."""
     del train
     x = jnp.mean(features[self.stage], axis=(1, 2), dtype=jnp.float32)
-    return {"logits": nn.Dense(self.num_classes, name="classifier")(x)}
+    return {"logits": layers.dense(self.num_classes, name="classifier")(x)}
