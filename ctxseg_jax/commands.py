@@ -4,9 +4,11 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import hashlib
 from importlib import metadata
 import logging as std_logging
 import os
+import platform
 import re
 import signal
 import sys
@@ -27,6 +29,8 @@ from ctxseg_jax import schema
 # and jaxlib exits on an unknown one, so it is set for probed versions only.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2",)
+
+_CACHE_GB = 4  # Of compiled programs; the least used go first.
 
 _SECONDS_TO_STOP = 2.0  # From an interruption to the end of the process.
 _interrupted = False
@@ -95,6 +99,7 @@ def run(
   """
   signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
+  keep_compiled_programs()
   _log_own_lines()
   with _guarded():
     # Texts of other alphabets are legible, or escaped, under LANG=C too.
@@ -196,6 +201,38 @@ def choose_convolutions() -> None:
   version = metadata.version("jaxlib")  # Without the time that importing takes.
   if version in _CPU_FLAG_VERSIONS and "ynn_fusion" not in given:
     os.environ["XLA_FLAGS"] = f"{given} {_CPU_FLAG}".strip()
+
+
+def keep_compiled_programs() -> None:
+  """Has JAX keep compiled programs for later runs, in the user's cache folder.
+
+  JAX_COMPILATION_CACHE_DIR is another folder, and
+  JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+  """
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    return
+  folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  # Programs are for one kind of processor; a home folder may serve several.
+  folder = os.path.join(folder, "ctxseg_jax", _processor())
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except OSError:
+    return  # Nothing is lost but time.
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+  os.environ.setdefault(
+      "JAX_COMPILATION_CACHE_MAX_SIZE", str(_CACHE_GB * 10**9)
+  )
+
+
+def _processor() -> str:
+  """Returns a name of what this machine's processors can do."""
+  try:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+      lines = {x for x in file if x.startswith(("flags", "Features"))}
+  except OSError:
+    lines = {platform.processor()}
+  digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+  return f"{platform.machine()}-{digest[:8]}"
 
 
 def fail(message: str, code: int) -> None:

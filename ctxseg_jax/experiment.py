@@ -217,6 +217,8 @@ def _parse_term(name, section):
   given = ["loss", "ignore_label"]
   if section["loss"] not in losses.PIXEL_LOSSES:
     given.append("denominator")
+  if section["loss"] not in losses.ADDITIVE_LOSSES:
+    given.append("num_chunks")
   targets = [losses.Term, loss]
   own = {"output": name} | schema.own_options(section, "loss", targets)
   done, options = schema.complete(

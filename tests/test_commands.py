@@ -1,5 +1,6 @@
 """What a user gets wrong is answered with one line and an exit code."""
 
+import os
 import pathlib
 import tempfile
 from unittest import mock
@@ -53,6 +54,31 @@ class MemoryTest(parameterized.TestCase):
   def test_other_errors_of_the_runtime_are_bugs(self):
     with self.assertRaises(jax.errors.JaxRuntimeError), commands._guarded():
       raise jax.errors.JaxRuntimeError("INTERNAL: no")
+
+
+class CompilationCacheTest(FolderCase):
+
+  def kept_in(self, **environment):
+    """Returns where commands keep programs; None is where JAX says."""
+    with mock.patch.dict(os.environ, environment, clear=True):
+      commands.keep_compiled_programs()
+      return os.environ.get("JAX_COMPILATION_CACHE_DIR")
+
+  def test_is_in_the_cache_folder_of_the_user(self):
+    folder = self.kept_in(XDG_CACHE_HOME=str(self.folder))
+    self.assertStartsWith(folder, str(self.folder / "ctxseg_jax"))
+    self.assertTrue(os.path.isdir(folder))
+    home = self.kept_in(HOME=str(self.folder))
+    self.assertStartsWith(home, str(self.folder / ".cache/ctxseg_jax"))
+
+  def test_a_given_folder_stays(self):
+    given = dict(JAX_COMPILATION_CACHE_DIR="there", HOME=str(self.folder))
+    self.assertEqual(self.kept_in(**given), "there")
+
+  def test_without_a_folder_to_write_to_there_is_none(self):
+    file = self.folder / "file"
+    file.touch()
+    self.assertIsNone(self.kept_in(XDG_CACHE_HOME=str(file)))
 
 
 class CommandTest(FolderCase):

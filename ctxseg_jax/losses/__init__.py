@@ -35,3 +35,6 @@ LOSSES = {
 
 # Losses that are a sum over pixels, which a term's `denominator` divides.
 PIXEL_LOSSES = {"focal", "ohem_cross_entropy", "softmax_cross_entropy"}
+
+# Those of them that score a pixel without looking at others.
+ADDITIVE_LOSSES = PIXEL_LOSSES - {"ohem_cross_entropy"}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax.bounds import NonNegativeFloat
 from ctxseg_jax.bounds import NonNegativeInt
+from ctxseg_jax.bounds import PositiveInt
 
 LossFn = Callable[..., tuple[jax.Array, jax.Array]]
 
@@ -28,6 +29,9 @@ class Term:
       (mmsegmentation's default, EMANet). "labelled_times_images": the labelled
       pixels, and once more the batch size (pytorch-deeplab-xception, MFNet).
       "one": nothing (the first FCN). Only for losses per pixel.
+    num_chunks: Parts of the image, of whole rows, whose logits are upsampled
+      and scored one after another, to hold a fraction of them in memory. Only
+      for losses that are a plain sum over pixels.
   """
 
   output: str
@@ -37,6 +41,7 @@ class Term:
   denominator: Literal["labelled", "pixels", "labelled_times_images", "one"] = (
       "labelled"
   )
+  num_chunks: PositiveInt = 1
 
   def mean(
       self, total: jax.Array, count: jax.Array, num_images: int, num_pixels: int

@@ -1,5 +1,7 @@
 """The network: a backbone, a head, sometimes an auxiliary head."""
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Literal
@@ -104,7 +106,12 @@ class SegmentationModel(nn.Module):
       out = self._forward(images, train)
     if not upsample or (train and not self.upsample_in_training):
       return out
-    size = images.shape[1:3]
+    return self.upsample(out, images.shape[1:3])
+
+  def upsample(
+      self, out: Mapping[str, jax.Array], size: Sequence[int]
+  ) -> dict[str, jax.Array]:
+    """Brings the maps among outputs to the image size (H, W) = `size`."""
     return {
         k: self._resize(x, size) if x.ndim == 4 else x for k, x in out.items()
     }

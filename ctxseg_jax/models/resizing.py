@@ -17,7 +17,7 @@ import numpy as np
 FIXED_MATRICES = "fixed_matrices"
 
 
-def _apply(rows: np.ndarray, cols: np.ndarray, x: jax.Array) -> jax.Array:
+def multiply(rows: jax.Array, cols: jax.Array, x: jax.Array) -> jax.Array:
   """Maps [B, h, w, C] to [B, H, W, C] by matrices [H, h] and [W, w]."""
   # Full float32 passes: TPUs would multiply in bfloat16 by default.
   kw = dict(precision=jax.lax.Precision.HIGHEST)
@@ -65,7 +65,7 @@ def resize_bilinear(
     return x
   rows = resize_matrix(size[0], x.shape[1], align_corners=align_corners)
   cols = resize_matrix(size[1], x.shape[2], align_corners=align_corners)
-  return _apply(rows, cols, x)
+  return multiply(rows, cols, x)
 
 
 def transposed_matrix(source: int, stride: int) -> np.ndarray:
@@ -96,7 +96,7 @@ def upsample_transposed(
   if size:
     rows = rows[offset : offset + size[0]]
     cols = cols[offset : offset + size[1]]
-  return _apply(rows, cols, x)
+  return multiply(rows, cols, x)
 
 
 def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def adaptive_average_pool(x: jax.Array, size: Sequence[int]) -> jax.Array:
   """Averages [B, h, w, C] over (H, W) = `size` bins, in float32."""
   rows = adaptive_pool_matrix(size[0], x.shape[1])
   cols = adaptive_pool_matrix(size[1], x.shape[2])
-  return _apply(rows, cols, x.astype(jnp.float32))
+  return multiply(rows, cols, x.astype(jnp.float32))
 
 
 def pool_cells(

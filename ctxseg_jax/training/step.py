@@ -22,6 +22,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import losses
 from ctxseg_jax import schema
 from ctxseg_jax.models.layers import normalize_images
+from ctxseg_jax.training import chunks
 from ctxseg_jax.training import freezing
 
 AXIS = "data"
@@ -187,6 +188,8 @@ def make_train_step(
 
 
 def _make_loss(model, terms, num_devices, mean, std, ignore_label, frozen):
+  chunked = any(term.num_chunks > 1 for term in terms.values())
+  options = dict(upsample=False) if chunked else {}
 
   def loss_fn(trained, kept, model_state, batch, key, step):
     images = normalize_images(batch["image"], mean, std)
@@ -197,16 +200,30 @@ def _make_loss(model, terms, num_devices, mean, std, ignore_label, frozen):
           train=True,
           mutable=[*model_state, DIAGNOSTICS],
           rngs={"dropout": key},
+          **options,
       )
+    maps = out
+    if chunked and model.upsample_in_training:
+      # Those of chunked terms are not used, and so not computed.
+      out = model.upsample(maps, images.shape[1:3])
     sown = updated.pop(DIAGNOSTICS, {})
     sums = {}
     sizes = {}
     for name, term in terms.items():
       labels = _labels_for(out, name, term, batch["label"])
       try:
-        total, count = term.loss(
-            out[term.output], labels, ignore_label=ignore_label
-        )
+        output = out[term.output]
+        if term.num_chunks > 1 and output is not maps[term.output]:
+          total, count = chunks.upsampled_loss(
+              term.loss,
+              maps[term.output],
+              labels,
+              num_chunks=term.num_chunks,
+              align_corners=model.align_corners,
+              ignore_label=ignore_label,
+          )
+        else:
+          total, count = term.loss(output, labels, ignore_label=ignore_label)
       except ValueError as e:
         raise errors.UserError(f"config: loss.{name}: {e}") from e
       sums[name] = (total, count.astype(jnp.float32))

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
+from ctxseg_jax.models.remat import Remat
+from ctxseg_jax.models.remat import run_block
 
 Variant = Literal[
     "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "lite0", "lite1", "lite2"
@@ -188,6 +190,8 @@ class EfficientNet(layers.CheckedModule):
       before an image of even size than after it. Must be that of the published
       weights: True for the authors' (EfficientNet-Lite, timm's names with
       `tf_`), False for torchvision's and timm's own.
+    remat: What training keeps of a block for the backward pass: all ("none"),
+      what the convolutions return ("conv"), nothing inside ("block").
     norm: Settings of the batch norms, except epsilon and the momentum, which
       is 0.99 as published.
   """
@@ -197,6 +201,7 @@ class EfficientNet(layers.CheckedModule):
   drop_rate: bounds.DropoutRate = 0.2
   epsilon: bounds.PositiveFloat = 1e-3
   uneven_padding: bool = False
+  remat: Remat = "none"
   norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -220,13 +225,14 @@ class EfficientNet(layers.CheckedModule):
         name="stem",
         **kw,
     )
-    x = stem(images.astype(self.dtype), train=train)
+    how = dict(train=train, remat=self.remat)
+    x = run_block(stem, images.astype(self.dtype), **how)
     features = {"stem": x}
     total = sum(len(blocks) for blocks in plan)
     done = 0
     for i, blocks in enumerate(plan, start=1):
       for k, (group, stride, dilation) in enumerate(blocks, start=1):
-        x = MBConv(
+        block = MBConv(
             group.channels,
             group.kernel_size,
             group.expansion,
@@ -236,7 +242,8 @@ class EfficientNet(layers.CheckedModule):
             lite,
             name=f"group{i}_block{k}",
             **kw,
-        )(x, train=train)
+        )
+        x = run_block(block, x, **how)
         done += 1
       if i in STAGE_ENDS:
         features[STAGE_ENDS[i]] = x

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import resizing
+from ctxseg_jax.models.remat import Remat
+from ctxseg_jax.models.remat import run_block
 
 Depth = Literal[18, 34, 50, 101, 152]
 Dilation = Literal[
@@ -166,6 +168,8 @@ class ResNet(layers.CheckedModule):
       with Convolutional Neural Networks", CVPR 2019: ResNet-D; ResNetV1d).
     ceil_pool: Round the size of the stem up; see `resizing.max_pool` (the first
       release, DeepLabV2).
+    remat: What training keeps of a block for the backward pass: all ("none"),
+      what the convolutions return ("conv"), nothing inside ("block").
   """
 
   depth: Depth = 50
@@ -175,6 +179,7 @@ class ResNet(layers.CheckedModule):
   stride_in_1x1: bool = False
   avg_down: bool = False
   ceil_pool: bool = False
+  remat: Remat = "none"
   norm: layers.Norm = layers.Norm()
   dtype: jnp.dtype = jnp.float32
 
@@ -201,21 +206,30 @@ class ResNet(layers.CheckedModule):
     if self.depth >= 50:
       block_type = Bottleneck
       kw["stride_in_1x1"] = self.stride_in_1x1
+    how = dict(train=train, remat=self.remat)
     x = images.astype(self.dtype)
     widths = STEMS[self.stem]
     for i, width in enumerate(widths, start=1):
-      stem = dict(stride=2 if i == 1 else 1, name=f"stem_conv{i}", train=train)
-      x = layers.convolve(self, x, width, 7 if len(widths) == 1 else 3, **stem)
+      stem = layers.ConvBNAct(
+          width,
+          7 if len(widths) == 1 else 3,
+          stride=2 if i == 1 else 1,
+          norm=self.norm,
+          dtype=self.dtype,
+          name=f"stem_conv{i}",
+      )
+      x = run_block(stem, x, **how)
     x = resizing.max_pool(x, ceil_mode=self.ceil_pool)
     features = {"stem": x}
     for stage, (stride, dilations) in enumerate(plan, start=1):
       for i, dilation in enumerate(dilations, start=1):
-        x = block_type(
+        block = block_type(
             channels=64 * 2 ** (stage - 1),
             stride=stride if i == 1 else 1,
             dilation=dilation,
             name=f"stage{stage}_block{i}",
             **kw,
-        )(x, train=train)
+        )
+        x = run_block(block, x, **how)
       features[f"stage{stage}"] = x
     return features
