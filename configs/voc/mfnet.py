@@ -4,11 +4,11 @@ r"""MFNet, ResNet-50, output stride 16, PASCAL VOC 2012.
       --data_dir data
   python train.py --config configs/voc/mfnet.py --workdir runs/voc_mfnet
 
-Variant: `smoke`. Recipe of the code behind the MFNet report, but for its
-Gaussian blur and padding that counts as background. The rate is the code's
-0.007, not the report's 0.07. It scores the centre of each image only, ours all
-windows. For 10 epochs the factors are not used; then the prediction is made
-from their product and the features, both learned.
+Variant: `smoke`. Recipe of the code behind the MFNet report, but for padding
+that counts as background. The rate is the code's 0.007, not the report's 0.07.
+It scores the centre of each image only, ours all windows. For 10 epochs the
+factors are not used; then the prediction is made from their product and the
+features, both learned.
 Reference: 68.97 mIoU, 29.73 M parameters (the MFNet report). As published its
 low-rank path never ran, so that this network is not what that figure is of.
 From ImageNet weights.
