@@ -62,6 +62,7 @@ def _r50(config):
   config.eval_every = 2_000
   config.data = common.custom((480, 480))
   recipes.pytorch_encoding(config, depth=50, lateral=False, learning_rate=0.01)
+  config.eval.merge = "probabilities"
   config.init_from.source = ""
 
 

@@ -70,6 +70,18 @@ def define_views() -> tuple[flags.FlagHolder, ...]:
       ),
       flags.DEFINE_bool("flip", None, "Add the mirrored images."),
       flags.DEFINE_list("scales", None, "Scales to average over."),
+      flags.DEFINE_enum(
+          "merge",
+          None,
+          ["probabilities", "pytorch_encoding"],
+          "What of the views is averaged; see docs/evaluation.md.",
+      ),
+      flags.DEFINE_string(
+          "short_side", None, "Size of images at scale 1; see --long_side."
+      ),
+      flags.DEFINE_string(
+          "long_side", None, "The same; images are as large as fits both."
+      ),
       flags.DEFINE_list("crop_size", None, "H,W of the windows."),
       flags.DEFINE_list("stride", None, "H,W between windows."),
       flags.DEFINE_string(
@@ -78,6 +90,9 @@ def define_views() -> tuple[flags.FlagHolder, ...]:
           "GB that predictions may take on a device; images that need more are"
           " predicted in tiles. Default: the config's, else 1 on CPUs and half"
           " of an accelerator's.",
+      ),
+      flags.DEFINE_string(
+          "max_canvases", None, "Shapes that images of all sizes are padded to."
       ),
       flags.DEFINE_string(
           "tile_margin", None, "Pixels that the network sees around a tile."

@@ -23,6 +23,7 @@ from ctxseg_jax import json_text
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import report as report_lib
 from ctxseg_jax.evaluation import tables
+from ctxseg_jax.evaluation import tasks
 from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.training import workdir
 
@@ -92,10 +93,11 @@ def describe(runs: Sequence[dict[str, Any]]) -> str:
   """Returns a table of figures, of classes and of what differs."""
   reports = [run["report"] for run in runs]
   task = TASKS[reports[0]["task"]]
+  figures = tasks.figures(reports[0])
   rows = [("", *(run["name"] for run in runs))]
   rows += [
-      (title, *(tables.percent(report[name]) for report in reports))
-      for name, title in task.figures.items()
+      (title, *(tables.percent(report.get(name)) for report in reports))
+      for name, title in figures.items()
   ]
   rows += [
       (
@@ -108,7 +110,7 @@ def describe(runs: Sequence[dict[str, Any]]) -> str:
     last = ["difference", *(_difference(*row[1:]) for row in rows[1:])]
     rows = [(*row, cell) for row, cell in zip(rows, last, strict=True)]
   lines = columns.align(rows, "<" + ">" * (len(rows[0]) - 1))
-  lines.insert(2 + len(task.figures), lines[1])
+  lines.insert(2 + len(figures), lines[1])
   conditions = [{x: report.get(x) for x in _CONDITIONS} for report in reports]
   configs = [run["config"] for run in runs]
   lines += _differing("Evaluations differ in", runs, conditions)

@@ -10,8 +10,8 @@ epochs at a rate of 0.01, turned by up to 10 degrees), its baseline `fcn`; see
 
 Variants: `r101` (ResNet-101 on larger images), `smoke`. Recipe of the authors'
 code (PyTorch-Encoding), in which the long side of every image is 0.5 to 2 times
-520 (`r101`: 640); without lateral features, as on this data set. Theirs
-multiplies the class scores of views after exp, ours averages probabilities.
+520 (`r101`: 640); without lateral features, as on this data set. Evaluations
+merge windows and views as there.
 Reference: 41.11 mIoU, 79.73 pixel accuracy on val (the paper, ADE20K results);
 41.5, 80.1 with six scales and flips in the code that this config follows. From
 ImageNet weights.
@@ -44,7 +44,7 @@ def _r101(config):
   config.model.backbone.depth = 101
   config.data.crop_size = (576, 576)
   config.data.long_side = 640
-  config.eval = common.evaluation(config.data, "slide")
+  config.eval.update(crop_size=(576, 576), long_side=640)
 
 
 VARIANTS = {

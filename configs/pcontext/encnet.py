@@ -14,8 +14,7 @@ SE-loss in tenths, else 2); `k0`, `k8`, `k16`, `k64` (codewords, else 32).
 
 Variants: `r101`, `smoke`. Recipe of the authors' code (PyTorch-Encoding), in
 which the long side of every image is 0.5 to 2 times 520; features of stages 2
-and 3 join the head's. Theirs multiplies the class scores of views after exp,
-ours averages probabilities.
+and 3 join the head's. Evaluations merge windows and views as there.
 Reference: 49.2 mIoU, 79.4 pixel accuracy (the paper, PASCAL-Context ablation,
 encoding and SE-loss); 51.0, 79.2 with six scales and flips in the code that
 this config follows. From ImageNet weights.

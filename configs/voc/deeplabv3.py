@@ -4,8 +4,7 @@ r"""DeepLabV3, ResNet-50, output stride 8, PASCAL VOC 2012.
       --data_dir data
   python train.py --config configs/voc/deeplabv3.py --workdir runs/voc_deeplabv3
 
-Variant: `smoke`. Recipe of mmsegmentation's schedule of 20,000 steps; it also
-distorts colours and redraws crops that one class fills, which is not done here.
+Variant: `smoke`. Recipe of mmsegmentation's schedule of 20,000 steps.
 Reference: 76.17 mIoU on val at one scale, 77.42 with six scales and flips, from
 ImageNet weights (mmsegmentation, VOC 2012 table, DeepLabV3 R-50-D8 20k).
 Ours: not trained yet.

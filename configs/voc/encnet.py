@@ -23,8 +23,8 @@ degrees); see `configs/pcontext/encnet.py`.
 
 Variant: `smoke`. Recipe of the authors' code (PyTorch-Encoding), in which the
 long side of every image is 0.5 to 2 times 520; features of stages 2 and 3 join
-the head's. Theirs multiplies the class scores of views after exp, ours averages
-probabilities. Padding is ignored; there it is background.
+the head's. Evaluations merge windows and views as there. Padding is ignored;
+there it is background.
 Reference: 82.9 mIoU on the test server without COCO (the paper, VOC 2012
 results). From ImageNet weights.
 Reference of `finetune`: 85.9 mIoU on the test server (the paper, VOC 2012

@@ -11,11 +11,11 @@ rate of 0.07, images without augmentation: their centres); `lambda00`,
 `lambda10` (the weight of the reconstruction loss in tenths, else 1). DeepLabV3+
 and EMANet under the same recipe are `r50_d16` of their configs.
 
-Variant: `smoke`. Recipe of the code behind the MFNet report, but for its
-Gaussian blur and padding that counts as background. The rate is the code's
-0.007, not the report's 0.07. It scores the centre of each image only, ours all
-windows. For 10 epochs the factors are not used; then the prediction is made
-from their product and the features, both learned.
+Variant: `smoke`. Recipe of the code behind the MFNet report, but for padding
+that counts as background. The rate is the code's 0.007, not the report's 0.07.
+It scores the centre of each image only, ours all windows. For 10 epochs the
+factors are not used; then the prediction is made from their product and the
+features, both learned.
 Reference: 68.97 mIoU, 29.73 M parameters (the MFNet report). As published its
 low-rank path never ran, so that this network is not what that figure is of.
 From ImageNet weights.

@@ -81,6 +81,8 @@ class DatasetSpec:
       one; they count as complete, too.
     remedy: What to do about a label of other values.
     references: Known figures to print beside a result, by split and name.
+    extra_figures: Figures that results on it are compared by as well, names of
+      `evaluation.metrics.EXTRA_FIGURES`.
     ignore_label: The label of pixels that are neither trained nor scored.
     is_own: Whether it is a user's own, to be held against `data.rules`.
     colors: Of a user's own, ids by the RGB colours that labels may have.
@@ -109,6 +111,7 @@ class DatasetSpec:
   references: Mapping[str, Mapping[str, float]] = dataclasses.field(
       default_factory=dict
   )
+  extra_figures: tuple[str, ...] = ()
   ignore_label: int = 255
   is_own: bool = False
   colors: Mapping[tuple[int, int, int], int] = dataclasses.field(

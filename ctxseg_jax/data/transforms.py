@@ -2,9 +2,11 @@
 
 Every pixel is sampled once instead of once per step, which is less blur and
 less time. As in a bilinear resize nothing is filtered when it shrinks, so a
-scale of 0.5 aliases slightly.
+scale of 0.5 aliases slightly. What changes colours comes after the warp, and
+leaves the padding as it is.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -17,6 +19,9 @@ import numpy as np
 
 from ctxseg_jax import bounds
 from ctxseg_jax import errors
+from ctxseg_jax.data import blur
+from ctxseg_jax.data import class_shares
+from ctxseg_jax.data import distortion
 from ctxseg_jax.data import images
 
 _Side = Annotated[int, bounds.Bounds(1, 32_766)]  # OpenCV warps no larger one.
@@ -24,6 +29,10 @@ _Side = Annotated[int, bounds.Bounds(1, 32_766)]  # OpenCV warps no larger one.
 _Scale = Annotated[float, bounds.Bounds(0.001, 1000)]
 _Degrees = Annotated[float, bounds.Bounds(0, 180)]
 _Padding = Annotated[int, bounds.Bounds(0, 1000)]
+_Sigma = Annotated[float, bounds.Bounds(0, 100)]
+_Share = Annotated[float, bounds.Bounds(0, 1, open_low=True)]
+
+_NUM_RETRIES = 10  # mmsegmentation's.
 
 
 def fit_scale(
@@ -55,6 +64,13 @@ class Augmentation:
     rotation: Largest rotation to either side, in degrees.
     flip: Whether to mirror left and right half of the time.
     center: Crop the centre, instead of a place that is drawn.
+    cat_max_ratio: Crops in which one class has at least so large a share of the
+      labelled pixels are drawn again, up to 10 times; 1 takes every crop.
+    blur_rate: Share of images that are blurred.
+    blur_sigma: Smallest and largest standard deviation of the Gaussian that
+      blurs, in pixels of the crop; uniform between them.
+    photometric_distortion: Whether to change brightness, contrast, saturation
+      and hue at random, as mmsegmentation does.
     pad_color: RGB around the image, usually the mean of the dataset.
     ignore_label: Label around the image.
   """
@@ -66,59 +82,112 @@ class Augmentation:
   center: bool = False
   short_side: _Side | None = None
   long_side: _Side | None = None
+  cat_max_ratio: _Share = 1.0
+  blur_rate: bounds.Fraction = 0.0
+  blur_sigma: tuple[_Sigma, _Sigma] = (0.0, 1.0)
+  photometric_distortion: bool = False
   pad_color: tuple[float, float, float] = (127.5, 127.5, 127.5)
   ignore_label: int = 255
 
   def __post_init__(self):
     bounds.check_fields(self)
     _check_pixels(self.crop_size)
-    if self.scale_range[0] > self.scale_range[1]:
-      raise ValueError(
-          f"scale_range: expected (smallest, largest), got {self.scale_range}"
-      )
+    for name in ("scale_range", "blur_sigma"):
+      smallest, largest = given = getattr(self, name)
+      if smallest > largest:
+        raise ValueError(f"{name}: expected (smallest, largest), got {given}")
 
   def draw(
       self, rng: np.random.Generator, height: int, width: int
   ) -> np.ndarray:
-    """Draws the `crop_matrix` for an image of a size.
+    """Draws the `crop_matrix` for an image of a size."""
+    return self._draw_placing(rng, height, width)(rng.uniform(size=2))
 
-    All random numbers are drawn whatever the settings, so that switching one
-    part off leaves the others as they were.
+  def _draw_placing(
+      self, rng: np.random.Generator, height: int, width: int
+  ) -> Callable[[np.ndarray], np.ndarray]:
+    """Draws all of the warp but the place of the crop.
+
+    Returns what makes the `crop_matrix` of two random numbers.
     """
     scale = rng.uniform(*self.scale_range)
     scale *= fit_scale((height, width), self.short_side, self.long_side)
     degrees = rng.uniform(-1, 1) * self.rotation
     flip = rng.uniform() < 0.5 and self.flip
-    position = rng.uniform(size=2)
-    if self.center:
-      position[:] = 0.5
     # Whole pixels of the scaled image, so that a crop alone is not resampled.
     # A crop larger than the image puts the image anywhere inside it.
     room = np.rint(np.multiply((height, width), scale)) - self.crop_size
-    top, left = np.minimum(0, room) + np.floor(position * (np.abs(room) + 1))
-    return crop_matrix(
-        self.crop_size, top, left, scale=scale, degrees=degrees, flip=flip
-    )
+
+    def place(position):
+      if self.center:
+        position = np.full(2, 0.5)
+      top, left = np.minimum(0, room) + np.floor(position * (np.abs(room) + 1))
+      return crop_matrix(
+          self.crop_size, top, left, scale=scale, degrees=degrees, flip=flip
+      )
+
+    return place
 
   def __call__(
       self, example: Mapping[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Returns a random crop of `"image"` uint8 [H, W, 3], `"label"` [H, W]."""
-    matrix = self.draw(rng, *example["label"].shape)
-    warped = {}
-    for name, rule, outside in (
-        ("image", cv2.INTER_LINEAR, self.pad_color),
-        ("label", cv2.INTER_NEAREST, self.ignore_label),
+    """Returns a random crop of `"image"` uint8 [H, W, 3], `"label"` [H, W].
+
+    All random numbers are drawn whatever the settings, so that switching one
+    part off leaves the others as they were; those that are drawn again if a
+    crop is refused come last.
+    """
+    size = example["label"].shape
+    place = self._draw_placing(rng, *size)
+    matrix = place(rng.uniform(size=2))
+    is_blurred = rng.uniform() < self.blur_rate
+    sigma = rng.uniform(*self.blur_sigma)
+    change = distortion.draw(rng)
+    label = self._warp_label(example["label"], matrix)
+    for _ in range(_NUM_RETRIES if self.cat_max_ratio < 1 else 0):
+      if class_shares.is_mixed(label, self.cat_max_ratio, self.ignore_label):
+        break
+      matrix = place(rng.uniform(size=2))
+      label = self._warp_label(example["label"], matrix)
+    image = self._warp(
+        example["image"], matrix, cv2.INTER_LINEAR, self.pad_color
+    )
+    if is_blurred or self.photometric_distortion:
+      if is_blurred:
+        image = blur.blur(image, sigma)
+      if self.photometric_distortion:
+        image = distortion.distort(image, change)
+      image = self._fill_padding(image, matrix, size)
+    return {"image": image, "label": label}
+
+  def _warp_label(self, label, matrix):
+    return self._warp(label, matrix, cv2.INTER_NEAREST, self.ignore_label)
+
+  def _warp(self, image, matrix, rule, outside):
+    return cv2.warpAffine(
+        image,
+        matrix,
+        self.crop_size[::-1],
+        flags=rule | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=outside,
+    )
+
+  def _fill_padding(self, image, matrix, size):
+    """Returns a crop where what is outside the image has its colour again."""
+    ends = [(0, n - 1) for n in self.crop_size[::-1]]
+    corners = matrix @ np.transpose(
+        [(x, y, 1) for x in ends[0] for y in ends[1]]
+    )
+    if np.all(corners.min(axis=1) >= 0) and np.all(
+        corners.max(axis=1) <= np.subtract(size[::-1], 1)
     ):
-      warped[name] = cv2.warpAffine(
-          example[name],
-          matrix,
-          self.crop_size[::-1],
-          flags=rule | cv2.WARP_INVERSE_MAP,
-          borderMode=cv2.BORDER_CONSTANT,
-          borderValue=outside,
-      )
-    return warped
+      return image
+    inside = np.ones(size, np.uint8)
+    inside = self._warp(inside, matrix, cv2.INTER_NEAREST, 0)
+    padding = np.empty_like(image)
+    padding[:] = np.rint(self.pad_color)
+    return cv2.copyTo(image, inside, padding)
 
 
 @dataclasses.dataclass(frozen=True)

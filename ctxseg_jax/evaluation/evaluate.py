@@ -127,7 +127,11 @@ def evaluate(
   )
   if task.protocols:
     protocol = protocol or task.protocols[0]
-  report = task.scores(confusion, protocol) | {
+  scores = task.scores(confusion, protocol)
+  extra = metrics.extra_figures(spec.extra_figures, scores, confusion)
+  report = {
+      **scores,
+      **extra,
       "confusion_matrix": confusion,
       "dataset": spec.name,
       "task": spec.task,
@@ -208,7 +212,7 @@ def summary(report: Mapping[str, Any]) -> str:
     how += f"; in tiles: {', '.join(report['tiled'])}"
   figures = ", ".join(
       f"{title} {tables.percent(report[name])}"
-      for name, title in TASKS[report["task"]].figures.items()
+      for name, title in tasks.figures(report).items()
   )
   text = (
       f"{figures} on {report['num_images']} images of {report['dataset']}"

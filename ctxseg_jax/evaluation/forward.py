@@ -13,6 +13,9 @@ from ctxseg_jax.models.layers import normalize_images
 
 CONFIDENCE_LEVELS = 256  # The highest confidence is the last of them.
 
+# Sums of larger exponentials could be infinite.
+_MAX_EXPONENT = 80.0
+
 # Scores at the size of the image exist for so many values at a time.
 _STRIP_VALUES = 4_000_000
 
@@ -23,6 +26,9 @@ def make(
     mean: Sequence[float],
     std: Sequence[float],
     window: tuple[int, int] | None,
+    *,
+    exponentials: bool = False,
+    mirrored: bool = False,
     **options: bool,
 ) -> Callable[..., jax.Array]:
   """Returns the network as a `jax.jit` function over a mesh.
@@ -33,17 +39,29 @@ def make(
     mean: Mean of the images' channels, 0 to 255.
     std: Their standard deviation.
     window: (H, W) of the windows that the network sees; None is whole images.
+    exponentials: Whether to take the exponentials of the logits of a window
+      before they are averaged.
+    mirrored: Whether to add those of the mirrored window before that.
     **options: What the network is called with.
 
   Returns:
     A function of variables, images, uint8 [B, H, W, 3], and, with windows,
     their starts [B, n, 2] and weights [B, n]. It returns the logits of the
-    network or, with windows, their mean over the windows, [B, H, W, C].
+    network or, with windows, their mean over the windows, [B, H, W, C], or that
+    of their exponentials.
   """
 
   def network(variables, images):
     images = normalize_images(images, mean, std)
     return model.apply(variables, images, train=False, **options)["logits"]
+
+  def see(variables, crops):
+    logits = network(variables, crops)
+    if mirrored:
+      logits += network(variables, crops[:, :, ::-1])[:, :, ::-1]
+    if exponentials:
+      logits = jnp.exp(jnp.minimum(logits, _MAX_EXPONENT))
+    return logits
 
   def windows(variables, images, starts, weights):
     def cut(image, start):
@@ -60,7 +78,7 @@ def make(
 
     def visit(carry, step):
       start, weight = step
-      values = network(variables, jax.vmap(cut)(images, start))
+      values = see(variables, jax.vmap(cut)(images, start))
       return jax.vmap(paste)(*carry, values, start, weight), None
 
     # The zeros are made from the images so that they vary over devices too.
@@ -85,14 +103,16 @@ def make(
 
 
 def make_fusion(
-    mesh: jax.sharding.Mesh, probabilities: bool
+    mesh: jax.sharding.Mesh, probabilities: bool, exponentials: bool = False
 ) -> Callable[..., Any]:
   """Returns what makes one map of the logits of all views, with `jax.jit`.
 
   It is a function of the logits [B, h, w, C] of each view and of the matrices
   [B, H, h] and [B, W, w] that lead from each to the pixels of the map. It
-  returns the mean probabilities, [B, H, W, C], or `classes` of them. Rows
-  are done in strips, so that for classes there is never a score for all pixels.
+  returns the mean probabilities, [B, H, W, C], or `classes` of them. With
+  `exponentials` they are what views have in place of logits, and probabilities
+  are their sums, divided by those over all classes. Rows are done in strips, so
+  that for classes there is never a score for all pixels.
   """
 
   def fuse(logits, rows, cols):
@@ -106,10 +126,14 @@ def make_fusion(
           _resize(*view) for view in zip(blocks, cols, logits, strict=True)
       ]
       # The class of a single view is that of the largest logit.
-      are_logits = len(scores) == 1 and not probabilities
-      if not are_logits:
+      are_logits = len(scores) == 1 and not (probabilities or exponentials)
+      if not (are_logits or exponentials):
         scores = [jax.nn.softmax(x, axis=-1) for x in scores]
       mean = sum(scores) / len(scores)
+      if exponentials:
+        # Zeros beyond the image.
+        total = jnp.sum(mean, axis=-1, keepdims=True)
+        mean /= jnp.maximum(total, jnp.finfo(total.dtype).tiny)
       return mean if probabilities else classes(mean, are_logits)
 
     def split(matrix):

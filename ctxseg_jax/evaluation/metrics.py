@@ -5,23 +5,48 @@ with a class that does not occur differs between published codes; `PROTOCOLS`
 names their rules.
 """
 
+from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What enters the mean as the IoU of a class that no pixel has, in labels or
-# predictions, and of one that is predicted but never labelled; None leaves the
-# class out.
+
+class Protocol(NamedTuple):
+  """What enters the mean IoU beside the classes that occur in the labels.
+
+  Attributes:
+    absent: The IoU of a class that no pixel has, in labels or predictions; None
+      leaves the class out.
+    unlabelled: That of one that is predicted but never labelled, likewise.
+    num_zeros: Classes of IoU 0 that the network does not know.
+  """
+
+  absent: float | None
+  unlabelled: float | None
+  num_zeros: int = 0
+
+
 PROTOCOLS = {
-    "mmseg": (None, 0.0),
-    "emanet": (None, 0.0),
-    "pytorch_encoding": (0.0, 0.0),
-    "semseg": (0.0, 0.0),
-    "paddleseg": (1.0, 0.0),
-    "detectron2": (None, None),
-    "torchvision": (float("nan"), 0.0),
+    "mmseg": Protocol(None, 0.0),
+    "emanet": Protocol(None, 0.0),
+    "pytorch_encoding": Protocol(0.0, 0.0),
+    # How networks of 59 classes have figures for PASCAL-Context's 60.
+    "background_as_zero": Protocol(0.0, 0.0, num_zeros=1),
+    "semseg": Protocol(0.0, 0.0),
+    "paddleseg": Protocol(1.0, 0.0),
+    "detectron2": Protocol(None, None),
+    "torchvision": Protocol(float("nan"), 0.0),
+}
+
+# What single data sets are compared by as well, with their titles; a
+# `DatasetSpec` names its own.
+EXTRA_FIGURES = {
+    "final_score": "final score",
+    "miou_with_background": "mIoU with background as 0",
 }
 
 
@@ -58,7 +83,7 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
   Returns:
     `miou`, `pixel_accuracy`, `mean_accuracy`, `fwiou` (fractions), `iou` and
     `accuracy` (float64 [C], nan where undefined), `num_classes_averaged`, the
-    number of classes in the mean IoU, and `protocol`.
+    number of IoUs in the mean, and `protocol`.
 
   Raises:
     ValueError: Unknown protocol.
@@ -68,7 +93,7 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
         f"Unknown protocol {protocol!r}; known: {sorted(PROTOCOLS)}."
     )
   counts = np.asarray(confusion, np.int64)
-  absent, unlabelled = PROTOCOLS[protocol]
+  absent, unlabelled, num_zeros = PROTOCOLS[protocol]
   hits = np.diag(counts).astype(np.float64)
   labelled = counts.sum(axis=1).astype(np.float64)
   union = labelled + counts.sum(axis=0) - hits
@@ -79,6 +104,7 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
       for value, n, u in zip(iou, labelled, union, strict=True)
   ]
   entering = [value for value in entering if value is not None]
+  entering += [0.0] * num_zeros
   present = labelled > 0
   share = _ratio(labelled, labelled.sum())
   return {
@@ -91,6 +117,27 @@ def scores(confusion: np.ndarray, protocol: str = "mmseg") -> dict[str, Any]:
       "num_classes_averaged": len(entering),
       "protocol": protocol,
   }
+
+
+def extra_figures(
+    names: Iterable[str], found: Mapping[str, Any], confusion: np.ndarray
+) -> dict[str, float]:
+  """Computes figures that single data sets are compared by.
+
+  Args:
+    names: Keys of `EXTRA_FIGURES`: `final_score` is the mean of pixel accuracy
+      and mean IoU, the score of ADE20K's challenge; `miou_with_background` is
+      the mean IoU by the protocol `background_as_zero`.
+    found: What `scores` returned.
+    confusion: The counts that it was given.
+  """
+  compute = {
+      "final_score": lambda: (found["pixel_accuracy"] + found["miou"]) / 2,
+      "miou_with_background": lambda: scores(confusion, "background_as_zero")[
+          "miou"
+      ],
+  }
+  return {name: compute[name]() for name in names}
 
 
 def accuracy_scores(confusion: np.ndarray) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ctxseg_jax import json_text
 from ctxseg_jax.evaluation import curves
+from ctxseg_jax.evaluation import tasks
 from ctxseg_jax.evaluation.tasks import TASKS
 
 _PAGE = pathlib.Path(__file__).parent / "page"
@@ -73,7 +74,7 @@ def render(
   task = TASKS[runs[0]["report"]["task"]]
   data = json_text.to_json(
       {
-          "figures": task.figures,
+          "figures": tasks.figures(runs[0]["report"]),
           "class_figure": task.class_figure,
           "image_figures": task.image_figures,
           "runs": runs,

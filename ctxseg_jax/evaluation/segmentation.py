@@ -64,8 +64,15 @@ class Settings:
 
   Attributes:
     mode: "whole" runs the network on the whole image, "slide" on windows.
-    scales: Factors the image is resized by; the class probabilities of all
-      are averaged.
+    scales: Factors the image is resized by; the views are merged as `merge`
+      says.
+    merge: "probabilities" averages the class probabilities of all views.
+      "pytorch_encoding" does as the authors' code of EncNet, with windows: the
+      exponentials of the logits are averaged over windows and added over
+      scales, not divided by their sums, so that a confident view counts for
+      more; `flip` adds the logits of the mirrored window before that; windows
+      hang over the image, whose surroundings are black; and images are resized
+      corner to corner.
     short_side: With `long_side`, the size that a scale of 1 stands for: the
       largest within both (`transforms.fit_scale`); without them, the image's
       own. Class maps come back at the image's own size.
@@ -86,6 +93,7 @@ class Settings:
 
   mode: Literal["whole", "slide"] = "whole"
   scales: Scales = (1.0,)
+  merge: Literal["probabilities", "pytorch_encoding"] = "probabilities"
   short_side: bounds.PositiveInt | None = None
   long_side: bounds.PositiveInt | None = None
   flip: bool = False
@@ -99,6 +107,8 @@ class Settings:
   def __post_init__(self):
     bounds.check_fields(self)
     if self.mode == "whole":
+      if self.merges_exponentials:
+        raise ValueError(f"merge: {self.merge!r} needs mode 'slide'")
       return
     if self.crop_size is None:
       raise ValueError("mode 'slide' needs crop_size=(H, W)")
@@ -107,6 +117,11 @@ class Settings:
           f"stride: {self.stride} leaves gaps between windows of"
           f" {self.crop_size}; expected at most their size"
       )
+
+  @property
+  def merges_exponentials(self) -> bool:
+    """Whether views are merged as PyTorch-Encoding does."""
+    return self.merge == "pytorch_encoding"
 
   @property
   def steps(self) -> tuple[int, int]:
@@ -124,12 +139,17 @@ class Settings:
       if getattr(self, name) is not None:
         text += f", {name.replace('_', ' ')} {getattr(self, name)}"
     text += ", scales " + ",".join(f"{s:g}" for s in self.scales)
-    return text + (", flip" if self.flip else "")
+    text += ", flip" if self.flip else ""
+    return text + (", merged as PyTorch-Encoding" * self.merges_exponentials)
 
   def scaled_size(self, size: Sequence[int], scale: float) -> tuple[int, int]:
-    """Returns (H, W) of an image at one of the scales, rounded, at least 1."""
+    """Returns (H, W) of an image at one of the scales, rounded, at least 1.
+
+    Halves are rounded up, as in the codes of mmsegmentation and EncNet.
+    """
     scale *= transforms.fit_scale(size, self.short_side, self.long_side)
-    return tuple(max(1, int(round(float(n) * scale))) for n in size)
+    # 375 * 0.78 may come out a little below 292.5.
+    return tuple(max(1, math.floor(n * scale + 0.5 + 1e-6)) for n in size)
 
 
 def _default_stride(crop_size):
@@ -203,12 +223,17 @@ class Predictor(batching.Predictor):
         if self._slides
         else dict(upsample=False)
     )
+    exponentials = settings.merges_exponentials
+    if exponentials:
+      options.update(exponentials=True, mirrored=settings.flip)
     super().__init__(model, mesh, settings=settings, **options, **kwargs)
-    self._pad_color = np.rint(self.mean).astype(np.uint8)
-    self._align_corners = align_corners
-    flips = (False, True) if settings.flip else (False,)
+    self._pad_color = np.rint(self.mean).astype(np.uint8) * (not exponentials)
+    self._align_corners = align_corners or exponentials
+    flips = (False, True) if settings.flip and not exponentials else (False,)
     self._views = list(itertools.product(settings.scales, flips))
-    self._fusions = {x: forward.make_fusion(mesh, x) for x in (False, True)}
+    self._fusions = {
+        x: forward.make_fusion(mesh, x, exponentials) for x in (False, True)
+    }
     self._tiles = {}
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
@@ -223,7 +248,7 @@ class Predictor(batching.Predictor):
         # Images that are not resized are shown on their canvas.
         least = [shapes[0]] if self._shows_unchanged(scale) else []
         least += [self.settings.crop_size] if self._slides else []
-        scaled = [self.settings.scaled_size(sizes[i], scale) for i in members]
+        scaled = [self._shown_size(sizes[i], scale) for i in members]
         shapes.append(tuple(map(max, *least, *scaled, (1, 1))))
       groups.append((tuple(shapes), members))
     return groups
@@ -237,6 +262,19 @@ class Predictor(batching.Predictor):
         for shapes, tiles in self._tiles.items()
         if tiles.count > 1
     ]
+
+  def _shown_size(self, size, scale):
+    """Returns (H, W) of a view with all that windows show of it."""
+    settings = self.settings
+    scaled = settings.scaled_size(size, scale)
+    if not settings.merges_exponentials:
+      return scaled
+    return tuple(
+        tiling.window_starts(n, crop, step, True)[-1] + crop
+        for n, crop, step in zip(
+            scaled, settings.crop_size, settings.steps, strict=True
+        )
+    )
 
   def _shows_unchanged(self, scale):
     sides = (self.settings.short_side, self.settings.long_side)
@@ -346,6 +384,7 @@ class Predictor(batching.Predictor):
               margin=settings.tile_margin,
               windows=self._slides
               and (settings.crop_size[i], settings.steps[i]),
+              overhang=settings.merges_exponentials,
           )
           for i in range(2)
       ]
@@ -439,6 +478,8 @@ class Predictor(batching.Predictor):
     target = self.settings.scaled_size(size, scale)
     if target == size:
       return image
+    if self.settings.merges_exponentials:
+      return _resize_corners(image, target)
     return cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
 
   def _view(self, images, scaled, axes, core, flip):
@@ -477,3 +518,19 @@ class Predictor(batching.Predictor):
       starts[i, : len(found)] = found
       weights[i, : len(found)] = 1.0
     return [boxes, starts, weights], back
+
+
+def _resize_corners(image, size):
+  """Resizes an image so that the centres of its corners stay where they are."""
+  steps = [
+      (old - 1) / (new - 1) if new > 1 else 0.0
+      for old, new in zip(image.shape, size, strict=False)
+  ]
+  matrix = np.array([[steps[1], 0.0, 0.0], [0.0, steps[0], 0.0]])
+  return cv2.warpAffine(
+      image,
+      matrix,
+      size[::-1],
+      flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+      borderMode=cv2.BORDER_REPLICATE,
+  )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ctxseg_jax import columns
+from ctxseg_jax.evaluation import metrics
 
 
 def percent(fraction: float | None) -> str:
@@ -22,8 +23,8 @@ def iou_table(report: Mapping[str, Any]) -> str:
   Args:
     report: `class_names`; `confusion_matrix`, counts [C, C] whose rows are
       labels; `miou`, `pixel_accuracy`, `mean_accuracy` and `fwiou`, fractions;
-      `iou` and `accuracy`, by class; and `num_classes_averaged`. A score that
-      is not defined is NaN or None.
+      `iou` and `accuracy`, by class; `num_classes_averaged`; and perhaps some
+      of `metrics.EXTRA_FIGURES`. A score that is not defined is NaN or None.
   """
   names = report["class_names"]
   confusion = np.asarray(report["confusion_matrix"])
@@ -39,14 +40,17 @@ def iou_table(report: Mapping[str, Any]) -> str:
   lines = columns.align(rows, "<>>>><")
   lines.append(lines[1])
   pixels = f"of {labelled.sum():,} labelled pixels"
-  averaged = f"over {report['num_classes_averaged']} of {len(names)} classes"
+  number = report["num_classes_averaged"]  # More if some count as 0.
+  averaged = f"over {number} of {max(number, len(names))} classes"
   present = f"over {np.count_nonzero(labelled)} labelled classes"
-  width = max(len(x) for x in (*names, "pixel accuracy"))
+  extra = [x for x in metrics.EXTRA_FIGURES.items() if x[0] in report]
+  width = max(len(x) for x in (*names, "pixel accuracy", *dict(extra).values()))
   for title, score, note in (
       ("mIoU", "miou", averaged),
       ("pixel accuracy", "pixel_accuracy", pixels),
       ("mean accuracy", "mean_accuracy", present),
       ("fwIoU", "fwiou", ""),
+      *((title, score, "") for score, title in extra),
   ):
     line = f"{title:{width}}  {percent(report[score]):>6}  {note}"
     lines.append(line.rstrip())

@@ -69,6 +69,13 @@ class Task:
     return next(iter(self.image_figures))
 
 
+def figures(report: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the main figures of a report, by name, with their titles."""
+  extra = metrics.EXTRA_FIGURES.items()
+  extra = {name: title for name, title in extra if name in report}
+  return {**TASKS[report["task"]].figures, **extra}
+
+
 def _make_segmentation_predictor(model, mesh, *, crop_size, **kwargs):
   del crop_size  # Images keep their own sizes.
   align = model.align_corners

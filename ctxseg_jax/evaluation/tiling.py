@@ -52,6 +52,7 @@ class Axis:
     margin: Pixels that are seen beyond those of the core.
     crop: Of the windows; 0 without.
     stride: Between windows.
+    overhang: Whether windows may end beyond the image.
     num_windows: The most windows of a box.
     coarse: Of the network's logits of the view.
     coarse_box: Of its logits of a box.
@@ -63,6 +64,7 @@ class Axis:
   margin: int = 0
   crop: int = 0
   stride: int = 0
+  overhang: bool = False
   num_windows: int = 0
   coarse: int = 0
   coarse_box: int = 0
@@ -96,7 +98,7 @@ class Axis:
     return min(start, self.length - self.box)
 
   def _reaching(self, low, high, target):
-    starts = window_starts(target, self.crop, self.stride)
+    starts = window_starts(target, self.crop, self.stride, self.overhang)
     return [i for i in starts if low - self.crop < i < high]
 
 
@@ -110,14 +112,18 @@ def cores(length: int, most: int) -> list[tuple[int, int]]:
   return [(start, start + size) for start in starts]
 
 
-def window_starts(length: int, crop: int, stride: int) -> list[int]:
-  """Returns where windows start along one axis (mmsegmentation's rule).
+def window_starts(
+    length: int, crop: int, stride: int, overhang: bool = False
+) -> list[int]:
+  """Returns where windows start along one axis.
 
-  The last window is moved back to end with the image; an image shorter than
-  the window has one.
+  The last window is moved back to end with the image (mmsegmentation's rule),
+  or else is left to `overhang` (PyTorch-Encoding's). An image shorter than the
+  window has one.
   """
   count = max(length - crop + stride - 1, 0) // stride + 1
-  return [max(min(i * stride, length - crop), 0) for i in range(count)]
+  last = math.inf if overhang else max(length - crop, 0)
+  return [min(i * stride, last) for i in range(count)]
 
 
 def make_axis(
@@ -127,6 +133,7 @@ def make_axis(
     *,
     margin: int,
     windows: tuple[int, int] | None,
+    overhang: bool = False,
 ) -> Axis:
   """Returns the boxes of cores on a view, without the sizes of logits.
 
@@ -136,6 +143,7 @@ def make_axis(
     resized: The lengths that images have, and have in the view.
     margin: Pixels that are seen beyond those of a core.
     windows: Length of windows and stride between them, if there are any.
+    overhang: Whether windows may end beyond the image.
   """
   core = cores[0][1] - cores[0][0]
   # From so many pixels of the view a core is made, at most.
@@ -152,6 +160,7 @@ def make_axis(
         min(length, pixels + 2 * crop - 2),
         crop=crop,
         stride=stride,
+        overhang=overhang,
         num_windows=min(len(window_starts(length, crop, stride)), most),
     )
   spare = length - (pixels + 2 * margin + ALIGNMENT - 1)

@@ -20,6 +20,7 @@ from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import metrics
 from ctxseg_jax.evaluation import segmentation
+from ctxseg_jax.evaluation import tables
 
 NUM_CLASSES = 17
 KEYS = ("miou", "pixel_accuracy", "mean_accuracy", "fwiou", "iou")
@@ -179,6 +180,21 @@ class EvaluateTest(parameterized.TestCase):
     self.assertEqual(image.shape[:2], prediction.shape)
     self.assertEqual(label.shape, prediction.shape)
     self.assertEqual(name, "36")
+
+  def test_figures_of_the_data_set_stand_in_table_and_summary(self):
+    extra = ("final_score", "miou_with_background")
+    spec = dataclasses.replace(SPEC, extra_figures=extra)
+    report, _ = run(
+        ListSource(SIZES[:2]), spec=spec, protocol="background_as_zero"
+    )
+    self.assertEqual(report["miou"], report["miou_with_background"])
+    text = evaluate.describe(report | {"step": 1})
+    for x in extra:
+      title, value = metrics.EXTRA_FIGURES[x], tables.percent(report[x])
+      self.assertIn(f"{title} {value}", text)
+      self.assertRegex(text, rf"\n{title} +{value}")
+    number = SPEC.num_classes + 1
+    self.assertIn(f"over {number} of {number} classes", text)
 
   def test_references_are_those_of_the_split(self):
     spec = dataclasses.replace(SPEC, references={"test": {"a guess": 0.25}})

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import sklearn.metrics
 
+from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import metrics
 
 # Two images, five classes: class 3 is predicted but never labelled, class 4
@@ -80,6 +81,7 @@ class ScoresTest(parameterized.TestCase):
       ("mmseg", 0.385417, 4),
       ("emanet", 0.385417, 4),
       ("pytorch_encoding", 0.308333, 5),
+      ("background_as_zero", 0.256944, 6),
       ("semseg", 0.308333, 5),
       ("paddleseg", 0.508333, 5),
       ("detectron2", 0.513889, 3),
@@ -90,6 +92,39 @@ class ScoresTest(parameterized.TestCase):
     np.testing.assert_allclose(scores["miou"], miou, atol=1e-6)
     self.assertEqual(scores["num_classes_averaged"], averaged)
     self.assertEqual(scores["protocol"], protocol)
+
+  @parameterized.parameters(
+      (0.526, 0.5172, 51.7), (0.530, 0.5212, 52.1), (0.553, 0.5438, 54.4)
+  )
+  def test_pascal_context_of_60_classes_as_published(
+      self, miou, expected, published
+  ):
+    # EncNet's and SANet's papers have both figures; ours follow from networks
+    # of 59 classes, each of which has the same IoU here.
+    hits = round(10_000 * miou)
+    wrong = (10_000 - hits) // 2  # Hits, misses and false alarms: 10,000.
+    confusion = hits * np.eye(59, dtype=int) + wrong * np.roll(
+        np.eye(59, dtype=int), 1, axis=1
+    )
+    plain = metrics.scores(confusion)
+    self.assertAlmostEqual(plain["miou"], miou, places=4)
+    found = metrics.scores(confusion, "background_as_zero")
+    self.assertEqual(found["num_classes_averaged"], 60)
+    self.assertAlmostEqual(found["miou"], expected, places=4)
+    self.assertEqual(round(100 * found["miou"], 1), published)
+    beside = metrics.extra_figures(["miou_with_background"], plain, confusion)
+    self.assertEqual(beside, {"miou_with_background": found["miou"]})
+
+  def test_final_score_of_ade20k(self):
+    scores = metrics.scores(CONFUSION)
+    extra = metrics.extra_figures(["final_score"], scores, CONFUSION)
+    np.testing.assert_allclose(
+        extra["final_score"], (0.625 + 0.385417) / 2, atol=1e-6
+    )
+
+  def test_data_sets_name_figures_that_exist(self):
+    named = {x for spec in DATASETS.values() for x in spec.extra_figures}
+    self.assertSameElements(named, metrics.EXTRA_FIGURES)
 
   def test_companions(self):
     scores = metrics.scores(CONFUSION)

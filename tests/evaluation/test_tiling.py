@@ -78,6 +78,17 @@ class TilesTest(parameterized.TestCase):
               max_canvases=1,
           ),
       ),
+      (
+          "slide_merged",
+          dict(
+              mode="slide",
+              merge="pytorch_encoding",
+              crop_size=(32, 48),
+              scales=(0.8,),
+              flip=True,
+              max_canvases=1,
+          ),
+      ),
       ("devices", dict(num_devices=2)),
   )
   def test_tiles_predict_what_whole_images_do(self, fields):

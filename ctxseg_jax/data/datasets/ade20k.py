@@ -30,6 +30,7 @@ SPEC = spec_lib.DatasetSpec(
     void_ids=(0,),
     submission_ids=tuple(range(1, len(CLASS_NAMES) + 1)),
     split_sizes={"train": 20210, "val": 2000},
+    extra_figures=("final_score",),
     find=_LAYOUT.find,
     read=pairs.read,
     description=__doc__,

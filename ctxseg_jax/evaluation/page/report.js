@@ -162,7 +162,7 @@
       "Data set": `${report.dataset}, ${report.split}`,
       Images: `${count(report.num_images)}${report.image_sizes ? ` of ${report.image_sizes} pixels` : ""}`,
       Procedure: report.procedure,
-      Protocol: report.protocol && `${report.protocol}, ${report.num_classes_averaged} of ${names.length} classes averaged`,
+      Protocol: report.protocol && `${report.protocol}, ${report.num_classes_averaged} of ${Math.max(report.num_classes_averaged, names.length)} classes averaged`,
       Step: `${count(report.step)}${of(config.total_steps)}${best}`,
       Network: [config["model.backbone.name"], config["model.head.name"]].filter(defined).join(" + "),
       Parameters: report.num_parameters && count(report.num_parameters),
