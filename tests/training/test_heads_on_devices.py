@@ -5,19 +5,30 @@ from absl.testing import parameterized
 import chex
 import jax
 import numpy as np
+import pytest
 import steps
 
 from ctxseg_jax.models.heads import HEADS
 
+# The first two are tested in test_step, on eight devices too; "pooled", which
+# classifies images, in test_cifar.
+TESTED = {"encnet", "encoding_aux", "pooled"}
+# Of convolutions and batch norms alone, as what others are made of.
+PLAIN = {"deeplabv2", "deeplabv2_concat", "deeplabv3plus", "fcn_vgg"}
+
 
 class HeadsTest(parameterized.TestCase):
 
-  @parameterized.parameters(
-      # The first two are tested in test_step, on eight devices too; "pooled",
-      # which classifies images, in test_cifar.
-      *sorted(set(HEADS) - {"encnet", "encoding_aux", "pooled"})
-  )
+  @parameterized.parameters(*sorted(set(HEADS) - TESTED - PLAIN))
   def test_every_head_trains_alike_on_many_devices_and_on_1(self, name):
+    self._check(name)
+
+  @parameterized.parameters(*sorted(PLAIN))
+  @pytest.mark.slow
+  def test_so_does_every_plain_one(self, name):
+    self._check(name)
+
+  def _check(self, name):
     # EMANet averages its bases over the devices: eight of them.
     many = 8 if name == "emanet" else 2
     head = dict(name=name, channels=8)
