@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import page
+from benchmarks import sizes
 from ctxseg_jax import commands
 
 HEADER = """\
@@ -62,24 +63,14 @@ def variants(doc: str) -> list[str]:
 
 def row(path: pathlib.Path, module: Any, variant: str) -> str:
   """Returns the line of the table of a config and variant."""
-  from ctxseg_jax import describe
-  from ctxseg_jax import experiment
-
-  run = experiment.parse(module.get_config(variant))
-  config = run.config
-  model = experiment.build_model(config["model"], run.spec.num_classes)
   # The page says it once for all.
   published = statement(module.__doc__, "Reference", variant).replace(
       " From ImageNet weights.", ""
   )
-  size = config["data"]["crop_size"]
-  report = describe.describe(model, size)
   name = f"{path.relative_to('configs')}{':' if variant else ''}{variant}"
-  return (
-      f"| `{name}` | {report['parameters']:,} |"
-      f" {report['macs'] / 1e9:.2f} G, {size[0]}x{size[1]} |"
-      f" {published} | {statement(module.__doc__, 'Ours', variant)} |"
-  )
+  size = sizes.size(module.get_config(variant))
+  ours = statement(module.__doc__, "Ours", variant)
+  return f"| `{name}` | {size.cells()} | {published} | {ours} |"
 
 
 def main(argv):

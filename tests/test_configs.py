@@ -1,19 +1,28 @@
 """Every config builds, and its docstring has command, reference and result."""
 
+import fnmatch
+import functools
 import importlib
+import json
 import pathlib
 import re
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
-import jax
-import jax.numpy as jnp
+import flax
 import miniatures
 from ml_collections import config_dict
+from networks import abstract
 
+from benchmarks import sizes
+from benchmarks.papers import catalogue
 from configs import common
 from ctxseg_jax import experiment
+from ctxseg_jax.models.backbones import cifar_resnet
+from ctxseg_jax.models.backbones import efficientnet
+from ctxseg_jax.models.backbones import resnet
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATHS = [
@@ -42,34 +51,84 @@ def networks(module):
   return ["", *(name for name in module.VARIANTS if name != "smoke")]
 
 
+@functools.cache
+def traced(section, size):
+  """Returns the names of outputs in training, and of parameters.
+
+  Args:
+    section: The section `model` of a config, as JSON.
+    size: (H, W) of the images.
+  """
+  model = experiment.build_model(json.loads(section), num_classes=5)
+  out, variables = abstract(model, size)
+  params = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+  return frozenset(out), tuple(params)
+
+
+def traced_small(run):
+  """Returns `traced` of a network that has each kind of block of a run's.
+
+  What a network is made of depends on neither depth, dtype nor, unless a
+  parameter is as large as a map, the crop: many are the same then.
+  """
+  section = run.config["model"]
+  backbone = dict(section["backbone"])
+  if backbone["name"] == "resnet":
+    backbone["depth"] = 34 if backbone["depth"] < 50 else 50
+  elif backbone["name"] == "efficientnet":
+    lite = backbone["variant"].startswith("lite")
+    backbone["variant"] = "lite0" if lite else "b0"
+  elif backbone["name"] == "vgg16":
+    backbone["channels"] = 8
+  small = section | dict(backbone=backbone, dtype="float32")
+  section = json.dumps(small, sort_keys=True)
+  fixed = "map_size" in section
+  return traced(section, run.augmentation.crop_size if fixed else (64, 64))
+
+
 class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(*PATHS)
   def test_builds_in_every_variant(self, path):
     module = load(path)
     for name in (*networks(module), "smoke"):
-      run = parsed(self, module.get_config(name))
-      # Whatever upsamples does it as the network does.
-      head = run.model.head
-      for part in (head, run.model.aux_head, getattr(head, "host", None)):
-        if hasattr(part, "align_corners"):
-          self.assertEqual(part.align_corners, run.model.align_corners)
-      tx, _ = run.optimizer.make(run.total_steps)
-      size = run.augmentation.crop_size
-      out, variables = jax.eval_shape(
-          lambda model=run.model, size=size: model.init_with_output(
-              jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
-          )
-      )
-      # The outputs of training: the loss supervises each of them once. A
-      # prediction that is a sum of outputs is supervised through these.
-      supervised = set(out) - ({"logits"} if "mask_logits" in out else set())
-      self.assertSameElements(
-          supervised, {term.output for term in run.terms.values()}
-      )
-      # Multipliers name parts that exist.
-      params = variables["params"]
-      jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p)[0], params)
+      with self.subTest(name):
+        self._check(parsed(self, module.get_config(name)))
+
+  def test_rows_of_the_papers_build(self):
+    for paper in catalogue.load():
+      rows = [row for table in paper.tables for row in table.rows]
+      for name in dict.fromkeys(row.config for row in rows):
+        with self.subTest(name):
+          self._check(experiment.parse(sizes.config(name)))
+
+  def _check(self, run):
+    # Whatever upsamples does it as the network does.
+    head = run.model.head
+    for part in (head, run.model.aux_head, getattr(head, "host", None)):
+      if hasattr(part, "align_corners"):
+        self.assertEqual(part.align_corners, run.model.align_corners)
+    run.optimizer.make(run.total_steps)
+    with (
+        mock.patch.dict(
+            resnet.STAGE_SIZES, {n: (1, 1, 1, 3) for n in (34, 50)}
+        ),
+        mock.patch.dict(
+            efficientnet.VARIANTS, {n: (1.0, 0.25) for n in ("b0", "lite0")}
+        ),
+        mock.patch.object(cifar_resnet, "BLOCKS_PER_GROUP", 1),
+    ):
+      out, params = traced_small(run)
+    # The outputs of training: the loss supervises each of them once. A
+    # prediction that is a sum of outputs is supervised through these.
+    supervised = set(out) - ({"logits"} if "mask_logits" in out else set())
+    self.assertSameElements(
+        supervised, {term.output for term in run.terms.values()}
+    )
+    # Multipliers, and what is frozen, name parts that exist.
+    for pattern in (*run.optimizer.lr_multipliers, *run.optimizer.freeze):
+      names = fnmatch.filter(params, pattern)
+      self.assertTrue(names or fnmatch.filter(params, f"{pattern}/*"), pattern)
 
   @parameterized.parameters(*PATHS)
   def test_the_docstring_has_command_variants_and_result(self, path):

@@ -95,13 +95,16 @@ class EvaluateTest(parameterized.TestCase):
     source = ListSource(SIZES)
     labelled = sum((e["label"] != 255).sum() for e in source.examples)
     matrices = []
-    for num_devices in (1, 2, 8):
-      for fields in ({}, dict(batch_size_per_device=3), dict(max_canvases=1)):
-        report, _ = run(source, predictor=make_predictor(num_devices, **fields))
-        matrix = np.array(report["confusion_matrix"])
-        self.assertEqual(matrix.sum(), labelled)
-        self.assertEqual(report["num_images"], 37)
-        matrices.append((fields, matrix))
+    batches, padded = dict(batch_size_per_device=3), dict(max_canvases=1)
+    for num_devices, fields in (
+        *((1, {}), (2, {}), (8, {})),
+        *((8, batches), (1, padded), (8, padded)),
+    ):
+      report, _ = run(source, predictor=make_predictor(num_devices, **fields))
+      matrix = np.array(report["confusion_matrix"])
+      self.assertEqual(matrix.sum(), labelled)
+      self.assertEqual(report["num_images"], 37)
+      matrices.append((fields, matrix))
     for fields, matrix in matrices:
       most = fields.get("max_canvases")
       same = [m for f, m in matrices if f.get("max_canvases") == most]
@@ -244,7 +247,7 @@ class EvaluateTest(parameterized.TestCase):
     for example in source.examples:
       example["label"][:] = 255
     with self.assertRaisesRegex(errors.UserError, "no labelled pixels"):
-      run(source, predictor=make_predictor(2))
+      run(source)
 
   def test_can_be_abandoned(self):
     self.assertIsNone(run(ListSource(SIZES), should_stop=lambda: True))

@@ -91,6 +91,33 @@ def uniform(module, inputs=(64, 64), kernels=1.0):
   return jax.tree.map(make, shapes)
 
 
+def drawn(module, inputs=(64, 64)):
+  """Returns variables about as initialisation draws them, without compiling it.
+
+  Whatever has more than one dimension is normal, its variance one over the fan
+  in; the smoothing factors of an encoding are -0.5. Without diagnostics.
+
+  Args:
+    module: As of `abstract`.
+    inputs: As of `abstract`.
+  """
+  rng = np.random.default_rng(0)
+  shapes = dict(abstract(module, inputs)[1])
+  shapes.pop("diagnostics", None)
+
+  def make(path, x):
+    owner, name = (part.key for part in path[-2:])
+    if x.ndim > 1:
+      values = rng.normal(size=x.shape) * np.prod(x.shape[:-1]) ** -0.5
+    elif name == "scale":
+      values = np.full(x.shape, 1.0 if "bn" in owner else -0.5)
+    else:
+      values = np.full(x.shape, name in ("var", "low_rank"))
+    return values.astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(make, shapes)
+
+
 def convolve(x, kernel, dilation=1, groups=1):
   """Convolves [B, H, W, C] tap by tap, with zeros beyond the edges."""
   h, w = x.shape[1:3]

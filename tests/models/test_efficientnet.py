@@ -16,6 +16,7 @@ import networks
 import numpy as np
 import pytest
 
+from ctxseg_jax.models import depthwise
 from ctxseg_jax.models.backbones import efficientnet
 from ctxseg_jax.models.layers import Norm
 
@@ -37,6 +38,22 @@ PUBLISHED = {
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "timm_efficientnet.npz"
 
 
+def _xla_depthwise_conv(inputs, kernel, *args, **options):
+  groups = inputs.shape[-1]
+  return jax.lax.conv_general_dilated(
+      inputs, kernel, *args, feature_group_count=groups, **options
+  )
+
+
+def by_xla():
+  """Replaces the sums of shifts, which take long to trace and to compile.
+
+  They are held against this in `test_depthwise`, and are in `TimmParityTest`.
+  """
+  return mock.patch.object(depthwise, "depthwise_conv", _xla_depthwise_conv)
+
+
+@by_xla()
 def _shapes(size=(64, 64), **fields):
   return networks.abstract(efficientnet.EfficientNet(**fields), size)
 
@@ -155,7 +172,7 @@ def _modules(backbone, kind):
       found.append(context.module)
     return next_function(*args, **kwargs)
 
-  with nn.intercept_methods(record):
+  with nn.intercept_methods(record), by_xla():
     networks.abstract(backbone)
   return found
 
@@ -182,10 +199,10 @@ class FieldsTest(absltest.TestCase):
 
 class MBConvTest(absltest.TestCase):
 
+  @by_xla()
   def test_training_drops_the_branch_of_whole_images(self):
     x = jax.random.normal(jax.random.key(0), (16, 4, 4, 8))
-    init = jax.jit(efficientnet.MBConv(8, 3).init, static_argnames="train")
-    variables = init(jax.random.key(1), x, train=False)
+    variables = networks.drawn(efficientnet.MBConv(8, 3), x)
 
     def run(drop_rate, train):
       block = efficientnet.MBConv(8, 3, drop_rate=drop_rate)
@@ -200,12 +217,13 @@ class MBConvTest(absltest.TestCase):
       )()
 
     branch = run(0.0, True) - x
+    dropped = run(0.75, True)
     # Nothing, or what makes up for the images that have nothing.
-    shares = np.sum((run(0.75, True) - x) * branch, axis=(1, 2, 3))
+    shares = np.sum((dropped - x) * branch, axis=(1, 2, 3))
     shares /= np.sum(branch * branch, axis=(1, 2, 3))
     self.assertSameElements(np.round(shares), (0, 4))
     np.testing.assert_allclose(
-        run(0.75, True),
+        dropped,
         x + np.round(shares)[:, None, None, None] * branch,
         atol=1e-4,
     )
@@ -226,10 +244,11 @@ CANCELLED = ("group1_", "group4_", "group6_")
 @mock.patch.dict(efficientnet.VARIANTS, b0=(0.25, 0.3))
 class TinyTest(absltest.TestCase):
 
+  @by_xla()
   def test_gradients_and_dtypes(self):
     backbone = efficientnet.EfficientNet(variant="b0", drop_rate=0.0)
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
-    variables = networks.initialize(backbone, x)
+    variables = networks.drawn(backbone, x)
 
     def loss(params, dtype):
       features, _ = backbone.clone(dtype=dtype).apply(

@@ -117,8 +117,7 @@ def perturbed(name):
   """
   features = make_features(channels=(4, 8, 16, 32))
   head = small_head(name)
-  variables = dict(networks.initialize(head, features))
-  variables.pop("diagnostics", None)
+  variables = networks.drawn(head, features)
   params = networks.perturb(variables.pop("params"), 0.1)
   return head, features, params, variables
 
@@ -159,12 +158,16 @@ class AllHeadsTest(parameterized.TestCase):
   @parameterized.parameters(*HEADS)
   def test_bfloat16_stays_near_float32(self, name):
     _, features, params, state = perturbed(name)
-    exact, rough = (
-        networks.evaluate(
-            small_head(name, dtype), {"params": params, **state}, features
-        )
-        for dtype in (jnp.float32, jnp.bfloat16)
-    )
+    variables = {"params": params, **state}
+
+    @jax.jit
+    def evaluate(variables):
+      return [
+          small_head(name, dtype).apply(variables, features, train=False)
+          for dtype in (jnp.float32, jnp.bfloat16)
+      ]
+
+    exact, rough = evaluate(variables)
     for key in exact:
       spread = float(jnp.std(exact[key]))
       error = float(jnp.max(jnp.abs(exact[key] - rough[key])))

@@ -12,6 +12,7 @@ from networks import initialize
 from networks import normal
 from networks import uniform
 import numpy as np
+import pytest
 import steps
 import test_segmentation
 
@@ -252,6 +253,7 @@ def run(num_devices, reconstruction=True):
 
 class StepTest(parameterized.TestCase):
 
+  @pytest.mark.slow  # One step on two is in `test_heads_on_devices`.
   def test_four_devices_equal_one(self):
     chex.assert_trees_all_close(run(1)[-1], run(4)[-1], rtol=1e-3, atol=1e-4)
 

@@ -913,6 +913,7 @@ class OwnFilesTest(FolderCase):
     miniatures.write_custom(root)
     given = custom.get_config("smoke").to_dict()
     given["data"]["root"] = str(root)
+    given["model"] = tiny_config().model.to_dict()
     resolved = experiment.parse(given).config
     flat = loading.flatten(self.state(resolved))
     path = self.write({name: np.asarray(x) for name, x in flat.items()})

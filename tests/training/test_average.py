@@ -21,11 +21,12 @@ class AverageRunTest(absltest.TestCase):
   def test_it_goes_where_the_parameters_would(self):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     workdir = folder / "run"
-    config = quickstart.get_config()
+    config = quickstart.get_config("fcn")
     config.batch_size = jax.device_count()
     config.total_steps = 4
     config.checkpoint_every = config.eval_every = 2
     config.model.backbone.channels = config.model.head.channels = 8
+    config.data.crop_size = (32, 32)
     config.data.data_dir = tiny.data_dir()
     config.data.eval_split = "val[:4]"
     config = config.to_dict()

@@ -72,7 +72,7 @@ class FreezingTest(parameterized.TestCase):
     _, state, _ = make(**PATTERNS)
     statistics = jax.tree.map(spread, state.model_state)
     batch = steps.make_batch()
-    out = experiment.build_model(MODEL, steps.NUM_CLASSES).apply(
+    out = jax.jit(experiment.build_model(MODEL, steps.NUM_CLASSES).apply)(
         {"params": state.params, **statistics},
         normalize_images(batch["image"], (127,) * 3, (60,) * 3),
     )

@@ -1,5 +1,8 @@
 """Every config is described, and its smoke variant goes from end to end.
 
+The rows of the papers' tables are trained for two steps; `-k "row and SANet"`
+chooses those of a paper.
+
 `.ci/run` runs `-k family`, with programs for one device that are not optimised:
 compiling them takes the time, as they run for a few steps.
 """
@@ -8,7 +11,9 @@ import contextlib
 import io
 import json
 import pathlib
+import re
 import runpy
+import shlex
 import shutil
 import signal
 import sys
@@ -26,6 +31,8 @@ import pytest
 import test_configs
 import tiny
 
+from benchmarks import sizes
+from benchmarks.papers import catalogue
 from ctxseg_jax import commands
 from ctxseg_jax import describe
 from ctxseg_jax import experiment
@@ -102,8 +109,8 @@ class DescribeTest(parameterized.TestCase):
     self.assertEqual(report["macs"], sum(report["macs_by_operation"].values()))
 
 
-@pytest.mark.slow
-class SmokeTest(parameterized.TestCase):
+class _RunsTest(parameterized.TestCase):
+  """Runs commands on miniatures of the data sets."""
 
   @classmethod
   def setUpClass(cls):
@@ -120,12 +127,13 @@ class SmokeTest(parameterized.TestCase):
         mock.patch.object(cifar_resnet, "BLOCKS_PER_GROUP", 1)
     )
 
-  def _train(self, path, variants, workdir):
+  def _train(self, path, variants, workdir, *arguments):
     data = test_configs.load(path).get_config(variants).data
     given = [
         f"--config={path}:{variants}",
         f"--config.data.data_dir={self.root / 'data'}",
         f"--workdir={workdir}",
+        *arguments,
     ]
     if data.name == "custom":
       given.append(f"--config.data.root={self.root / 'own'}")
@@ -140,6 +148,10 @@ class SmokeTest(parameterized.TestCase):
             any_size=True,
         )
     command("train.py", *given)
+
+
+@pytest.mark.slow
+class SmokeTest(_RunsTest):
 
   def _evaluate(self, workdir, *arguments):
     """Returns the confusion matrix that `eval.py` finds."""
@@ -206,6 +218,49 @@ class SmokeTest(parameterized.TestCase):
         f"--output={converted}",
     )
     self.assertEqual(self._evaluate(converted), counts)
+
+
+def rows_of_papers():
+  """Yields a name, config and flags of `eval.py` for each row's command."""
+  seen = set()
+  for paper in catalogue.load():
+    for row in (row for table in paper.tables for row in table.rows):
+      case = (paper.name, row.config, row.evaluate)
+      if case not in seen:
+        seen.add(case)
+        name = f"{paper.name}_{row.config}_{row.evaluate}"
+        yield (re.sub(r"\W+", "_", name), row.config, row.evaluate)
+
+
+@pytest.mark.slow
+class PapersTest(_RunsTest):
+  """The command of every row; `-k` chooses a paper by its name.
+
+  Configs that are the same at the size of smoke variants are trained once.
+  """
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.trained = {}
+
+  @parameterized.named_parameters(*rows_of_papers())
+  def test_row(self, config, evaluate):
+    file, _, variants = config.partition(":")
+    variants = f"{variants},smoke".lstrip(",")
+    content = sizes.config(f"{file}:{variants}").to_json_best_effort()
+    workdir = self.trained.get(content)
+    if workdir is None:
+      workdir = self.root / "papers" / str(len(self.trained))
+      path = f"configs/{file}"
+      self._train(path, variants, workdir, "--config.total_steps=2")
+      lines = (workdir / "metrics.jsonl").read_text().splitlines()
+      losses = [json.loads(line).get("loss/total", 0.0) for line in lines]
+      self.assertTrue(np.all(np.isfinite(losses)))
+      self.assertTrue((workdir / "eval" / "2.json").is_file())
+      self.trained[content] = workdir
+    if evaluate:
+      command("eval.py", f"--workdir={workdir}", *shlex.split(evaluate))
 
 
 if __name__ == "__main__":
