@@ -10,7 +10,6 @@ To pass on the weights alone: `ctxseg_jax.pretrained.export`.
 
 from collections.abc import Sequence
 import os
-import pathlib
 from typing import Any
 
 from absl import flags
@@ -58,102 +57,107 @@ def export(
   output = files.local_path(output, "--output")
   files.refuse_existing(output)
   trained = inference.in_float32(experiment.load(workdir, which))
-  settings = trained.run.settings
   if size is not None and trained.spec.task == "classification":
     raise errors.UserError(
         f"--size: {trained.spec.name} has one class per image, and its network"
         " takes images of the size of its crops; leave it out"
     )
-  function = inference.make(trained)
   fixed = size or inference.default_size(trained)
-  free = size is None and inference.takes_any_size(settings)
-  data, sizes, refused, notes = {}, {}, {}, []
-  if "StableHLO" in kinds:
-    found = None
-    if free:
-      try:
-        found, sizes["StableHLO"] = formats.to_stablehlo(function, None), None
-      except Exception as e:  # See `to_stablehlo`; a fixed size may do.
-        reason = str(e).partition("\n")[0]
-        logging.info("Without a size: %s: %s", type(e).__name__, reason)
-        notes.append("JAX cannot leave the size of images free in this network")
-    if found is None:
-      found, sizes["StableHLO"] = formats.to_stablehlo(function, fixed), fixed
-    data["StableHLO"] = found
-  if "ONNX" in kinds:
-    try:
-      data["ONNX"] = formats.to_onnx(function, fixed)
-      sizes["ONNX"] = fixed
-    except formats.RefusedError as e:
-      refused["ONNX"] = str(e)
+  may_be_free = size is None and min(fixed) >= formats.SMALLEST
+  made, refused, notes = _make(trained, kinds, fixed, may_be_free)
 
-  other = (fixed[0] + 9, max(fixed[1] - 7, 33))
-  batches = checking.make_batches(
-      fixed, other if None in sizes.values() else None
-  )
+  is_free = any(size is None for _, size in made.values())
+  other = (fixed[0] + 9, fixed[1] + 23) if is_free else None
+  batches = checking.make_batches(fixed, other)
   ours = checking.run_ours(trained, batches)
-  resized = inference.resizes_images(settings, fixed)
-  tolerance = checking.RESIZED_TOLERANCE if resized else checking.TOLERANCE
+  resizes = inference.resizes_images(trained.run.settings, fixed)
+  tolerance = checking.RESIZED_TOLERANCE if resizes else checking.TOLERANCE
   checks = {}
   with files.writing_folder(output) as folder:
-    for kind in list(data):
+    for kind, (content, size) in made.items():
+      path = folder / loaders.FILES[kind]
+      files.write_atomically(path, content)
       try:
-        checks[kind] = _write_and_check(
-            kind, data[kind], folder, sizes[kind], batches, ours, tolerance
-        )
+        checks[kind] = _check(kind, folder, size, batches, ours, tolerance)
       except errors.UserError as e:
         if kind == "StableHLO":
           raise
         refused[kind] = str(e)
-        (folder / loaders.FILES[kind]).unlink(missing_ok=True)
-        del sizes[kind]
+        path.unlink()
     if not checks:
-      raise errors.UserError(
-          "nothing to write: "
-          + "; ".join(f"{kind}: {why}" for kind, why in refused.items())
-      )
-    model = card.describe(trained, sizes, checks, refused)
-    text = json_text.to_json(model, indent=2) + "\n"
+      reasons = (f"{kind}: {why}" for kind, why in refused.items())
+      raise errors.UserError(f"nothing to export: {'; '.join(reasons)}")
+    model = card.describe(trained, checks, refused)
+    text = json_text.to_json(model, indent=1) + "\n"
     files.write_atomically(folder / "model.json", text)
     files.write_atomically(folder / "README.md", card.write(trained, model))
+  return "\n".join(
+      [
+          *_table(checks, ours),
+          *(f"{kind} is left out: {why}" for kind, why in refused.items()),
+          *notes,
+          f"written: {files.printable(output)}, step {trained.step}; times are"
+          " of a {}x{} image".format(*fixed),
+      ]
+  )
+
+
+def _make(trained, kinds, fixed, may_be_free):
+  """Returns files with their sizes, why others are left out, and notes."""
+  function = inference.make(trained)
+  made, refused, notes = {}, {}, []
+  if "StableHLO" in kinds:
+    if may_be_free and inference.takes_any_size(trained.run.settings):
+      try:
+        made["StableHLO"] = formats.to_stablehlo(function, None), None
+      except Exception as e:  # A size may help; what else is wrong, it shows.
+        reason = str(e).partition("\n")[0]
+        logging.info("Without a size: %s: %s", type(e).__name__, reason)
+        notes.append(
+            "StableHLO takes images of one size: JAX cannot leave it free in"
+            " this network"
+        )
+    if not made:
+      made["StableHLO"] = formats.to_stablehlo(function, fixed), fixed
+  if "ONNX" in kinds:
+    try:
+      made["ONNX"] = formats.to_onnx(function, fixed), fixed
+    except formats.RefusedError as e:
+      refused["ONNX"] = str(e)
+  return made, refused, notes
+
+
+def _check(kind, folder, size, batches, ours, tolerance) -> dict[str, Any]:
+  """Runs a file; returns what is said of it."""
+  count = len(batches) if size is None else 1
+  theirs = checking.run_fresh(kind, folder, batches[:count])
+  return {
+      "name": loaders.FILES[kind],
+      "image_size": size or "any",
+      "bytes": (folder / loaders.FILES[kind]).stat().st_size,
+      "difference": checking.compare(kind, theirs, ours, tolerance),
+      "milliseconds": theirs.milliseconds,
+      "milliseconds_of_ctxseg_jax": ours.milliseconds,
+  }
+
+
+def _table(checks, ours) -> list[str]:
   rows = [
-      ("format", "images (HxW)", "MB", "largest difference", "ms per image")
+      ("format", "images (HxW)", "MB", "largest difference", "ms per image"),
+      ("ctxseg_jax", "", "", "", f"{ours.milliseconds:.0f}"),
   ]
-  rows.append(("ctxseg_jax", "", "", "", f"{ours.milliseconds:.0f}"))
   for kind, check in checks.items():
-    shown = "{}x{}".format(*sizes[kind]) if sizes[kind] else "any"
+    size = check["image_size"]
     rows.append(
         (
             kind,
-            shown,
+            size if size == "any" else "{}x{}".format(*size),
             f"{check['bytes'] / 1e6:.1f}",
             f"{check['difference']:.1e}",
             f"{check['milliseconds']:.0f}",
         )
     )
-  lines = columns.align(rows, "<<>>>")
-  lines += [f"{kind} is left out: {why}" for kind, why in refused.items()]
-  lines += [f"StableHLO: {note}" for note in notes]
-  lines.append(
-      f"written: {files.printable(output)}, step {trained.step}; times are of a"
-      " {}x{} image".format(*fixed)
-  )
-  return "\n".join(lines)
-
-
-def _write_and_check(
-    kind, content, folder: pathlib.Path, size, batches, ours, tolerance
-) -> dict[str, Any]:
-  """Writes one file; returns what is said of it."""
-  files.write_atomically(folder / loaders.FILES[kind], content)
-  count = len(batches) if size is None else 1
-  theirs = checking.run_fresh(kind, folder, batches[:count])
-  return {
-      "bytes": len(content),
-      "difference": checking.compare(kind, theirs, ours, tolerance),
-      "milliseconds": theirs.milliseconds,
-      "milliseconds_of_ctxseg_jax": ours.milliseconds,
-  }
+  return columns.align(rows, "<<>>>")
 
 
 def define_flags() -> None:
@@ -173,6 +177,7 @@ def define_flags() -> None:
       list(loaders.FILES),
       list(loaders.FILES),
       "What to write; several if given several times.",
+      case_sensitive=False,
   )
   flags.mark_flags_as_required(["workdir", "output"])
 

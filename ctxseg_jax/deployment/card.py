@@ -1,7 +1,6 @@
 """What is said of an exported network: a model card, and the same as JSON."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from importlib import metadata
 import os
 from typing import Any
@@ -30,7 +29,6 @@ _CONDITIONS = (
 
 def describe(
     trained: experiment.Trained,
-    sizes: Mapping[str, Sequence[int] | None],
     checks: Mapping[str, Mapping[str, Any]],
     refused: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -38,8 +36,8 @@ def describe(
 
   Args:
     trained: The network.
-    sizes: (H, W) of the images that each format takes; None is any.
-    checks: By format, what its check found.
+    checks: By format, what its check found, with the `"name"` of its file and
+      the `"image_size"` that it takes, (H, W) or "any".
     refused: Why other formats are left out.
   """
   run, spec = trained.run, trained.spec
@@ -67,14 +65,7 @@ def describe(
           "std": run.data.std,
           "procedure": run.settings.describe(),
       },
-      "files": {
-          kind: {
-              "name": loaders.FILES[kind],
-              "image_size": list(size) if size else "any",
-              **checks[kind],
-          }
-          for kind, size in sizes.items()
-      },
+      "files": checks,
       "left_out": refused,
       "step": trained.step,
       "evaluation": {
@@ -249,7 +240,7 @@ def _evaluations(trained):
   for report in reports:
     cells = [report[x] for x in ("dataset", "split", "num_images", "procedure")]
     cells.append(report.get("protocol") or "-")
-    cells += [tables.percent(report[x]) for x in figures]
+    cells += [tables.percent(report.get(x)) for x in figures]
     yield f"| {' | '.join(map(str, cells))} |"
   yield ""
   yield f"In full, {reports[0]['split']}:"

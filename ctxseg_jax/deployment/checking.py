@@ -140,23 +140,28 @@ def run_fresh(
       )
 
 
-def compare(kind: str, theirs: Outputs, ours: Outputs, tolerance: float):
+def compare(
+    kind: str, theirs: Outputs, ours: Outputs, tolerance: float
+) -> float:
   """Returns the largest difference of a probability.
+
+  `theirs` may have the first batches alone.
 
   Raises:
     UserError: It is above the tolerance, or a class is another although it is
       more probable than the next by more than that.
   """
-  largest = 0.0
-  for i, expected in enumerate(ours.probabilities):
-    largest = max(
-        largest, float(np.abs(theirs.probabilities[i] - expected).max())
-    )
+  differences = []
+  for expected, found, classes in zip(
+      ours.probabilities, theirs.probabilities, theirs.classes, strict=False
+  ):
+    differences.append(np.abs(found - expected).max())
     chosen = np.take_along_axis(
-        expected, theirs.classes[i][..., None].astype(np.int64), axis=-1
+        expected, classes[..., None].astype(np.int64), axis=-1
     )
     # By how much the chosen classes fall short of the most probable.
-    largest = max(largest, float((expected.max(-1) - chosen[..., 0]).max()))
+    differences.append((expected.max(axis=-1) - chosen[..., 0]).max())
+  largest = float(np.max(differences))  # NaN if one of them is.
   if not largest <= tolerance:
     raise errors.UserError(
         f"{loaders.FILES[kind]} predicts otherwise than the network it was"

@@ -13,7 +13,7 @@ from ctxseg_jax import errors
 from ctxseg_jax.deployment import inference
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-_SMALLEST = 32  # Pixels a side where the size is free.
+SMALLEST = 32  # Pixels a side where the size is free.
 
 
 def to_stablehlo(
@@ -33,7 +33,7 @@ def to_stablehlo(
   if size is None:
     shape = jax.export.symbolic_shape(
         "batch, height, width",
-        constraints=(f"height >= {_SMALLEST}", f"width >= {_SMALLEST}"),
+        constraints=(f"height >= {SMALLEST}", f"width >= {SMALLEST}"),
     )
   else:
     shape = (*jax.export.symbolic_shape("batch"), *size)
