@@ -28,11 +28,11 @@ def make(path, head="fcn", *, average=False, **evaluation):
     config["optim"]["ema_decay"] = 0.5
   run = experiment.parse(config)
   state = run.init_state(optax.identity(), jax.random.key(0))
-  # Logits of some size, so that classes differ.
-  params = networks.perturb(jax.device_get(state.params))
+  # Enough for classes to differ, and not to magnify rounding.
+  params = networks.perturb(jax.device_get(state.params), 0.05)
   state = state.replace(params=params)
   if average:
-    state = state.replace(average=networks.perturb(params))
+    state = state.replace(average=networks.perturb(params, 0.05))
   with workdir_lib.Workdir(path) as folder:
     folder.write_config(run.config)
     checkpoint.save_best(folder.best, 0, state)

@@ -197,7 +197,7 @@ def _use(trained, model):
     yield ""
     if kind == "StableHLO":
       yield (
-          f"**StableHLO** (`pip install jax numpy`), for"
+          f"**StableHLO** (`pip install jax flatbuffers`), for"
           f" {', '.join(formats.PLATFORMS)}; compiled anew for every shape:"
       )
     else:

@@ -4,7 +4,6 @@ It needs no ctxseg_jax, and is run in the folder of the export.
 """
 
 FILES = {"StableHLO": "model.stablehlo", "ONNX": "model.onnx"}
-PACKAGES = {"StableHLO": "jax", "ONNX": "onnxruntime"}
 
 CODE = {
     "StableHLO": '''\

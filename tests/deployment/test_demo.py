@@ -22,6 +22,7 @@ from ctxseg_jax import demo
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.deployment import answers
+from ctxseg_jax.evaluation import pictures
 
 
 def write_photograph(path, size=(64, 48)):
@@ -43,10 +44,18 @@ class AnswersTest(absltest.TestCase):
     path = write_photograph(self.folder / "a.png")
     with mock.patch.object(answers, "_LONGEST_SIDE", 32):
       picture, table = answers.Answers(self.trained).answer(path)
-    self.assertBetween(picture.shape[0], 25, 120)  # 24 and the legend.
-    (classes,) = self.trained.predict([np.asarray(Image.open(path))])
+    image = Image.open(path)
+    (classes,) = self.trained.predict([np.asarray(image)])
+    spec = self.trained.spec
+    expected = pictures.labelled_overlay(
+        np.asarray(image.reduce(2)),
+        classes[::2, ::2],
+        spec.class_names,
+        spec.palette,
+    )
+    np.testing.assert_array_equal(picture, expected)
     counts = np.bincount(classes.ravel())
-    most = self.trained.spec.class_names[counts.argmax()]
+    most = spec.class_names[counts.argmax()]
     shares = re.findall(r"([\d.]+) %", table)
     self.assertAlmostEqual(sum(map(float, shares)), 100, delta=0.5)
     self.assertEqual(float(shares[0]), round(100 * counts.max() / 3072, 1))

@@ -27,7 +27,8 @@ def attend(x):
 
 def convolve(x):
   kernel = np.arange(18, dtype=np.float32).reshape(3, 3, 1, 2) / 9
-  return depthwise.depthwise_conv(x, kernel, (2, 2), "SAME")
+  layout = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  return depthwise.depthwise_conv(x, kernel, (2, 2), "SAME", **layout)
 
 
 class SymbolicTest(parameterized.TestCase):
