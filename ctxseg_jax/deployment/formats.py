@@ -6,6 +6,7 @@ import importlib.util
 import io
 import logging
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -62,7 +63,7 @@ def to_onnx(function: inference.Function, size: Sequence[int]) -> bytes:
         f"{' and '.join(missing)} not installed; run"
         " `pip install 'ctxseg_jax[onnx]'`"
     )
-  with _silenced():
+  with _silenced(), _lenient_batch_norms():
     import jax2onnx  # Slow, and optional.
 
     try:
@@ -79,6 +80,24 @@ def to_onnx(function: inference.Function, size: Sequence[int]) -> bytes:
   # Some of its notes on shapes between layers are wrong, and warned of.
   del model.graph.value_info[:]
   return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _lenient_batch_norms():
+  """Lets batch norms be called with a field of theirs, which flax refuses.
+
+  jax2onnx 0.13 does so where their axis is not the last (EncNet's).
+  """
+  strict = nn.BatchNorm.__call__
+  nn.BatchNorm.__call__ = (
+      lambda self, x, use_running_average=None, **kwargs: strict(
+          self, x, **kwargs
+      )
+  )
+  try:
+    yield
+  finally:
+    nn.BatchNorm.__call__ = strict
 
 
 @contextlib.contextmanager

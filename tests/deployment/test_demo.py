@@ -110,6 +110,7 @@ class PageTest(absltest.TestCase):
 
   def test_a_dropped_photograph_is_answered(self):
     webdriver = pytest.importorskip("selenium.webdriver")
+    wait_lib = pytest.importorskip("selenium.webdriver.support.wait")
     pytest.importorskip("gradio")
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
       self.skipTest("chromium or chromedriver is missing")
@@ -124,7 +125,7 @@ class PageTest(absltest.TestCase):
     self.assertTrue(command.wait_for(lambda: _listens(port)))
     with browser(webdriver, folder / "profile") as driver:
       driver.get(address)
-      wait = webdriver.support.ui.WebDriverWait(driver, 60)
+      wait = wait_lib.WebDriverWait(driver, 60)
 
       def find(selector):
         found = driver.find_elements("css selector", selector)
