@@ -124,8 +124,8 @@ class CommandTest(FolderTest):
     self.assertEqual(code, 2)
     self.assertRegex(err, "^error: .*--size: expected a list of 2")
 
-  @pytest.mark.slow
   @parameterized.parameters("emanet", "encnet", "pspnet")
+  @pytest.mark.slow
   def test_onnx_runs_without_us(self, head):
     for package in ("jax2onnx", "onnxruntime"):
       if importlib.util.find_spec(package) is None:
