@@ -117,7 +117,7 @@ def main(argv: Sequence[str], views: Sequence[flags.FlagHolder] = ()) -> None:
   del argv
   if importlib.util.find_spec("gradio") is None:
     raise errors.UserError(
-        "gradio is not installed; run `pip install 'ctxseg_jax[demo]'`"
+        "gradio is not installed; run `pip install -e '.[demo]'`"
     )
   port = flags.FLAGS.port
   _require_free(port)

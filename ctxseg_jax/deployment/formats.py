@@ -61,7 +61,7 @@ def to_onnx(function: inference.Function, size: Sequence[int]) -> bytes:
   if missing:
     raise RefusedError(
         f"{' and '.join(missing)} not installed; run"
-        " `pip install 'ctxseg_jax[onnx]'`"
+        " `pip install -e '.[onnx]'`"
     )
   with _silenced(), _lenient_batch_norms():
     import jax2onnx  # Slow, and optional.
