@@ -31,7 +31,7 @@ def make(
     mirrored: bool = False,
     **options: bool,
 ) -> Callable[..., jax.Array]:
-  """Returns the network as a `jax.jit` function over a mesh.
+  """Returns `make_network` as a `jax.jit` function over a mesh.
 
   Args:
     model: The network.
@@ -43,9 +43,30 @@ def make(
       before they are averaged.
     mirrored: Whether to add those of the mirrored window before that.
     **options: What the network is called with.
+  """
+  forward = make_network(model, mean, std, window, **options)
+
+  def call(variables, *inputs):
+    axis = P(mesh.axis_names[0])
+    specs = (P(), *[axis] * len(inputs))
+    return jax.shard_map(forward, mesh=mesh, in_specs=specs, out_specs=axis)(
+        variables, *inputs
+    )
+
+  return jax.jit(call)
+
+
+def make_network(
+    model: nn.Module,
+    mean: Sequence[float],
+    std: Sequence[float],
+    window: tuple[int, int] | None,
+    **options: bool,
+) -> Callable[..., jax.Array]:
+  """Returns the network over images or windows; arguments as of `make`.
 
   Returns:
-    A function of variables, images, uint8 [B, H, W, 3], and, with windows,
+    A function of variables, images, 0 to 255, [B, H, W, 3], and, with windows,
     their starts [B, n, 2] and weights [B, n]. It returns the logits of the
     network or, with windows, their mean over the windows, [B, H, W, C], or that
     of their exponentials.
@@ -90,16 +111,7 @@ def make(
     (total, count), _ = jax.lax.scan(visit, carry, steps)
     return total / jnp.maximum(count, 1.0)[..., None]
 
-  forward = network if window is None else windows
-
-  def call(variables, *inputs):
-    axis = P(mesh.axis_names[0])
-    specs = (P(), *[axis] * len(inputs))
-    return jax.shard_map(forward, mesh=mesh, in_specs=specs, out_specs=axis)(
-        variables, *inputs
-    )
-
-  return jax.jit(call)
+  return network if window is None else windows
 
 
 def make_fusion(

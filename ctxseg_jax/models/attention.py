@@ -39,10 +39,11 @@ def attention(
     return out.astype(values.dtype)
 
   b, n, d = queries.shape
-  if n <= chunk_size:
+  is_symbolic = jax.export.is_symbolic_dim(n)  # Of any size, to be exported.
+  if not is_symbolic and n <= chunk_size:
     return attend(queries)
   num_chunks = -(-n // chunk_size)
-  size = -(-n // num_chunks)
+  size = chunk_size if is_symbolic else -(-n // num_chunks)
   padding = num_chunks * size - n
   queries = jnp.pad(queries, ((0, 0), (0, padding), (0, 0)))
   chunks = queries.reshape(b, num_chunks, size, d).swapaxes(0, 1)

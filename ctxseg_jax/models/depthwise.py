@@ -33,18 +33,19 @@ def depthwise_conv(
     rhs_dilation: Of the kernel, by rows and columns.
     **options: Of `jax.lax.conv_general_dilated`, for accelerators.
   """
+  pads = padding
   if isinstance(padding, str):
     spans = [
         d * (n - 1) + 1
         for d, n in zip(rhs_dilation, kernel.shape, strict=False)
     ]
-    padding = lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
+    pads = lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
 
   def by_shifts(inputs, kernel):
     # Image by image, so that its shifts stay in the cache. The checkpoint
     # keeps the gradient from storing a copy of the image for every shift.
     convolve = jax.checkpoint(
-        lambda x: sum_of_shifts(x, kernel, strides, padding, rhs_dilation)
+        lambda x: sum_of_shifts(x, kernel, strides, pads, rhs_dilation)
     )
     return lax.map(convolve, inputs)
 
@@ -53,7 +54,7 @@ def depthwise_conv(
         inputs,
         kernel,
         strides,
-        padding,
+        padding,  # Of a symbolic size it has to be a string.
         rhs_dilation=rhs_dilation,
         feature_group_count=inputs.shape[-1],
         **options,

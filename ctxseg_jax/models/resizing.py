@@ -1,7 +1,9 @@
 """Resizing and pooling of maps, without parameters.
 
 Interpolation and averaging are products with a fixed matrix along each axis:
-one form for all conventions, without gathers, which are slow on TPUs.
+one form for all conventions, without gathers, which are slow on TPUs. Where a
+network is exported for images of any size, sizes are symbolic, and the program
+computes the matrices.
 """
 
 from collections.abc import Sequence
@@ -63,9 +65,34 @@ def resize_bilinear(
   x = x.astype(jnp.float32)
   if tuple(x.shape[1:3]) == tuple(size):
     return x
-  rows = resize_matrix(size[0], x.shape[1], align_corners=align_corners)
-  cols = resize_matrix(size[1], x.shape[2], align_corners=align_corners)
+  rows, cols = (
+      _resize_matrix(target, source, align_corners)
+      for target, source in zip(size, x.shape[1:3], strict=True)
+  )
   return multiply(rows, cols, x)
+
+
+def _resize_matrix(target, source, align_corners):
+  """Returns `resize_matrix`, which the program computes of symbolic sizes."""
+  if not _is_symbolic(target, source):
+    return resize_matrix(target, source, align_corners=align_corners)
+  # In whole numbers, as positions in float32 are too coarse.
+  row = jnp.arange(target)
+  if align_corners:
+    position, unit = row * (source - 1), jnp.maximum(target - 1, 1)
+  else:
+    position, unit = (2 * row + 1) * source - target, 2 * target
+  position = jnp.clip(position, 0, (source - 1) * unit)
+  low = position // unit
+  high = jnp.minimum(low + 1, source - 1)
+  weight = ((position - low * unit) / unit)[:, None]
+  column = jnp.arange(source)
+  matrix = jnp.where(column == low[:, None], 1.0 - weight, 0.0)
+  return matrix + jnp.where(column == high[:, None], weight, 0.0)
+
+
+def _is_symbolic(*sizes: int) -> bool:
+  return any(map(jax.export.is_symbolic_dim, sizes))
 
 
 def transposed_matrix(source: int, stride: int) -> np.ndarray:
@@ -116,9 +143,18 @@ def adaptive_pool_matrix(target: int, source: int) -> np.ndarray:
 @jax.named_scope(FIXED_MATRICES)
 def adaptive_average_pool(x: jax.Array, size: Sequence[int]) -> jax.Array:
   """Averages [B, h, w, C] over (H, W) = `size` bins, in float32."""
-  rows = adaptive_pool_matrix(size[0], x.shape[1])
-  cols = adaptive_pool_matrix(size[1], x.shape[2])
+  rows, cols = map(_adaptive_pool_matrix, size, x.shape[1:3])
   return multiply(rows, cols, x.astype(jnp.float32))
+
+
+def _adaptive_pool_matrix(target, source):
+  """Returns `adaptive_pool_matrix`, also of a symbolic source."""
+  if not _is_symbolic(source):
+    return adaptive_pool_matrix(target, source)
+  row, column = jnp.arange(target)[:, None], jnp.arange(source)
+  low = row * source // target
+  high = -(-(row + 1) * source // target)
+  return jnp.where((low <= column) & (column < high), 1.0 / (high - low), 0.0)
 
 
 def pool_cells(
@@ -140,9 +176,9 @@ def pool_cells(
   ).reshape(b, rows, size, cols, size, c)
   if kind == "max":
     return jnp.max(cells, axis=(2, 4))
-  heights = np.minimum(size, h - size * np.arange(rows))
-  widths = np.minimum(size, w - size * np.arange(cols))
-  counts = np.outer(heights, widths).astype(np.float32)
+  heights = jnp.minimum(size, h - size * jnp.arange(rows))
+  widths = jnp.minimum(size, w - size * jnp.arange(cols))
+  counts = jnp.outer(heights, widths).astype(jnp.float32)
   return jnp.sum(cells, axis=(2, 4)) / counts[..., None]
 
 
