@@ -26,7 +26,7 @@ NUM_PARAMS = {
     "encnet": 10_002_058,
     "encoding_aux": 2_439_541,
     "fcn": 9_448_981,
-    "fcn_se": 11_813_913,
+    "fcn_se": 14_174_233,
     "fcn_vgg": 427_913_237,
     "mfnet": 6_230_965,
     "nonlocal": 24_132_885,
