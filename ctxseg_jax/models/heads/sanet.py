@@ -13,14 +13,15 @@ classes, parameters and multiply-accumulates at 512x512 and 480x480 are
   (1, 3)        (2, 2)  classifier        56.63 M   233.7 G    205.4 G
   (1, 3)        (2, 1)  classifier        59.76 M   240.4 G    211.3 G
   (3, 3)        (2, 1)  convolution       64.98 M   251.7 G    221.3 G
-  (1, 3)        (1, 1)  convolution       55.23 M   230.7 G    202.8 G
+  (1, 1)        (1, 1)  classifier        55.58 M   231.4 G    203.4 G
   Table 6 of the paper                    55.5 M          204.7 G
 
 None has the paper's figures. Table 6's other networks have theirs at 480x480,
 not at the 512x512 of the text. Of the readings in which only the first
 convolution is grouped, as the text says, the second comes nearest and the first
 almost as near. The first is the default: it has the two convolutions of the
-text and nothing behind them. The last, without groups, is nearest of all.
+text and nothing behind them. The last, without groups, is nearest of all that
+the options give.
 """
 
 from typing import Literal
@@ -105,7 +106,8 @@ class SANetHead(layers.CheckedModule):
   the targets of the categories: the share of each class in the labels, the
   loss's `targets="area"`. That the scores are pooled from the dense branch is
   the other reading, `category_from`; then Table 1 could not have the
-  categorical loss without the dense branch. Scores are means of logits.
+  categorical loss without the dense branch. Scores are means of logits here,
+  not of probabilities.
 
   Attributes:
     channels: Width of the paths of each module, and of the dense branch; None
