@@ -1,6 +1,5 @@
 """Every config builds, and its docstring has command, reference and result."""
 
-import functools
 import importlib
 import pathlib
 import re
@@ -43,16 +42,6 @@ def networks(module):
   return ["", *(name for name in module.VARIANTS if name != "smoke")]
 
 
-@functools.cache  # Many variants differ in data, loss or schedule alone.
-def shapes(model, size):
-  """Returns the shapes of the outputs and variables of a network."""
-  return jax.eval_shape(
-      lambda: model.init_with_output(
-          jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
-      )
-  )
-
-
 class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(*PATHS)
@@ -66,7 +55,12 @@ class ConfigsTest(parameterized.TestCase):
         if hasattr(part, "align_corners"):
           self.assertEqual(part.align_corners, run.model.align_corners)
       tx, _ = run.optimizer.make(run.total_steps)
-      out, variables = shapes(run.model, run.augmentation.crop_size)
+      size = run.augmentation.crop_size
+      out, variables = jax.eval_shape(
+          lambda model=run.model, size=size: model.init_with_output(
+              jax.random.key(0), jnp.zeros((1, *size, 3)), train=False
+          )
+      )
       # The outputs of training: the loss supervises each of them once. A
       # prediction that is a sum of outputs is supervised through these.
       supervised = set(out) - ({"logits"} if "mask_logits" in out else set())

@@ -1,8 +1,4 @@
-"""Tables and figures of the SANet paper.
-
-Zhong et al., "Squeeze-and-Attention Networks for Semantic Segmentation", CVPR
-2020, https://arxiv.org/abs/1909.03402. Figures 5 to 7 are pictures.
-"""
+"""SANet (Zhong et al., CVPR 2020), https://arxiv.org/abs/1909.03402."""
 
 from benchmarks.papers import row
 
@@ -205,4 +201,89 @@ TABLES: tuple[row.Table, ...] = (
         " both at 480x480. SANet's follow from no reading of the text; the"
         " head's docstring compares six. Left out: SDN and APCNet.",
     ),
+)
+
+READINGS: tuple[row.Reading, ...] = (
+    row.Reading(
+        "SANet, convolutions of a path",
+        "Two, of which the first has 2 groups and a fourth of the channels, and"
+        " whose kernels are not given: 1x1 and 3x3. Parameters and MACs of"
+        " six readings are in the docstring of the head; none has those of"
+        " Table 6.",
+        "`model.head.groups`, `kernel_sizes` (both grouped: `(2, 2)`)",
+    ),
+    row.Reading(
+        "SANet, classes of a module",
+        '"We adapt outputs of SA heads to the class number": the second'
+        " convolution of both paths has as many channels.",
+        "`model.head.class_scores=classifier`, a 1x1 convolution behind",
+    ),
+    row.Reading(
+        "SANet, ReLU of the main path",
+        "Figure 2 leaves out activations; Eqs. 1 and 4 have none behind the"
+        " second convolution, and so it is built. In the attention path it is"
+        " the sigma of X_attn.",
+        "`model.head.main_relu=True`",
+    ),
+    row.Reading(
+        "SANet, pooling",
+        "Average in Eq. 5 and Figure 2, maximum in section 3.3: the average.",
+        "`model.head.pooling=max`",
+    ),
+    row.Reading(
+        "SANet, fusion of the masks",
+        "The outputs of the four modules are concatenated; how they become one"
+        " is not said: resized to stage 1, and a 1x1 convolution.",
+    ),
+    row.Reading(
+        "SANet, masks",
+        "Eq. 7 has one loss, of the fused masks; the caption of Figure 3 has"
+        ' "these masks" supervised. By default the fused ones alone.',
+        "`model.head.supervise_stages=True`, with a term for each:"
+        " `pcontext/sanet.py:stages`",
+    ),
+    row.Reading(
+        "SANet, targets of the categories",
+        '"y_nj is the average pooled results of Y^den", and y_nj are the'
+        " targets: the share of each class in the labelled pixels.",
+        "`loss.category.targets=presence`, 0 or 1 as in EncNet",
+    ),
+    row.Reading(
+        "SANet, scores of the categories",
+        "Of what they are computed is not said, unless Y^den is the output:"
+        " the mean over the image of the masks' logits, as Table 1 has the"
+        " categorical loss without the dense one.",
+        "`model.head.category_from=dense`",
+    ),
+    row.Reading(
+        "SANet, prediction",
+        "The sum of the dense output and of the module on stage 4 in section"
+        " 3.3, the merged outputs of four stages in the abstract: the sum. No"
+        " loss but that of each stage's masks supervises the second summand"
+        " alone.",
+        "`model.head.prediction=masks`",
+    ),
+    row.Reading(
+        "SANet, recipe",
+        "Rates, epochs, batch and poly decay are given; crop, scaling, weight"
+        " decay and ten times the rate for the head are EncNet's. On VOC"
+        ' networks train "for 50 epochs on the validation set" in section 4.1'
+        " and for 80 on augmented data in 4.4: the latter, and the former at"
+        " the end of the chain over COCO.",
+    ),
+    row.Reading(
+        "FCN-SE",
+        "Where the module stands is not said: between the convolution of an FCN"
+        " head and its classifier, at a fourth of the channels, its residual of"
+        " two convolutions.",
+    ),
+)
+
+PAPER = row.Paper(
+    "SANet",
+    'Zhong et al., "Squeeze-and-Attention Networks for Semantic Segmentation",'
+    " CVPR 2020, https://arxiv.org/abs/1909.03402. Figures 1 to 3 and 5 to 7"
+    " are drawings and pictures.",
+    TABLES,
+    READINGS,
 )
