@@ -165,9 +165,11 @@ def over_all_pixels(**terms: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def presence(output: str, weight: float = 0.2) -> dict[str, Any]:
+def presence(
+    output: str, weight: float = 0.2, **options: Any
+) -> dict[str, Any]:
   """Which classes an image has: EncNet's SE-loss, SANet's categorical loss."""
-  return dict(output=output, loss="presence_bce", weight=weight)
+  return dict(output=output, loss="presence_bce", weight=weight, **options)
 
 
 def sgd(
@@ -244,6 +246,12 @@ def apply_variants(
 def resnet101(config: config_dict.ConfigDict) -> None:
   """Makes the backbone a ResNet-101."""
   config.model.backbone.depth = 101
+
+
+def use_head(config: config_dict.ConfigDict, head: Mapping[str, Any]) -> None:
+  """Takes another head, of which the logits alone are supervised."""
+  config.model.head = head
+  config.loss = dict(ce=cross_entropy("logits"))
 
 
 def smoke(config: config_dict.ConfigDict) -> None:

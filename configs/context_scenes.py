@@ -57,8 +57,15 @@ _HEADS = {
     ),
     "nonlocal": dict(name="nonlocal", channels=64, dropout_rate=0.0),
     "pspnet": dict(name="pspnet", channels=64, dropout_rate=0.0),
+    # With the reading of which docs/context_scenes.md has the results.
     "sanet": dict(
-        name="sanet", channels=64, dropout_rate=0.0, prediction="masks"
+        name="sanet",
+        channels=64,
+        groups=(2, 2),
+        class_scores="classifier",
+        main_relu=True,
+        dropout_rate=0.0,
+        prediction="masks",
     ),
     "sca": dict(
         name="sca",
@@ -67,7 +74,7 @@ _HEADS = {
     ),
 }
 
-# What the papers supervise beside the prediction.
+# What the papers supervise beside or instead of the prediction.
 _EXTRA_LOSSES = {
     "danet": dict(
         position=common.cross_entropy("position_logits"),
@@ -83,6 +90,7 @@ _EXTRA_LOSSES = {
         )
     ),
     "sanet": dict(
+        ce=common.cross_entropy("mask_logits"),
         category=common.presence("category_logits"),
         dense=common.cross_entropy("dense_logits", 0.8),
     ),
@@ -101,9 +109,8 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
 
 def _use_head(name, config):
   config.model.head = dict(_HEADS[name])
-  config.loss = dict(
-      ce=common.cross_entropy("logits"), **_EXTRA_LOSSES.get(name, {})
-  )
+  prediction = dict(ce=common.cross_entropy("logits"))
+  config.loss = prediction | _EXTRA_LOSSES.get(name, {})
   if name == "mfnet":  # From this step on its prediction uses the factors.
     config.switches = dict(low_rank=100)
 
@@ -119,14 +126,13 @@ def _plain(name, fields, config):
   """Supervises the prediction alone; `fields` drop the other outputs."""
   _use_head(name, config)
   config.model.head.update(fields)
-  config.loss = dict(ce=common.cross_entropy("logits"))
+  config.loss = dict(ce=config.loss.ce)
 
 
 def _sanet_dense(config):
   """The paper's text taken to the letter."""
   _use_head("sanet", config)
   config.model.head.prediction = "dense"
-  config.loss.ce.output = "mask_logits"
 
 
 VARIANTS = {

@@ -53,6 +53,36 @@ def pytorch_encoding(
   )
 
 
+def sanet(
+    config: config_dict.ConfigDict, *, depth: int, learning_rate: float
+) -> None:
+  """Makes a config SANet's as its paper trains it.
+
+  The paper gives rates, epochs and batch; the rest of the recipe is EncNet's,
+  which it builds on.
+
+  Args:
+    config: The config, which has its data.
+    depth: Layers of the ResNet.
+    learning_rate: Of the backbone; the head has ten times as much.
+  """
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=True,
+      backbone=common.resnet(depth, stem="deep64", dilation="contracted"),
+      head=dict(name="sanet"),
+  )
+  config.loss = dict(
+      mask=common.cross_entropy("mask_logits"),
+      category=common.presence("category_logits", targets="area"),
+      dense=common.cross_entropy("dense_logits", 0.8),
+  )
+  config.optim = common.sgd(
+      learning_rate, weight_decay=1e-4, lr_multipliers=dict(head=10.0)
+  )
+  config.eval = common.evaluation(config.data, "slide")
+
+
 def semseg(
     config: config_dict.ConfigDict, *, depth: int, long_side: int | None
 ) -> None:

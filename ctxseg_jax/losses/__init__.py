@@ -10,6 +10,7 @@ A loss maps `logits`, unnormalised class scores [B, ..., num_classes], and
 whose label is `ignore_label` are in neither.
 """
 
+from ctxseg_jax.losses.context import class_area as class_area
 from ctxseg_jax.losses.context import class_presence as class_presence
 from ctxseg_jax.losses.context import mean_squared_residual
 from ctxseg_jax.losses.context import presence_bce

@@ -4,6 +4,8 @@ The counts are sums of ones, not constants: inside `shard_map` they must vary
 over the devices as the sums do.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,15 +18,36 @@ def class_presence(
 
   The shape is [B, num_classes]; of labels [B], one per image, it is one-hot.
   """
-  classes = jnp.arange(num_classes)
+  num_pixels = _pixels_of_classes(labels, num_classes, ignore_label)
+  return (num_pixels > 0).astype(jnp.float32)
+
+
+def class_area(
+    labels: jax.Array, num_classes: int, *, ignore_label: int = 255
+) -> jax.Array:
+  """Returns the share of each class in the labelled pixels, float32.
+
+  The labels are [B, ...], the shares [B, num_classes]; of an image without
+  labels they are 0.
+  """
+  num_pixels = _pixels_of_classes(labels, num_classes, ignore_label)
+  total = jnp.sum(num_pixels, axis=-1, keepdims=True)
+  return num_pixels / jnp.maximum(total, 1)
+
+
+def _pixels_of_classes(labels, num_classes, ignore_label):
+  """Returns the number of pixels [B, num_classes] of labels [B, ...]."""
   labels = labels.astype(jnp.int32)[..., None]
-  present = (labels == classes) & (labels != ignore_label)
-  axes = tuple(range(1, labels.ndim - 1))
-  return jnp.any(present, axis=axes).astype(jnp.float32)
+  own = (labels == jnp.arange(num_classes)) & (labels != ignore_label)
+  return jnp.sum(own, axis=tuple(range(1, labels.ndim - 1)))
 
 
 def presence_bce(
-    logits: jax.Array, labels: jax.Array, *, ignore_label: int = 255
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    ignore_label: int = 255,
+    targets: Literal["presence", "area"] = "presence",
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the semantic encoding loss (EncNet's SE-loss).
 
@@ -32,9 +55,14 @@ def presence_bce(
   augmentation, so small and large objects weigh the same. Paper: section 3.1
   of Zhang et al., CVPR 2018; averaged over images and classes, as in the
   authors' code. The logits are [B, num_classes], the count is their number.
+
+  Args:
+    targets: "presence", 1 or 0, or "area", the share of the labelled pixels
+      (SANet's categorical loss, whose targets are "average pooled").
   """
-  targets = class_presence(labels, logits.shape[-1], ignore_label=ignore_label)
-  loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
+  target_fn = {"presence": class_presence, "area": class_area}[targets]
+  target = target_fn(labels, logits.shape[-1], ignore_label=ignore_label)
+  loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target)
   return jnp.sum(loss), jnp.sum(jnp.ones_like(loss))
 
 

@@ -274,6 +274,23 @@ class PresenceTest(parameterized.TestCase):
     present = losses.class_presence(labels, 4)
     np.testing.assert_array_equal(present, [[1, 0, 1, 0], [0, 1, 0, 0]])
 
+  def test_area_is_the_share_of_the_labelled_pixels(self):
+    labels = jnp.array(
+        [[[0, 2], [255, 2]], [[1, 1], [1, 255]], [[255, 255]] * 2], jnp.uint8
+    )
+    expected = [[1 / 3, 0, 2 / 3, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    area = losses.class_area(labels, 4)
+    np.testing.assert_allclose(area, expected, rtol=1e-6)
+    logits = np.random.default_rng(0).normal(size=(3, 4))
+    p = 1 / (1 + np.exp(-logits))
+    expected = np.array(expected)
+    expected = -expected * np.log(p) - (1 - expected) * np.log(1 - p)
+    total, count = losses.presence_bce(
+        jnp.asarray(logits), labels, targets="area"
+    )
+    np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
+    self.assertEqual(count, 12)
+
   def test_the_label_of_an_image_is_one_hot(self):
     present = losses.class_presence(jnp.array([2, 0, 255]), 3)
     np.testing.assert_array_equal(present, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])

@@ -26,13 +26,13 @@ NUM_PARAMS = {
     "encnet": 10_002_058,
     "encoding_aux": 2_439_541,
     "fcn": 9_448_981,
-    "fcn_se": 11_813_913,
+    "fcn_se": 14_174_233,
     "fcn_vgg": 427_913_237,
     "mfnet": 6_230_965,
     "nonlocal": 24_132_885,
     "pooled": 1024 * 21 + 21,
     "pspnet": 23_084_565,
-    "sanet": 14_004_770,
+    "sanet": 11_210_462,
     "sca": 33_050_389,  # 23_601_408 of its own.
 }
 
@@ -77,9 +77,10 @@ CANCELLED = {
 }
 
 
-# What heads need besides the common fields on features of 8 x 8, and the size
-# their default fields are for.
-FIELDS = {"mfnet": dict(map_size=(8, 8))}
+# What heads need besides the common fields on features of 8 x 8 (a batch norm
+# of one cell per image has next to no gradient), and the size their default
+# fields are for.
+FIELDS = {"mfnet": dict(map_size=(8, 8)), "sanet": dict(pool_size=2)}
 SIZES = {"mfnet": 33}
 
 # Outputs that are no class scores.

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 
+from ctxseg_jax.models import macs
 from ctxseg_jax.models import resizing
 from ctxseg_jax.models.heads import fcn_se
 from ctxseg_jax.models.heads import sanet
@@ -44,23 +45,32 @@ def upsample(x, size):
   return np.einsum("Hh,Ww,bhwc->bHWc", *shares, x)
 
 
-def conv_bn_relu(x, variables, name, groups=1):
+def conv_bn(x, variables, name, groups=1):
   params, stats = (variables[k][name] for k in ("params", "batch_stats"))
   x = networks.convolve(x, params["conv"]["kernel"], groups=groups)
   x = (x - stats["bn"]["mean"]) / np.sqrt(stats["bn"]["var"] + 1e-5)
-  return np.maximum(x * params["bn"]["scale"] + params["bn"]["bias"], 0)
+  return x * params["bn"]["scale"] + params["bn"]["bias"]
+
+
+def conv_bn_relu(*args):
+  return np.maximum(conv_bn(*args), 0)
 
 
 def classify(x, layer):
   return x @ layer["conv"]["kernel"][0, 0] + layer["conv"]["bias"]
 
 
-def squeeze_attention(x, variables, groups, size, reduce=np.mean):
+def squeeze_attention(
+    x, variables, size, *, groups=(2, 1), main_relu=False, reduce=np.mean
+):
   """Paper: Eqs. (4) and (5)."""
-  res, attn = x, pool(x, size, reduce)
+  res = conv_bn_relu(x, variables, "main1", groups[0])
+  res = conv_bn(res, variables, "main2", groups[1])
+  if main_relu:
+    res = np.maximum(res, 0)
+  attn = pool(x, size, reduce)
   for i in (1, 2):
-    res = conv_bn_relu(res, variables, f"main{i}", groups)
-    attn = conv_bn_relu(attn, variables, f"attention{i}", groups)
+    attn = conv_bn_relu(attn, variables, f"attention{i}", groups[i - 1])
   attn = upsample(attn, x.shape[1:3])
   return attn * res + attn
 
@@ -90,13 +100,15 @@ class PoolTest(parameterized.TestCase):
 class SqueezeAttentionTest(parameterized.TestCase):
 
   @parameterized.parameters(
-      (dict(), 2, np.mean), (dict(groups=1, pooling="max"), 1, np.max)
+      (dict(), np.mean),
+      (dict(groups=(1, 2), main_relu=True, pooling="max"), np.max),
   )
-  def test_matches_loops_over_equations_4_and_5(self, fields, groups, reduce):
+  def test_matches_loops_over_equations_4_and_5(self, fields, reduce):
     x = np.random.default_rng(0).normal(size=(2, 12, 9, 8)).astype(np.float32)
-    module = sanet.SqueezeAttention(4, pool_size=5, **fields)
+    module = sanet.SqueezeAttention((6, 4), pool_size=5, **fields)
     variables = networks.uniform(module, x)
-    expected = squeeze_attention(x, variables, groups, 5, reduce)
+    reading = {k: v for k, v in fields.items() if k != "pooling"}
+    expected = squeeze_attention(x, variables, 5, reduce=reduce, **reading)
     self.assertGreater(np.std(expected), 0.1)
     # A sigmoid would be bounded.
     self.assertGreater(np.max(expected), 1.0)
@@ -104,11 +116,14 @@ class SqueezeAttentionTest(parameterized.TestCase):
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
   def test_groups_that_do_not_divide_a_width_are_named(self):
-    for channels, width in ((3, 8), (4, 7)):
-      with self.assertRaisesRegex(ValueError, "groups=2.*channels"):
-        networks.uniform(
-            sanet.SqueezeAttention(channels), jnp.zeros((1, 8, 8, width))
-        )
+    for groups, widths, channels, message in (
+        ((2, 1), (3, 5), 8, "a width of 3, of convolution 1; set groups.0."),
+        ((2, 1), (4, 5), 7, "a width of 7, of convolution 1"),
+        ((2, 2), (4, 5), 8, "a width of 5, of convolution 2; set groups.1."),
+    ):
+      module = sanet.SqueezeAttention(widths, groups=groups)
+      with self.assertRaisesRegex(ValueError, message):
+        networks.abstract(module, jnp.zeros((1, 8, 8, channels)))
 
 
 class SANetHeadTest(parameterized.TestCase):
@@ -119,32 +134,41 @@ class SANetHeadTest(parameterized.TestCase):
     self.head = sanet.SANetHead(num_classes=5, pool_size=4)
     self.variables = networks.uniform(self.head, self.features)
 
-  def test_masks_categories_and_prediction_match_the_paper(self):
-    out = networks.evaluate(self.head, self.variables, self.features)
-    params = self.variables["params"]
+  @parameterized.parameters(
+      dict(), dict(class_scores="classifier", category_from="dense")
+  )
+  def test_masks_categories_and_prediction_match_the_paper(self, **fields):
+    head = self.head.clone(supervise_stages=True, **fields)
+    variables = networks.uniform(head, self.features)
+    out = networks.evaluate(head, variables, self.features)
+    params = variables["params"]
     maps = {}
     for stage, x in self.features.items():
-      attention = under(self.variables, f"{stage}_attention")
-      x = squeeze_attention(x, attention, 2, 4)
-      maps[stage] = classify(x, params[f"{stage}_classifier"])
+      attention = under(variables, f"{stage}_attention")
+      x = squeeze_attention(x, attention, 4)
+      if fields:
+        x = classify(x, params[f"{stage}_classifier"])
+      maps[stage] = x
     masks = np.concatenate([upsample(x, (12, 11)) for x in maps.values()], -1)
     masks = classify(masks, params["fusion"])
-    dense = conv_bn_relu(self.features["stage4"], self.variables, "dense")
+    dense = conv_bn_relu(self.features["stage4"], variables, "dense")
     dense = classify(dense, params["dense_classifier"])
-    for name, expected in (
-        ("mask_logits", masks),
-        ("category_logits", masks.mean((1, 2))),
-        ("dense_logits", dense),
-        ("logits", dense + maps["stage4"]),
-    ):
+    expected = dict(
+        mask_logits=masks,
+        category_logits=(dense if fields else masks).mean((1, 2)),
+        dense_logits=dense,
+        logits=dense + maps["stage4"],
+        **{f"{stage}_mask_logits": x for stage, x in maps.items()},
+    )
+    self.assertSameElements(out, expected)
+    for name, x in expected.items():
       np.testing.assert_allclose(
-          out[name], expected, rtol=1e-3, atol=1e-3, err_msg=name
+          out[name], x, rtol=1e-3, atol=1e-3, err_msg=name
       )
-    self.assertLen(out, 4)
 
   def test_gradients_reach_what_each_output_is_made_of(self):
-    modules = {f"{s}_{k}" for s in SIZES for k in ("attention", "classifier")}
-    fourth = {"stage4_attention", "stage4_classifier"}
+    modules = {f"{stage}_attention" for stage in SIZES}
+    fourth = {"stage4_attention"}
     dense = {"dense", "dense_classifier"}
     made_of = {
         "mask_logits": modules | {"fusion"},
@@ -190,16 +214,21 @@ class SANetHeadTest(parameterized.TestCase):
         for kind, tree in shapes.items()
     }
     out = run(variables, **fields)
-    self.assertSameElements(out, ("logits",))
+    self.assertSameElements(out, ("logits", "mask_logits"))
     np.testing.assert_allclose(
         out["logits"], full["mask_logits"], rtol=1e-4, atol=1e-5
     )
-    # As in the abstract, with all three losses.
+    # As in the abstract, with all three losses: what they supervise stays.
     out = run(self.variables, prediction="masks")
-    self.assertSameElements(out, ("logits", "category_logits", "dense_logits"))
+    self.assertSameElements(out, full)
     np.testing.assert_allclose(
         out["logits"], full["mask_logits"], rtol=1e-4, atol=1e-5
     )
+
+  def test_categories_of_a_dense_branch_that_is_not_there_are_refused(self):
+    head = self.head.clone(dense_loss=False, category_from="dense")
+    with self.assertRaisesRegex(ValueError, "category_from='dense' needs"):
+      networks.abstract(head, self.features)
 
 
 class FCNSETest(parameterized.TestCase):
@@ -217,40 +246,73 @@ class FCNSETest(parameterized.TestCase):
     w = np.maximum(w, 0) @ params["excite"]["kernel"]
     w = 1 / (1 + np.exp(-w - params["excite"]["bias"]))
     self.assertGreater(np.std(w), 0.05)
-    x = w * x + conv_bn_relu(x, variables, "conv")
+    residual = conv_bn_relu(x, variables, "conv1")
+    x = w * x + conv_bn(residual, variables, "conv2")
     x = classify(x, params["classifier"])
     np.testing.assert_allclose(out, x, rtol=1e-4, atol=1e-4)
 
 
 class CountsTest(parameterized.TestCase):
 
+  # The table of `heads/sanet.py`, and below it widths and classes of others.
   @parameterized.parameters(
-      (dict(name="resnet", depth=101), 21, 42_623_936, 56_628_706),
-      (dict(name="resnet", depth=50), 21, 23_631_808, 37_636_578),
-      (dict(name="resnet", depth=50), 59, 23_631_808, 37_704_902),
-      (dict(name="efficientnet", variant="b7"), 59, 62_143_440, 63_486_334),
+      ((1, 3), (2, 1), "convolution", 53.83, 227.7, 200.2),
+      ((1, 1), (2, 1), "classifier", 54.19, 228.4, 200.8),
+      ((1, 3), (2, 2), "classifier", 56.63, 233.7, 205.4),
+      ((1, 3), (2, 1), "classifier", 59.76, 240.4, 211.3),
+      ((3, 3), (2, 1), "convolution", 64.98, 251.7, 221.3),
+      ((1, 1), (1, 1), "classifier", 55.58, 231.4, 203.4),
   )
-  def test_num_params(self, backbone, n, base, expected):
-    widths = (256, 512, 1024, 2048)
-    if backbone["name"] == "efficientnet":
-      widths = (48, 80, 224, 640)
-    count = base
+  def test_readings_with_resnet_101(self, kernels, groups, scores, *expected):
+    head = sanet.SANetHead(
+        21, kernel_sizes=kernels, groups=groups, class_scores=scores
+    )
+    # Parameters and MACs of the backbone at both sizes are those of
+    # `test_describe`.
+    found = [42_623_936 / 1e6]
+    for size, giga in ((512, 185.08), (480, 162.67)):
+      features = {
+          f"stage{i}": jax.ShapeDtypeStruct(
+              (1, n, n, 2 ** (7 + i)), jnp.float32
+          )
+          for i, n in enumerate((size // 4, *3 * (size // 8,)), start=1)
+      }
+      variables = jax.eval_shape(
+          lambda x: head.init(jax.random.key(0), x, train=False), features
+      )
+      counts, _, _ = macs.count(
+          lambda v, x: head.apply(v, x, train=False), variables, features
+      )
+      found.append(giga + counts.total() / 1e9)
+    found[0] += networks.count(variables["params"]) / 1e6
+    np.testing.assert_allclose(found, expected, atol=0.055)
+    self.assertAlmostEqual(found[0], expected[0], delta=0.0051)
+
+  @parameterized.parameters(
+      ((256, 512, 1024, 2048), 21),
+      ((256, 512, 1024, 2048), 59),
+      ((48, 80, 224, 640), 59),  # EfficientNet-B7.
+  )
+  def test_num_params(self, widths, n):
+    count = 0
     for c in widths:
-      # Two paths of a 1x1 and a 3x3 convolution in 2 groups, each with a batch
-      # norm, and a classifier.
-      path = (c * c // 4 + 9 * (c // 4) ** 2) // 2 + 2 * 2 * (c // 4)
-      count += 2 * path + (c // 4) * n + n
+      # Two paths of a 1x1 convolution in 2 groups and of a 3x3 one to the
+      # classes, each with a batch norm.
+      path = (c * c // 4) // 2 + 9 * (c // 4) * n + 2 * (c // 4) + 2 * n
+      count += 2 * path
     count += 4 * n * n + n  # Fusion.
     count += 9 * c * (c // 4) + 2 * (c // 4) + (c // 4) * n + n  # Dense branch.
-    self.assertEqual(count, expected)
-    model = networks.build(backbone, dict(name="sanet"), n)
-    self.assertEqual(networks.num_params(model), expected)
+    features = {
+        f"stage{i}": jnp.zeros((1, 8, 8, c))
+        for i, c in enumerate(widths, start=1)
+    }
+    self.assertEqual(networks.num_params(sanet.SANetHead(n), features), count)
 
   def test_num_params_of_fcn_se(self):
-    # An FCN head, one more convolution and the gate.
-    expected = 9_448_981 + (9 * 512 * 512 + 2 * 512) + (512 * 4 + 4)
+    # An FCN head, two more convolutions and the gate.
+    expected = 9_448_981 + 2 * (9 * 512 * 512 + 2 * 512) + (512 * 4 + 4)
     expected += 4 * 512 + 512
-    model = networks.build(
-        dict(name="resnet", depth=50), dict(name="fcn_se"), 21
+    features = {"stage4": jnp.zeros((1, 8, 8, 2048))}
+    self.assertEqual(
+        networks.num_params(fcn_se.FCNSEHead(21), features), expected
     )
-    self.assertEqual(networks.num_params(model), 23_631_808 + expected)

@@ -2,9 +2,9 @@
 
 The baseline of Zhong et al., "Squeeze-and-Attention Networks for Semantic
 Segmentation", CVPR 2020, https://arxiv.org/abs/1909.03402, after Hu et al.,
-"Squeeze-and-Excitation Networks", CVPR 2018. The paper does not say where the
-block stands; here it is between the convolution of an FCN head and its
-classifier.
+"Squeeze-and-Excitation Networks", CVPR 2018. Its residual function has two
+convolutions (the text under Eq. 1). The paper does not say where the block
+stands; here it is between the convolution of an FCN head and its classifier.
 """
 
 import flax.linen as nn
@@ -41,6 +41,8 @@ class FCNSEHead(layers.CheckedModule):
     x = layers.convolve(self, x, channels, name="reduce", train=train)
     # Paper: Eq. (3).
     gate = layers.squeeze_excite(x, self.squeeze_channels)
-    residual = layers.convolve(self, x, channels, name="conv", train=train)
+    kw = dict(channels=channels, train=train)
+    residual = layers.convolve(self, x, name="conv1", **kw)
+    residual = layers.convolve(self, residual, act=None, name="conv2", **kw)
     # Paper: Eq. (2).
     return {"logits": layers.classify(self, gate * x + residual, train=train)}
