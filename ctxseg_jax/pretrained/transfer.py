@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import patterns
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
@@ -131,6 +132,7 @@ def transfer(
     heads: Heads,
     place: str,
     channel_order: str = "rgb",
+    fresh: Collection[str] = (),
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Returns our variables with the values of a file.
 
@@ -144,6 +146,7 @@ def transfer(
     place: The file, for messages.
     channel_order: Of the images that the weights expect; of "bgr" ones the
       input channels of the first convolution are reversed.
+    fresh: Patterns of what is left out, and need not be in the file.
 
   Returns:
     Float32 arrays by path; and why other tensors are left out, by name.
@@ -163,10 +166,18 @@ def transfer(
       remedy = f"set {fields} to what the file was trained with"
     raise errors.UserError(f"{place}: {problem}; {remedy}")
 
-  if plan.absent:
-    refuse(_describe_absent(plan, source_name), next(iter(plan.absent)))
+  def is_fresh(path):
+    return patterns.matches_any(path.partition("/")[2], fresh)
+
+  absent = {p: name for p, name in plan.absent.items() if not is_fresh(p)}
+  if absent:
+    plan = dataclasses.replace(plan, absent=absent)
+    refuse(_describe_absent(plan, source_name), next(iter(absent)))
   arrays, skipped = {}, dict(plan.skipped)
   for path, (name, layout) in plan.names.items():
+    if is_fresh(path):
+      skipped[name] = "to start afresh, as init_from.fresh has it"
+      continue
     tensor, shape = tensors[name], tuple(template[path].shape)
     array = naming.LAYOUTS[layout](tensor, shape)
     described = (
