@@ -210,8 +210,8 @@ def summarise(
 ) -> str:
   """Returns what became of all tensors, a line per kind and reason.
 
-  Variables of ours that the file does not fill stay random. Arguments are the
-  results of `transfer` and our paths.
+  Variables of ours that the file does not fill stay as they are. Arguments are
+  the results of `transfer` and our paths.
   """
   num_values = sum(x.size for x in arrays.values())
   copied = f"{_count_parts(arrays)}; {num_values:,} values"
@@ -220,7 +220,7 @@ def summarise(
   for reason in dict.fromkeys(skipped.values()) or ("",):
     names = [name for name, why in skipped.items() if why == reason]
     rows.append(("skipped", len(names), f"{reason} ({_listed(names)})"))
-  start = f"{_count_parts(missing)}; they start at random values"
+  start = f"{_count_parts(missing)}; they keep their initial values"
   rows.append(("missing", len(missing), f"{start} ({_listed(missing)})"))
   return "\n".join(
       f"{kind:8} {n:5} tensor{'s' * (n != 1)}" + (f": {text}" if n else "")
