@@ -1,4 +1,4 @@
-"""What a row of a paper's table is."""
+"""What a paper's tables are made of."""
 
 import dataclasses
 
@@ -41,3 +41,36 @@ class Table:
   title: str
   rows: tuple[Row, ...]
   note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """A place where a paper leaves something open, or its code differs from it.
+
+  Attributes:
+    system: The head, or the part of it: "SANet, convolutions of a path".
+    text: What the paper says or leaves open, and the reading that is built.
+    option: The option that chooses another: "`model.head.groups=1`"; empty if
+      there is none.
+  """
+
+  system: str
+  text: str
+  option: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+  """A paper: `PAPER` of each of its modules in this package.
+
+  Attributes:
+    name: What its network is called: "SANet".
+    citation: Authors, title, where and when it appeared, and its address.
+    tables: Its tables and figures, in its order.
+    readings: How its text is read.
+  """
+
+  name: str
+  citation: str
+  tables: tuple[Table, ...]
+  readings: tuple[Reading, ...]
