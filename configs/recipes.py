@@ -228,7 +228,7 @@ def _no_sca(config):
   config.model.head = config.model.head.host
 
 
-# The rows of its tables, but for data sets.
+# Its hosts and readings, with and without it; the same for each data set.
 SCA_VARIANTS = {
     "deeplabv2": _sca_deeplabv2,
     "deeplabv2_concat": _sca_deeplabv2_concat,
