@@ -300,3 +300,67 @@ def mfnet_report(
       0.007, weight_decay=5e-4, lr_multipliers=dict(head=10.0)
   )
   config.eval = common.evaluation(config.data, "slide")
+
+
+def sca(config: config_dict.ConfigDict) -> None:
+  """Makes a config SCA's, on a dilated FCN, as the summary of its paper has it.
+
+  What follows the convolutions of VGG16 starts afresh, as there.
+
+  Args:
+    config: The config, which has its data.
+  """
+  config.model = dict(
+      dtype="bfloat16",
+      align_corners=False,
+      backbone=dict(name="vgg16", form="dilated"),
+      head=dict(
+          name="sca",
+          reading="features",
+          host=dict(name="fcn_vgg", channel_dropout=False),
+      ),
+  )
+  config.init_from.fresh = ("head",)
+  config.loss = dict(ce=common.cross_entropy("logits"))
+  config.optim = common.sgd(0.01, weight_decay=5e-4)
+  config.eval = common.evaluation(config.data)
+
+
+def _sca_host(config, backbone, host):
+  config.model.backbone = backbone
+  if config.model.head.name == "sca":
+    config.model.head.host = host
+  else:
+    config.model.head = host
+
+
+def _sca_deeplabv2(config):
+  backbone = dict(name="vgg16", form="deeplab")
+  _sca_host(config, backbone, dict(name="deeplabv2", channels=1024))
+
+
+def _sca_deeplabv2_concat(config):
+  # The stem and blocks of torchvision's, one dilation to a stage.
+  backbone = common.resnet(
+      101, stem="7x7", dilation="uniform", output_stride=16
+  )
+  _sca_host(config, backbone, dict(name="deeplabv2_concat"))
+
+
+def _sca_reading(reading):
+  return lambda config: config.model.head.update(reading=reading)
+
+
+def _no_sca(config):
+  config.model.head = config.model.head.host
+
+
+# Its hosts and readings, with and without it; the same for each data set.
+SCA_VARIANTS = {
+    "deeplabv2": _sca_deeplabv2,
+    "deeplabv2_concat": _sca_deeplabv2_concat,
+    "logits": _sca_reading("logits"),
+    "scores": _sca_reading("scores"),
+    "no_sca": _no_sca,
+    "smoke": common.photographs_smoke,
+}

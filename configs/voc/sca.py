@@ -4,17 +4,25 @@ r"""SCA on a dilated FCN, VGG16, PASCAL VOC 2012.
       --data_dir data
   python train.py --config configs/voc/sca.py --workdir runs/voc_sca
 
-Variants: `deeplabv2` (SCA on DeepLabV2), `smoke`. Rate, batch, epochs and size
-of the summary of the paper that this follows; it gives no schedule, so poly.
-Without batch norms the rate of 0.01 may be too high: 0.001 is the next to try.
+Variants: `deeplabv2` (SCA on DeepLabV2, VGG16, output stride 8: the baselines
+of the abstract), `deeplabv2_concat` (on what the summary calls DeepLabV2,
+ResNet-101, output stride 16), `no_sca` (nothing but the module is gone),
+`logits` and `scores` (other readings of the module), `smoke`. Rate, batch,
+epochs and size of the summary of the paper that this follows; it gives no
+schedule, so poly, and no augmentation, so scales and flips. Without batch norms
+the rate of 0.01 may be too high: 0.001 is the next to try. Of VGG weights the
+convolutions are taken and no dense layer, as there; `init_from.fresh=()` takes
+these too.
 Reference: none, the summary has no figures.
-Reference of `deeplabv2`: none, the summary has no figures.
+Reference of `no_sca`, `deeplabv2` and `deeplabv2,no_sca`: none, no figures.
+Reference of `deeplabv2_concat` and `deeplabv2_concat,no_sca`: none.
 Ours: not trained yet.
 """
 
 from ml_collections import config_dict
 
 from configs import common
+from configs import recipes
 
 
 def get_config(variants: str = "") -> config_dict.ConfigDict:
@@ -22,25 +30,8 @@ def get_config(variants: str = "") -> config_dict.ConfigDict:
   # 50 epochs.
   config = common.run(batch_size=16, total_steps=33_068, eval_every=3_307)
   config.data = common.voc2012((512, 512))
-  config.model = dict(
-      dtype="bfloat16",
-      align_corners=False,
-      backbone=dict(name="vgg16", form="dilated"),
-      head=dict(
-          name="sca",
-          reading="features",
-          host=dict(name="fcn_vgg", channel_dropout=False),
-      ),
-  )
-  config.loss = dict(ce=common.cross_entropy("logits"))
-  config.optim = common.sgd(0.01, weight_decay=5e-4)
-  config.eval = common.evaluation(config.data)
+  recipes.sca(config)
   return common.apply_variants(config, variants, VARIANTS)
 
 
-def _deeplabv2(config):
-  config.model.backbone.form = "deeplab"
-  config.model.head.host = dict(name="deeplabv2", channels=1024)
-
-
-VARIANTS = {"deeplabv2": _deeplabv2, "smoke": common.photographs_smoke}
+VARIANTS = recipes.SCA_VARIANTS

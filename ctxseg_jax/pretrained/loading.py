@@ -23,6 +23,7 @@ import numpy as np
 from ctxseg_jax import bounds
 from ctxseg_jax import errors
 from ctxseg_jax import files
+from ctxseg_jax import patterns
 from ctxseg_jax import schema
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import mmseg_config
@@ -65,6 +66,8 @@ class InitFrom:
     strict: Whether all of the network has to be in the file. Otherwise only the
       backbone has to: tensors of the heads that are missing, or of another
       shape, start at random values.
+    fresh: Parts, or patterns of paths, as for `optim.freeze`, that start at
+      random values although the file has them.
 
   Raises:
     ValueError: An unknown source, or one of source and path without the other.
@@ -74,6 +77,7 @@ class InitFrom:
   path: str = ""
   channel_order: Literal["rgb", "bgr"] = "rgb"
   strict: bool = False
+  fresh: tuple[str, ...] = ()
 
   def __post_init__(self):
     bounds.check_fields(self)
@@ -177,6 +181,7 @@ def load(
       heads=heads,
       place=files.printable(path),
       channel_order=weights.channel_order,
+      fresh=weights.fresh,
   )
   told = _told(metadata)
   lines = differences(weights.source, model, whole, told)
@@ -278,6 +283,8 @@ def start(
     UserError: The file is not usable, or not for this network.
   """
   flat, source = flatten(state), init_from.source
+  names = [path.partition("/")[2] for path in flat]
+  patterns.refuse_unmatched(init_from.fresh, names, "init_from.fresh")
   heads = "all" if init_from.strict else "fitting"
   try:
     loaded = load(init_from, model, flat, heads=heads, contents=contents)

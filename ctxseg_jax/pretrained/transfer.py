@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ctxseg_jax import errors
+from ctxseg_jax import patterns
 from ctxseg_jax.models import network
 from ctxseg_jax.pretrained.sources import naming
 from ctxseg_jax.pretrained.sources import SOURCES
@@ -131,6 +132,7 @@ def transfer(
     heads: Heads,
     place: str,
     channel_order: str = "rgb",
+    fresh: Collection[str] = (),
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Returns our variables with the values of a file.
 
@@ -144,6 +146,7 @@ def transfer(
     place: The file, for messages.
     channel_order: Of the images that the weights expect; of "bgr" ones the
       input channels of the first convolution are reversed.
+    fresh: Patterns of what is left out, and need not be in the file.
 
   Returns:
     Float32 arrays by path; and why other tensors are left out, by name.
@@ -163,10 +166,18 @@ def transfer(
       remedy = f"set {fields} to what the file was trained with"
     raise errors.UserError(f"{place}: {problem}; {remedy}")
 
-  if plan.absent:
-    refuse(_describe_absent(plan, source_name), next(iter(plan.absent)))
+  def is_fresh(path):
+    return patterns.matches_any(path.partition("/")[2], fresh)
+
+  absent = {p: name for p, name in plan.absent.items() if not is_fresh(p)}
+  if absent:
+    plan = dataclasses.replace(plan, absent=absent)
+    refuse(_describe_absent(plan, source_name), next(iter(absent)))
   arrays, skipped = {}, dict(plan.skipped)
   for path, (name, layout) in plan.names.items():
+    if is_fresh(path):
+      skipped[name] = "to start afresh, as init_from.fresh has it"
+      continue
     tensor, shape = tensors[name], tuple(template[path].shape)
     array = naming.LAYOUTS[layout](tensor, shape)
     described = (
@@ -199,8 +210,8 @@ def summarise(
 ) -> str:
   """Returns what became of all tensors, a line per kind and reason.
 
-  Variables of ours that the file does not fill stay random. Arguments are the
-  results of `transfer` and our paths.
+  Variables of ours that the file does not fill stay as they are. Arguments are
+  the results of `transfer` and our paths.
   """
   num_values = sum(x.size for x in arrays.values())
   copied = f"{_count_parts(arrays)}; {num_values:,} values"
@@ -209,7 +220,7 @@ def summarise(
   for reason in dict.fromkeys(skipped.values()) or ("",):
     names = [name for name, why in skipped.items() if why == reason]
     rows.append(("skipped", len(names), f"{reason} ({_listed(names)})"))
-  start = f"{_count_parts(missing)}; they start at random values"
+  start = f"{_count_parts(missing)}; they keep their initial values"
   rows.append(("missing", len(missing), f"{start} ({_listed(missing)})"))
   return "\n".join(
       f"{kind:8} {n:5} tensor{'s' * (n != 1)}" + (f": {text}" if n else "")

@@ -1,16 +1,12 @@
 """Parts of a network that a training leaves as they are.
 
-A pattern is the name of a part, such as `backbone`, or matches paths, such as
-`backbone/stage1_*` or `*/bn`; all that is below what it matches belongs to it.
 Frozen modules run as in evaluation: their batch norms normalise by the running
 statistics, which stay as they are, and nothing in them is dropped.
 """
 
-from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import fnmatch
 from typing import Any
 
 import flax
@@ -18,23 +14,7 @@ import flax.linen as nn
 import optax
 
 from ctxseg_jax import errors
-
-
-def matches(path: str, pattern: str) -> bool:
-  """Returns whether a path is of what a pattern stands for."""
-  return any(fnmatch.fnmatchcase(path, p) for p in (pattern, f"{pattern}/*"))
-
-
-def refuse_unmatched(
-    unmatched: Collection[str], names: Sequence[str], where: str
-) -> None:
-  """Refuses patterns of the option `where` that no parameter matches."""
-  if unmatched:
-    parts = sorted({name.partition("/")[0] for name in names})
-    raise errors.UserError(
-        f"config: {where}: no part {min(unmatched)!r} in the model; it has"
-        f" {', '.join(parts)}, and patterns match paths such as '{names[-1]}'"
-    )
+from ctxseg_jax import patterns
 
 
 def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
@@ -43,7 +23,7 @@ def split(params: Any, frozen: Sequence[str]) -> tuple[Any, Any]:
     return params, {}
   parts = {}, {}
   for path, x in flax.traverse_util.flatten_dict(params, sep="/").items():
-    parts[any(matches(path, pattern) for pattern in frozen)][path] = x
+    parts[patterns.matches_any(path, frozen)][path] = x
   trained, kept = (
       flax.traverse_util.unflatten_dict(part, sep="/") for part in parts
   )
@@ -71,8 +51,7 @@ def freeze(
 
   def init(params):
     names = list(flax.traverse_util.flatten_dict(params, sep="/"))
-    unmatched = [p for p in frozen if not any(matches(n, p) for n in names)]
-    refuse_unmatched(unmatched, names, "optim.freeze")
+    patterns.refuse_unmatched(frozen, names, "optim.freeze")
     trained, _ = split(params, frozen)
     if not trained:
       raise errors.UserError(
@@ -94,8 +73,7 @@ def running(frozen: Sequence[str]) -> Iterator[None]:
   def run(next_fun, args, kwargs, context):
     module = context.module
     if module.scope is not None:
-      path = "/".join(module.path)
-      if any(matches(path, pattern) for pattern in frozen):
+      if patterns.matches_any("/".join(module.path), frozen):
         kwargs = kwargs | ({"train": False} if "train" in kwargs else {})
         if isinstance(module, nn.BatchNorm):
           # A field of what is a copy for this call, for which linen has no

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from ctxseg_jax import errors
+from ctxseg_jax import patterns
 from ctxseg_jax.bounds import DropoutRate as Momentum
 from ctxseg_jax.bounds import NonNegativeFloat
 from ctxseg_jax.bounds import NonNegativeInt
@@ -215,12 +216,11 @@ def _scale_groups(multipliers, frozen):
   checked = {
       pattern
       for pattern in multipliers
-      if not any(freezing.matches(pattern, part) for part in frozen)
+      if not patterns.matches_any(pattern, frozen)
   }
 
   def update(updates, params):
     del params
-    unmatched = set(checked)
     names = []
 
     def scale(path, leaf):
@@ -228,13 +228,12 @@ def _scale_groups(multipliers, frozen):
       names.append(name)
       factor = 1.0
       for pattern, multiplier in multipliers.items():
-        if freezing.matches(name, pattern):
-          unmatched.discard(pattern)
+        if patterns.matches(name, pattern):
           factor *= multiplier
       return leaf if factor == 1.0 else factor * leaf
 
     scaled = jax.tree_util.tree_map_with_path(scale, updates)
-    freezing.refuse_unmatched(unmatched, names, "optim.lr_multipliers")
+    patterns.refuse_unmatched(checked, names, "optim.lr_multipliers")
     return scaled
 
   return optax.stateless(update)

@@ -108,8 +108,9 @@ class FCN(nn.Module):
         fc7=nn.Conv2d(HIDDEN, HIDDEN, 1),
         classifier=nn.ModuleDict(dict(conv=nn.Conv2d(HIDDEN, NUM_CLASSES, 1))),
     )
-    if form == "8s":
+    if form in ("16s", "8s"):
       layers["score_pool4"] = nn.Conv2d(BLOCKS[3][0], NUM_CLASSES, 1)
+    if form == "8s":
       layers["score_pool3"] = nn.Conv2d(BLOCKS[2][0], NUM_CLASSES, 1)
     self.head = nn.ModuleDict(layers)
 
@@ -127,6 +128,9 @@ class FCN(nn.Module):
     x = transposed(x, 2)
     pool4 = self.head["score_pool4"](self.scales[0] * maps[3])
     x = x + pool4[:, :, 5 : 5 + x.shape[2], 5 : 5 + x.shape[3]]
+    if self.form == "16s":
+      x = transposed(x, 16)
+      return x[:, :, 27 : 27 + height, 27 : 27 + width]
     x = transposed(x, 2)
     pool3 = self.head["score_pool3"](self.scales[1] * maps[2])
     x = x + pool3[:, :, 9 : 9 + x.shape[2], 9 : 9 + x.shape[3]]
@@ -192,6 +196,7 @@ def make_operators(golden):
 def make_networks(golden):
   networks = {
       "net/fcn_32s": FCN("32s"),
+      "net/fcn_16s": FCN("16s"),
       "net/fcn_8s": FCN("8s"),
       "net/fcn_8s_at_once": FCN("8s", at_once=True),
       "net/fcn_dilated": FCN("dilated"),

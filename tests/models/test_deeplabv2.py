@@ -4,6 +4,7 @@
 """
 
 from absl.testing import parameterized
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 import test_mmseg_parity as parity
 import test_vgg
 
+from configs.voc import deeplabv2 as config_lib
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax.models import network
@@ -170,6 +172,26 @@ class ScalesTest(parity.ParityTestCase):
       build(upsample_in_training="no")
     with self.assertRaisesRegex(errors.UserError, "did you mean 'model.scales"):
       build(scale=(1.0, 0.5))
+
+
+class RecipeTest(parameterized.TestCase):
+
+  def test_only_the_last_layers_of_vgg_learn_ten_times_as_fast(self):
+    run = experiment.parse(config_lib.get_config("vgg16,smoke"))
+    _, variables = networks.abstract(run.model)
+    flat = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    params = {path: jnp.zeros((1,) * x.ndim) for path, x in flat.items()}
+    params = flax.traverse_util.unflatten_dict(params, sep="/")
+    tx, _ = run.optimizer.make(1)
+    updates, _ = tx.update(
+        jax.tree.map(jnp.ones_like, params), tx.init(params), params
+    )
+    updates = flax.traverse_util.flatten_dict(updates, sep="/")
+    self.assertIn("head/fc7_4/kernel", updates)
+    for path, x in updates.items():
+      factor = 10 if "/classifier" in path else 1
+      factor *= 2 if path.endswith("bias") else 1
+      self.assertAlmostEqual(x.item(), -0.001 * factor, msg=path)
 
 
 class ResNetTest(parity.ParityTestCase):

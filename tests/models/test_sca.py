@@ -1,4 +1,4 @@
-"""SCA: the paper's equation in plain loops, totals, its hosts."""
+"""SCA: the paper's equation in plain loops, its hosts, its recipe."""
 
 from absl.testing import parameterized
 import jax
@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 
+from configs.cityscapes import sca as cityscapes_config
+from configs.voc import sca as voc_config
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
 from ctxseg_jax.models.heads import fcn
 from ctxseg_jax.models.heads import HEADS
 from ctxseg_jax.models.heads import sca
@@ -146,3 +149,37 @@ class HostsTest(parameterized.TestCase):
     head = dict(name="sca", host=host) if host else dict(name="sca")
     with self.assertRaisesRegex(errors.UserError, message):
       networks.build(dict(name="shallow"), head)
+
+
+class RecipeTest(parameterized.TestCase):
+
+  @parameterized.product(
+      module=(voc_config, cityscapes_config),
+      host=("", "deeplabv2", "deeplabv2_concat"),
+  )
+  def test_on_and_off_differ_in_the_module_alone(self, module, host):
+    def parse(*variants):
+      names = ",".join(filter(None, variants))
+      return experiment.parse(module.get_config(names)).config
+
+    on, off = parse(host), parse(host, "no_sca")
+    self.assertEqual(off, parse("no_sca", host))
+    head = on["model"]["head"]
+    on["model"]["head"] = head.pop("host")
+    self.assertEqual(on, off)
+    self.assertEqual(
+        head,
+        dict(name="sca", reading="features", channels=256, rates=(1, 2, 4, 8)),
+    )
+
+  @parameterized.parameters(
+      ("", 16), ("deeplabv2", 8), ("deeplabv2_concat", 16)
+  )
+  def test_hosts_have_the_output_strides_of_the_summary(self, host, stride):
+    run = experiment.parse(voc_config.get_config(f"{host},no_sca".lstrip(",")))
+    features, _ = networks.abstract(run.model.backbone, (32, 64))
+    # DeepLab pools with padding, and reaches one pixel further.
+    extra = host == "deeplabv2"
+    _, height, width, _ = features["stage4"].shape
+    self.assertEqual(height, 32 // stride + extra)
+    self.assertEqual(width, 64 // stride + extra)

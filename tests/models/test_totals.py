@@ -46,8 +46,14 @@ TOTALS = {
     # Published: 44.049 M.
     "deeplabv2_r101": (resnet(101, **MSRA), "deeplabv2", {}, 44_048_532),
     # In millions: 134.347 (without a kernel for the upsampling), 136.706,
-    # 20.505, 37.878.
+    # 20.505, 37.878. FCN-16s and 8s have the scores of one and two pools more.
     "fcn_32s": (FCN, "fcn_vgg", dict(form="32s"), 134_346_581),
+    "fcn_16s": (
+        FCN,
+        "fcn_vgg",
+        dict(form="16s"),
+        134_346_581 + (512 * 21 + 21),
+    ),
     "fcn_8s": (
         FCN,
         "fcn_vgg",
@@ -63,6 +69,15 @@ TOTALS = {
     ),
     "aspp_l": (DEEPLAB, "deeplabv2", dict(channels=1024), 37_877_652),
 }
+# What a summary of SCA calls DeepLabV2, with features of a ResNet: 1x1, 3x3 and
+# pooled branches as wide as there are classes, their batch norms, projection;
+# 23.60 M for the predictor.
+TOTALS["sca_deeplabv2_concat_r50"] = (
+    resnet(stem="7x7", output_stride=16, dilation="uniform"),
+    "sca",
+    dict(host=dict(name="deeplabv2_concat")),
+    23_508_032 + (29 * 2048 + 105 + 12) * 21 + 23_601_408,
+)
 # With an auxiliary head; mmsegmentation 1.2.2, counted there.
 MMSEG = {
     "pspnet": (dict(branch_channels=512), 48_977_034),

@@ -26,6 +26,10 @@ DEEPLAB = dict(name="vgg16", form="deeplab")
 NARROW = dict(channels=3)
 NETWORKS = {
     "fcn_32s": (FCN, dict(name="fcn_vgg", form="32s", channels=8)),
+    "fcn_16s": (
+        FCN,
+        dict(name="fcn_vgg", form="16s", at_once=False, channels=8),
+    ),
     "fcn_8s": (FCN, dict(name="fcn_vgg", form="8s", at_once=False, channels=8)),
     "fcn_8s_at_once": (FCN, dict(name="fcn_vgg", form="8s", channels=8)),
     "fcn_dilated": (DILATED, dict(name="fcn_vgg", channels=8)),
@@ -157,14 +161,16 @@ class FCNVGGHeadTest(parameterized.TestCase):
       column = resizing.transposed_matrix(3, stride)[:, 1]
       return np.sum(column * np.arange(len(column))) / np.sum(column)
 
-    self.assertEqual(center(32) - fcn_vgg.OFFSET_32S, fc6 + 32)
     # The first score twice as dense lies where sample 5 of pool4 does, and so
     # on.
-    pool4 = pools[3] + 16 * fcn_vgg.OFFSET_POOL4
+    pool4 = pools[3] + 16 * fcn_vgg.SKIPS[0].offset
     self.assertEqual(pool4 + 16 * center(2), fc6 + 32)
-    pool3 = pools[2] + 8 * fcn_vgg.OFFSET_POOL3
+    pool3 = pools[2] + 8 * fcn_vgg.SKIPS[1].offset
     self.assertEqual(pool3 + 8 * center(2), pool4 + 16)
-    self.assertEqual(center(8) - fcn_vgg.OFFSET_8S, pool3 + 8)
+    for (stride, offset), first in zip(
+        fcn_vgg.STRIDES.values(), (fc6, pool4, pool3), strict=True
+    ):
+      self.assertEqual(center(stride) - offset, first + stride)
 
   def test_scores_of_the_paper_start_at_zero(self):
     sizes = dict(image=8, stage2=26, stage3=13, stage4=7)

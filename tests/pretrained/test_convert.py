@@ -769,7 +769,7 @@ class InitFromTest(FolderCase):
     self.assert_afresh(before, after, r".*/classifier/.*")
     self.assertIn("skipped      1 tensor: of another shape: [11, 256, 1,", text)
     self.assertRegex(text, r"missing +4 tensors: head 2, aux_head 2; they")
-    self.assertRegex(text, r"they start .*\(params/aux_head/classifier/conv/")
+    self.assertRegex(text, r"they keep .*\(params/aux_head/classifier/conv/")
     self.assertRegex(text, r"data.mean is \(127.0, 127.0, 127.0\), the weights")
     self.assertNotIn("data.std", text)
 
@@ -784,6 +784,16 @@ class InitFromTest(FolderCase):
     self.assert_afresh(before, after, r"(?!)")
     self.assert_refused(
         lambda: self.start(5, strict=True), "11 classes", "strict=False"
+    )
+
+  def test_what_is_to_start_afresh_is_left_out(self):
+    before, after, text = self.start(
+        11, strict=True, fresh=("head", "*/classifier")
+    )
+    self.assert_afresh(before, after, r"[^/]*/head/.*|.*/classifier/.*")
+    self.assertRegex(text, r"skipped +\d+ tensors: to start afresh, as init_fr")
+    self.assert_refused(
+        lambda: self.start(11, fresh=("heads",)), "init_from.fresh", "'heads'"
     )
 
   def test_dense_layers_of_vgg16_start_the_head(self):
@@ -818,6 +828,14 @@ class InitFromTest(FolderCase):
         set(ours) - set(arrays),
         [f"params/{name}/{x}" for name in missing for x in ("kernel", "bias")],
     )
+    # SCA's have all of the head start afresh.
+    fresh = sca.get_config().init_from.fresh
+    arrays, skipped = transfer.transfer(
+        *(tensors, "torchvision", model, ours),
+        **dict(heads="none", place="file", fresh=fresh),
+    )
+    self.assertLen(arrays, 26)
+    self.assertIn("afresh", skipped["classifier.0.weight"])
 
 
 def tiny_config(data_dir=""):
@@ -899,6 +917,33 @@ class OwnFilesTest(FolderCase):
     converted, trained = experiment.load(self.output), experiment.load(run)
     self.assertEqual(list(trained.variables), ["params"])
     assert_equal(converted.variables, trained.variables)
+
+  def test_stages_of_fcn_start_from_the_one_before(self):
+    tensors = {}
+    for variant, pool in (
+        ("", ""),
+        ("fcn16s", "pool4"),
+        ("fcn8s_staged", "pool3"),
+    ):
+      run = experiment.parse(fcn.get_config(f"{variant},smoke".lstrip(",")))
+      ours = parity.template(run.model, jnp.zeros((1, 64, 64, 3)))
+      ours = flax.traverse_util.flatten_dict(ours, sep="/")
+      if tensors:
+        score = f"head/score_{pool}"
+        arrays, _ = transfer.transfer(
+            tensors,
+            "ctxseg_jax",
+            run.model,
+            ours,
+            heads="all",
+            fresh=[score],
+            place="file",
+        )
+        self.assertSameElements(
+            set(ours) - set(arrays),
+            [f"params/{score}/{x}" for x in ("kernel", "bias")],
+        )
+      tensors = {path: np.zeros(x.shape, "f4") for path, x in ours.items()}
 
   def test_an_average_starts_at_the_converted_parameters(self):
     run, path = self.export()

@@ -2,10 +2,11 @@
 
 Reference: Wang et al., "Neuron-level Selective Context Aggregation for Scene
 Segmentation", 2017, https://arxiv.org/abs/1711.08278. The authors published no
-code. A summary of the paper gives the predictor one output per class, and
-multiplies them by the mean of 512 features; `Reading` has the three consistent
-ways. It does not say how the four branches are combined; here they are summed,
-as in DeepLabV2.
+code. A summary of the paper, with pseudo-code, gives the predictor 512 inputs
+and one output per class, and applies it to what a whole network returns;
+`Reading` has the three consistent ways. It does not say how the four branches
+are combined, nor how they start; here they are summed, as in DeepLabV2, and
+start as its classifier, N(0, 0.01).
 """
 
 from typing import Literal
@@ -63,8 +64,8 @@ class SCAHead(layers.CheckedModule):
     host: The head that classifies.
     reading: What context is predicted from, and added to. "features": both are
       stage 4, before the host (the default: neurons are features). "logits":
-      both are the host's logits. "scores": predicted from stage 4, added to
-      the host's logits.
+      both are the host's logits (the order of the pseudo-code). "scores":
+      predicted from stage 4, added to the host's logits.
     channels: Width of the predictor's hidden layer (256).
     rates: Dilations of the predictor's branches (1, 2, 4, 8).
   """
