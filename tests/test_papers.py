@@ -1,6 +1,7 @@
 """The papers' tables: every row is a command, and the page has them all."""
 
 import dataclasses
+import re
 from unittest import mock
 
 from absl.testing import absltest
@@ -17,6 +18,7 @@ from benchmarks.papers.row import Row
 from benchmarks.papers.row import Table
 from ctxseg_jax import describe
 from ctxseg_jax import errors
+from ctxseg_jax import options
 
 REMEDY = "run: python -m benchmarks.papers"
 
@@ -75,6 +77,22 @@ class CatalogueTest(parameterized.TestCase):
     tables = SAMPLE.tables[:1] * 2
     with self.assertRaisesRegex(errors.UserError, "'Table 1' occurs twice"):
       catalogue.check(dataclasses.replace(SAMPLE, tables=tables))
+
+
+class ReadingsTest(absltest.TestCase):
+
+  def test_options_of_readings_exist(self):
+    known = {row.key for _, rows in options.sections() for row in rows}
+    self.assertIn("model.head.channels", known)
+    for paper in catalogue.load():
+      for reading in paper.readings:
+        keys = re.findall(
+            r"\b((?:model\.head|data|eval|optim)\.[a-z_.]*[a-z])\b(?!\.)",
+            reading.option,
+        )
+        for key in keys:
+          if not key.endswith(".name"):  # Chosen by them, and no row.
+            self.assertIn(key, known, f"{paper.name}: {reading.system}")
 
 
 class DocumentTest(absltest.TestCase):

@@ -107,12 +107,9 @@ class Command:
       env: dict[str, str] | None = None,
   ):
     self._files = [tempfile.TemporaryFile() for _ in range(2)]
-    xla_flags = f"--xla_force_host_platform_device_count={devices}"
-    # Compiling takes longer than the few steps.
-    xla_flags += " --xla_backend_optimization_level=0"
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": xla_flags,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": str(cache_dir() / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

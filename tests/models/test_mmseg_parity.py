@@ -146,11 +146,11 @@ class BackboneParityTest(ParityTestCase):
   def test_every_golden_case_is_compared(self):
     self.assertSameElements(BACKBONES, cases("mmseg_backbones.npz"))
 
-  @parameterized.parameters(sorted(set(BACKBONES) - set(LARGE)))
+  @parameterized.parameters(*sorted(set(BACKBONES) - set(LARGE)))
   def test_stages(self, name):
     self._compare(name)
 
-  @parameterized.parameters(LARGE)
+  @parameterized.parameters(*LARGE)
   @pytest.mark.slow
   def test_stages_of_large_networks(self, name):
     self._compare(name)
