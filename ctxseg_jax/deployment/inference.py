@@ -23,12 +23,17 @@ def in_float32(trained: experiment.Trained) -> experiment.Trained:
   """Returns a network that computes in float32, on one device.
 
   It has the parameters that evaluations use: their average, if there is one.
+  Views are merged by their probabilities, also where evaluations do as
+  PyTorch-Encoding.
   """
+  settings = trained.run.settings
+  if getattr(settings, "merges_exponentials", False):
+    settings = dataclasses.replace(settings, merge="probabilities")
   section = trained.config["model"] | {"dtype": "float32"}
   model = experiment.build_model(section, trained.spec.num_classes)
   return dataclasses.replace(
       trained,
-      run=dataclasses.replace(trained.run, model=model),
+      run=dataclasses.replace(trained.run, model=model, settings=settings),
       mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",)),
       variables=jax.device_get(trained.variables),
   )

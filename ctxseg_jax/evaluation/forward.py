@@ -26,9 +26,6 @@ def make(
     mean: Sequence[float],
     std: Sequence[float],
     window: tuple[int, int] | None,
-    *,
-    exponentials: bool = False,
-    mirrored: bool = False,
     **options: bool,
 ) -> Callable[..., jax.Array]:
   """Returns `make_network` as a `jax.jit` function over a mesh.
@@ -39,10 +36,7 @@ def make(
     mean: Mean of the images' channels, 0 to 255.
     std: Their standard deviation.
     window: (H, W) of the windows that the network sees; None is whole images.
-    exponentials: Whether to take the exponentials of the logits of a window
-      before they are averaged.
-    mirrored: Whether to add those of the mirrored window before that.
-    **options: What the network is called with.
+    **options: Other arguments of `make_network`.
   """
   forward = make_network(model, mean, std, window, **options)
 
@@ -61,9 +55,18 @@ def make_network(
     mean: Sequence[float],
     std: Sequence[float],
     window: tuple[int, int] | None,
+    *,
+    exponentials: bool = False,
+    mirrored: bool = False,
     **options: bool,
 ) -> Callable[..., jax.Array]:
-  """Returns the network over images or windows; arguments as of `make`.
+  """Returns the network over images or windows; other arguments as of `make`.
+
+  Args:
+    exponentials: Whether to take the exponentials of the logits of a window
+      before they are averaged.
+    mirrored: Whether to add those of the mirrored window before that.
+    **options: What the network is called with.
 
   Returns:
     A function of variables, images, 0 to 255, [B, H, W, 3], and, with windows,
