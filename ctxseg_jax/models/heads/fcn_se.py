@@ -41,6 +41,7 @@ class FCNSEHead(layers.CheckedModule):
     x = layers.convolve(self, x, channels, name="reduce", train=train)
     # Paper: Eq. (3).
     gate = layers.squeeze_excite(x, self.squeeze_channels)
+    layers.expose(self, gates=gate[:, 0, 0])
     residual = layers.convolve(self, x, channels, name="conv", train=train)
     # Paper: Eq. (2).
     return {"logits": layers.classify(self, gate * x + residual, train=train)}

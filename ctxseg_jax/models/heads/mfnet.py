@@ -66,7 +66,12 @@ class MFHead(layers.CheckedModule):
     is_on = self.variable("switches", "low_rank", jnp.ones, ()).value > 0
     low_rank = jnp.einsum("cr,rn->nc", y, z)
     projected = nn.Dense(c, dtype=self.dtype, name="conv1")(x)
-    combined = projected + nn.relu(low_rank).reshape(h, w, c).astype(self.dtype)
+    added = nn.relu(low_rank).reshape(1, h, w, c).astype(self.dtype)
+    combined = projected + added
+    layers.expose(
+        self, channel_factors=y[None], spatial_factors=z.reshape(1, -1, h, w)
+    )
+    layers.expose(self, before=projected, added=is_on * added)
     x = jnp.where(is_on, combined, x.astype(self.dtype))
     x = layers.convolve(self, x, self.channels, 1, name="conv2", train=train)
     out = {"logits": decode(self, x, features["stage1"], train=train)}

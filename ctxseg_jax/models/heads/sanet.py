@@ -61,7 +61,9 @@ class SqueezeAttention(nn.Module):
         path(cells, "attention"), x.shape[1:3], align_corners=self.align_corners
     ).astype(self.dtype)
     # Paper: Eq. (4).
-    return attention * main + attention
+    output = attention * main + attention
+    layers.expose(self, main=main, attention=attention, output=output)
+    return output
 
 
 class SANetHead(layers.CheckedModule):
