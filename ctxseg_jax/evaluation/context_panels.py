@@ -19,6 +19,7 @@ from ctxseg_jax.models.heads import HEADS
 
 _MOST = 4  # Maps of codewords, bases, descriptors and factors.
 _LEAST_SHARE = 0.005  # Of an image, for a map of its own.
+_ALIKE = 0.95  # Cosine between maps that are taken for one.
 _GATES = 8  # Of the largest and of the smallest.
 
 
@@ -82,15 +83,14 @@ class Seen:
     return dataclasses.replace(self, arrays=arrays)
 
 
-def _added(seen):
+def _added(seen, branch=""):
   """How far a block changes its input, position by position, from 0 to 1."""
   added, before = (
       np.linalg.norm(seen[name], axis=-1) for name in ("added", "before")
   )
   share = added / np.maximum(added + before, 1e-12)
-  return Panel(
-      f"share of context in the features, mean {share.mean():.0%}", share
-  )
+  title = f"{branch}share of context in the features, mean {share.mean():.0%}"
+  return Panel(title, share)
 
 
 def _attention(seen):
@@ -116,21 +116,44 @@ def _effective(shares):
 
 
 def _assigned(seen, name, noun):
-  """Soft assignments of pixels, [h, w, K]: the likeliest, the most used."""
+  """Soft assignments of pixels, [h, w, K]: the likeliest, the most used.
+
+  What is assigned the same pixels counts as one.
+  """
   weights = seen[name]
-  shares = weights.mean(axis=(0, 1))
+  groups = _alike(weights)
+  sums = np.stack([weights[..., group].sum(axis=-1) for group in groups], -1)
+  shares = sums.mean(axis=(0, 1))
   order = np.argsort(-shares)
-  rank = np.argsort(order)[weights.argmax(axis=-1)]
-  labels = [f"{i}" for i in order[: rank.max() + 1]]
+  rank = np.argsort(order)[sums.argmax(axis=-1)]
+  names = []
+  for i in order:
+    first, *others = groups[i]
+    names.append(f"{first} and {len(others)} alike" if others else f"{first}")
   title = (
-      f"{noun} of each pixel (about {_effective(shares):.1f} of"
-      f" {len(shares)} in use)"
+      f"{noun} of each pixel (about {_effective(shares):.1f} different of"
+      f" {weights.shape[-1]} in use)"
   )
-  panels = [Panel(title, rank, "parts", labels)]
-  for i in order[:_MOST]:
+  panels = [Panel(title, rank, "parts", names[: rank.max() + 1])]
+  for i, label in list(zip(order, names, strict=True))[:_MOST]:
     if shares[i] >= _LEAST_SHARE or i == order[0]:
-      panels.append(Panel(f"{noun} {i}: {shares[i]:.0%}", weights[..., i]))
+      panels.append(Panel(f"{noun} {label}: {shares[i]:.0%}", sums[..., i]))
   return panels
+
+
+def _alike(weights):
+  """Groups the last axis by maps that are alike, the most used ones first."""
+  maps = weights.reshape(-1, weights.shape[-1])
+  maps = maps / np.maximum(np.linalg.norm(maps, axis=0), 1e-30)
+  similarity = maps.T @ maps
+  left = list(np.argsort(-weights.mean(axis=(0, 1))))
+  groups = []
+  while left:
+    groups.append(
+        [i for i in left if i == left[0] or similarity[i, left[0]] > _ALIKE]
+    )
+    left = [i for i in left if i not in groups[-1]]
+  return groups
 
 
 def _gates(seen):
@@ -210,12 +233,12 @@ def _danet(seen):
   position = seen.inside("position_attention")
   channel = seen.inside("channel_attention")
   strongest = int(channel.at("before").argmax())
-  panels = [_attention(position), _added(position)]
+  panels = [_attention(position), _added(position, "position attention: ")]
   for name, title in (("before", "before"), ("added", "what is added to it")):
     values = channel[name][..., strongest]
     title = f"channel attention, channel {strongest}: {title}"
     panels.append(Panel(title, values, "signed"))
-  return [*panels, _added(channel)]
+  return [*panels, _added(channel, "channel attention: ")]
 
 
 def _double_attention(seen):

@@ -22,6 +22,8 @@ from ctxseg_jax.models.layers import normalize_images
 
 # An image is not made smaller than this to fit in the memory.
 _LEAST = 64
+# One that does not fit is made to have fewer pixels than so many.
+_MOST_PIXELS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +224,9 @@ class Explainer:
             f"--explain: {size[0]}x{size[1]} pixels need {used / 1e9:.2g} GB of"
             f" memory, more than memory_gb, which is {bound / 1e9:g}; raise it"
         )
-      factor = max(0.97 * math.sqrt(bound / used), _LEAST / max(size))
+      # Attention takes time by the square of the pixels.
+      fraction = min(bound / used, _MOST_PIXELS / math.prod(size))
+      factor = max(0.97 * math.sqrt(fraction), _LEAST / max(size))
       size = tuple(max(1, int(n * factor)) for n in size)
     if size != wanted:
       logging.info(
