@@ -129,7 +129,7 @@ def _assigned(seen, name, noun):
   names = []
   for i in order:
     first, *others = groups[i]
-    names.append(f"{first} and {len(others)} alike" if others else f"{first}")
+    names.append(f"{first} (+{len(others)} alike)" if others else f"{first}")
   title = (
       f"{noun} of each pixel (about {_effective(shares):.1f} different of"
       f" {weights.shape[-1]} in use)"

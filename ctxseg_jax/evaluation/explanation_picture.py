@@ -16,7 +16,7 @@ from ctxseg_jax.evaluation.palettes import Palette
 
 _COLUMNS = 4
 _WIDTH, _IMAGE = 3.2, 2.5  # Inches of a panel, and of the image in it.
-_LINE = 44  # Characters of a title.
+_LINE = 40  # Characters of a title.
 _MAX_CLASSES = 24  # Bars that have room.
 _OPACITY = 0.75  # Of maps over the image.
 _COLORS = {"map": "inferno", "distance": "inferno_r", "signed": "RdBu_r"}
@@ -139,14 +139,19 @@ def _draw_map(fig, ax, panel, explanation):
 
 def _draw_classes(ax, panel, explanation, class_names, palette):
   """Bars of classes: those that are predicted first, filled and in bold."""
-  found = np.isin(np.arange(len(class_names)), explanation.prediction)
-  order = np.lexsort((-panel.values, ~found))[:_MAX_CLASSES]
-  bars = _draw_bars(ax, [class_names[i] for i in order], panel.values[order])
+  pixels = explanation.prediction.ravel()
+  counts = np.bincount(pixels, minlength=len(class_names))[: len(class_names)]
+  order = np.lexsort((-panel.values, counts == 0))[:_MAX_CLASSES]
+  names = [class_names[i] for i in order]
+  for n, i in enumerate(order):
+    if counts[i]:
+      names[n] += f", {counts[i] / counts.sum():.1%}"
+  bars = _draw_bars(ax, names, panel.values[order])
   for i, bar, text in zip(order, bars, ax.get_yticklabels(), strict=True):
-    color = palette[i] / 255
-    bar.set(edgecolor="black", facecolor=color if found[i] else "white")
-    text.set_fontweight("bold" if found[i] else "normal")
-  ax.set_xlabel("bold and filled: in the prediction", fontsize=7)
+    color = palette[i] / 255 if counts[i] else "white"
+    bar.set(edgecolor="black", facecolor=color)
+    text.set_fontweight("bold" if counts[i] else "normal")
+  ax.set_xlabel("bold, with its share: in the prediction", fontsize=7)
 
 
 def _draw_bars(ax, labels, values):
