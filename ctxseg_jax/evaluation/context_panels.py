@@ -217,11 +217,12 @@ def _mfnet(seen):
   maps = seen["spatial_factors"]
   size = np.linalg.norm(maps, axis=(1, 2))
   size = size * np.linalg.norm(seen["channel_factors"], axis=0)
-  order = np.argsort(-size)[:_MOST]
-  return [
-      Panel(f"factor {i}, the same for every image", maps[i], "signed")
-      for i in order
-  ] + [_added(seen)]
+  panels = []
+  for i in np.argsort(-size)[:_MOST]:
+    title = f"factor {i}, the same for every image"
+    panels.append(Panel(title, maps[i], "signed"))
+  # There is no sum where the factors are decoded alone.
+  return panels + ([_added(seen)] if "added" in seen.arrays else [])
 
 
 def _nonlocal(seen):
