@@ -6,9 +6,10 @@
 
 Writes for each image a label PNG with the data set's palette and an overlay
 with a legend; with --probabilities also a float16 array [H, W, classes] (.npy),
-with --probability_pngs a gray 16-bit PNG of each class. A network that
-classifies whole images writes predictions.csv: class and probability of each,
-with --probabilities those of all classes.
+with --probability_pngs a gray 16-bit PNG of each class; with --explain a
+picture of what the network's context head sees. A network that classifies whole
+images writes predictions.csv: class and probability of each, with
+--probabilities those of all classes.
 """
 
 from absl import flags
@@ -42,6 +43,17 @@ _SUBMISSION = flags.DEFINE_bool(
     False,
     "Write maps of the ids that the data set's server takes, too.",
 )
+_EXPLAIN = flags.DEFINE_bool(
+    "explain",
+    False,
+    "Write a picture of what the context head sees too: its attention of a"
+    " point, gates, predicted classes and the like.",
+)
+_POINT = flags.DEFINE_string(
+    "point",
+    None,
+    "x,y in pixels of each image, for --explain; default: its centre.",
+)
 _VIEWS = commands.define_views()
 flags.mark_flags_as_required(["workdir", "images", "output"])
 
@@ -72,6 +84,8 @@ def main(argv):
       probabilities=_PROBABILITIES.value,
       probability_pngs=_PROBABILITY_PNGS.value,
       submission=_SUBMISSION.value,
+      explain=_EXPLAIN.value,
+      point=_POINT.value,
   )
   print(
       f"{count} images predicted, written to {files.printable(_OUTPUT.value)}"

@@ -28,6 +28,7 @@ from ctxseg_jax.data import datasets
 from ctxseg_jax.data import options as options_lib
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import explanation
 from ctxseg_jax.evaluation import tasks
 from ctxseg_jax.evaluation.tasks import TASKS
 from ctxseg_jax.models import network
@@ -301,6 +302,23 @@ class Trained:
     return self._predictor.predict(
         self.variables, images, probabilities=probabilities
     )
+
+  def explain(
+      self, image: np.ndarray, point: tuple[int, int] | None = None
+  ) -> explanation.Explanation:
+    """Returns what the context head sees in an image, RGB uint8 [H, W, 3].
+
+    `explanation_picture.draw` makes a picture of it. A head with attention has
+    it of a point (x, y) in pixels; None is the centre.
+
+    Raises:
+      UserError: The head has no context, or the point is outside the image.
+    """
+    return self._explainer(image, point)
+
+  @functools.cached_property
+  def _explainer(self) -> explanation.Explainer:
+    return explanation.Explainer(self._predictor, self.variables, self.spec)
 
   @functools.cached_property
   def _predictor(self) -> batching.Predictor:

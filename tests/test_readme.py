@@ -34,7 +34,7 @@ class PagesTest(parameterized.TestCase):
     self.assertLess(float(names["loss"]), 0.9 * np.log(2))
 
   def test_figures_of_own_maps(self):
-    (example,) = examples("docs/evaluation.md")
+    *_, example = examples("docs/evaluation.md")
     example = example.splitlines()
     example[-1] = f"miou = {example[-1]}"
     labels = np.array([[[0, 0], [1, 255]]])

@@ -86,6 +86,7 @@ class Predictor(abc.ABC):
     model: The network.
     mesh: Mesh with one axis, over which images are spread.
     mean: Mean of the images' channels, 0 to 255; also the colour of padding.
+    std: Their standard deviation.
     settings: How predictions are made; has `batch_size_per_device`.
     multiple: What the sides of padded shapes are multiples of, in the last
       plan; 1 is no padding.
@@ -105,6 +106,7 @@ class Predictor(abc.ABC):
     self.model = model
     self.mesh = mesh
     self.mean = mean
+    self.std = std
     self.settings = settings
     self.multiple = 1
     self._sharded = NamedSharding(mesh, P(mesh.axis_names[0]))

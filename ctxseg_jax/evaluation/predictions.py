@@ -20,6 +20,8 @@ from ctxseg_jax.data import finding
 from ctxseg_jax.data import images as images_lib
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import explanation
+from ctxseg_jax.evaluation import explanation_picture
 from ctxseg_jax.evaluation import outputs
 from ctxseg_jax.evaluation import pictures
 
@@ -111,6 +113,8 @@ def write_maps(
     probabilities: bool = False,
     probability_pngs: bool = False,
     submission: bool = False,
+    explain: bool = False,
+    point: str | None = None,
 ) -> int:
   """Predicts images and writes `<name>.png` and `<name>_overlay.png`.
 
@@ -127,13 +131,16 @@ def write_maps(
       of 16 bits with 65535 for 1, too.
     submission: Whether to write `submission/<name>.png`, gray, with the ids of
       the data set's server, too.
+    explain: Whether to write `<name>_explain.png`, what the context head sees,
+      too.
+    point: Of every image, for that, as `x,y` in pixels; None is the centre.
 
   Returns:
     The number of images.
 
   Raises:
     UserError: An image cannot be read, a file is in the way (see
-      `outputs.OutputFolder`), or there is no server.
+      `outputs.OutputFolder`), there is no server, or nothing to explain.
   """
   if submission and not spec.submission_ids:
     raise errors.UserError(
@@ -149,8 +156,17 @@ def write_maps(
     planes = [f"{{}}_probabilities/{i:03}_{x}.png" for i, x in enumerate(slugs)]
   patterns = ["{}.png", "{}_overlay.png", *planes]
   patterns += ["{}.npy"] * probabilities + ["submission/{}.png"] * submission
+  patterns += ["{}_explain.png"] * explain
   names = output_names(paths)
   sizes = _read_sizes(paths)
+  explainer = None
+  if explain:
+    explainer = explanation.Explainer(predictor, variables, spec)
+    at = explanation.parse_point(point)
+    for path, size in zip(paths, sizes, strict=True):
+      explanation.check_point(at, size, files.printable(path))
+  elif point is not None:
+    raise errors.UserError("--point: needs --explain; add it, or leave it out")
   folder = outputs.OutputFolder(
       output,
       [
@@ -175,6 +191,11 @@ def write_maps(
         image, labels, spec.class_names, spec.palette, opacity
     )
     write("{}_overlay.png", images_lib.encode_png(overlay))
+    if explainer:
+      picture = explanation_picture.draw(
+          explainer(image, at, labels), spec.class_names, spec.palette
+      )
+      write("{}_explain.png", images_lib.encode_png(picture))
     if submission:
       ids = np.array(spec.submission_ids, np.uint8)[labels]
       write("submission/{}.png", images_lib.encode_png(ids))

@@ -282,7 +282,7 @@ class Predictor(batching.Predictor):
 
   def _fit(self, variables, shapes, sizes, probabilities):
     """Takes the largest batch within the bound, or else the largest tiles."""
-    bound, is_given = self._bound()
+    bound, is_given = self.bound()
     most = self._at_once(len(sizes))
     attempts = [(most >> i, None) for i in range(most.bit_length())]
     attempts += [(1, core) for core in _CORES if core < max(shapes[0])]
@@ -350,7 +350,7 @@ class Predictor(batching.Predictor):
     ratio = math.prod(view) / math.prod(shapes[0])
     return per_pixel * ratio * math.prod(min(side, n) for n in shapes[0])
 
-  def _bound(self):
+  def bound(self) -> tuple[float, bool]:
     """Returns the most bytes per device, and whether the settings say so."""
     if self.settings.memory_gb is not None:
       return 1e9 * self.settings.memory_gb, True

@@ -1,8 +1,10 @@
 """Attention of many queries to many keys, in bounded memory."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax.models import layers
 from ctxseg_jax.models import products
 
 
@@ -50,3 +52,25 @@ def attention(
   # A loop needs no protection from common subexpression elimination.
   out = jax.lax.map(jax.checkpoint(attend, prevent_cse=False), chunks)
   return out.swapaxes(0, 1).reshape(b, num_chunks * size, -1)[:, :n]
+
+
+def expose(
+    module: nn.Module,
+    queries: jax.Array,
+    keys: jax.Array,
+    size: tuple[int, int],
+    *,
+    scale: float = 1.0,
+) -> None:
+  """Exposes what the attention of a position is made of, see `layers.expose`.
+
+  The attention of all positions is never there at once, but that of one is the
+  softmax of its `"queries"`, [B, H, W, D] with the scale in them, times all
+  `"keys"`, [B, H, W, D]. (H, W) = `size`, and H * W = N.
+  """
+  b, _, d = queries.shape
+  layers.expose(
+      module,
+      queries=scale * queries.astype(jnp.float32).reshape(b, *size, d),
+      keys=keys.reshape(b, *size, d),
+  )

@@ -96,6 +96,7 @@ class ContextEncoding(nn.Module):
     encoding, assignments = encode(x.reshape(b, h * w, c), codewords, scale)
     effective = effective_codewords(assignments)
     self.sow("diagnostics", "effective_codewords", effective)
+    layers.expose(self, assignments=assignments.reshape(b, h, w, -1))
     # Batch norm with the codewords as channels: statistics over B and C.
     kw = dict(norm=self.norm, dtype=jnp.float32, name="bn", axis=1)
     encoding = nn.relu(layers.batch_norm(train=train, **kw)(encoding))

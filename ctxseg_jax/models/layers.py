@@ -242,6 +242,16 @@ def squeeze_excite(
   return gate.astype(x.dtype)[:, None, None]
 
 
+def expose(module: nn.Module, **arrays: jax.Array) -> None:
+  """Lets what a module computes be looked at: see `evaluation.explanation`.
+
+  Sows arrays [B, ...] under their names in the collection `"intermediates"`.
+  Where it is not mutable, as in training and prediction, this does nothing.
+  """
+  for name, array in arrays.items():
+    module.sow("intermediates", name, array)
+
+
 def dropout(
     x: jax.Array, rate: float, *, channel_dropout: bool, train: bool, name: str
 ) -> jax.Array:

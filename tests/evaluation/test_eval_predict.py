@@ -162,8 +162,16 @@ class PredictionTest(RunCase):
         f"--output={output}",
         "--checkpoint=last",
         "--probabilities",
+        "--explain",
+        "--point=120,7",
     )
-    expected = self.expected_labels()
+    with Image.open(output / "scene_explain.png") as image:
+      self.assertEqual(image.mode, "RGB")
+    out, explained = self.expected_outputs()
+    expected = np.asarray(out["logits"][0]).argmax(axis=-1)
+    found = explained.arrays["se_logits"]
+    np.testing.assert_allclose(found, out["se_logits"][0], rtol=1e-4)
+    np.testing.assert_array_equal(explained.prediction, expected)
     self.assertGreater(len(np.unique(expected)), 1)
     with Image.open(output / "scene.png") as image:
       np.testing.assert_array_equal(np.array(image), expected)
@@ -174,8 +182,19 @@ class PredictionTest(RunCase):
         probabilities.sum(axis=-1, dtype=np.float32), 1.0, atol=2e-3
     )
 
-  def expected_labels(self):
-    """Returns the example's class map by the model itself."""
+  def test_a_point_outside_an_image_is_known_before_the_work(self):
+    trained = experiment.load(self.workdir)
+    paths = [self.photos / "scene.png", self.photos / "odd.jpg"]
+    arguments = (trained.predictor(), trained.variables, paths)
+    arguments += (self.folder / "outside", SPEC)
+    with self.assertRaisesRegex(errors.UserError, "60,0 is outside .*odd.jpg"):
+      predictions.write_maps(*arguments, explain=True, point="60,0")
+    with self.assertRaisesRegex(errors.UserError, "--point: needs --explain"):
+      predictions.write_maps(*arguments, point="60,0")
+    self.assertFalse((self.folder / "outside").exists())
+
+  def expected_outputs(self):
+    """Returns what the model itself makes of the example, and explains."""
     trained = experiment.load(self.workdir, "last")
     data = trained.config["data"]
     image = self.example["image"].astype(np.float32)
@@ -183,7 +202,7 @@ class PredictionTest(RunCase):
     out = jax.jit(lambda v, x: trained.model.apply(v, x, train=False))(
         trained.variables, image[None].astype(np.float32)
     )
-    return np.asarray(out["logits"][0]).argmax(axis=-1)
+    return out, trained.explain(self.example["image"])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ to a dict of float32 outputs: `"logits"`, [B, h, w, num_classes] at a size of
 its own, and what else its paper supervises, with names that end in `_logits`.
 Features that do not suit it and its options are refused with a `ValueError`.
 `train` is whether batch norms use and update batch statistics, dropout drops,
-and other state is updated; the collections must then be mutable.
+and other state is updated; the collections must then be mutable. What context
+is made of is exposed to be looked at (`layers.expose`).
 
 In all heads `num_classes` is without the ignored label, `norm` the settings of
 the batch norms, and `dtype` the compute dtype, from which parameters,

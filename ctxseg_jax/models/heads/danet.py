@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import attention
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import products
-from ctxseg_jax.models.attention import attention
 
 # PyTorch's default: unscaled products need small queries and keys.
 _projection_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -56,9 +56,13 @@ class PositionAttention(nn.Module):
 
     queries, keys = project(width, "query"), project(width, "key")
     values = project(c, "value")
-    y = attention(queries, keys, values, chunk_size=self.chunk_size)
+    attention.expose(self, queries, keys, (h, w))
+    kw = dict(chunk_size=self.chunk_size)
+    y = attention.attention(queries, keys, values, **kw)
     gamma = self.param("gamma", nn.initializers.zeros, ())
-    return x + gamma.astype(x.dtype) * y.reshape(b, h, w, c)
+    y = gamma.astype(x.dtype) * y.reshape(b, h, w, c)
+    layers.expose(self, before=x, added=y)
+    return x + y
 
 
 class ChannelAttention(nn.Module):
@@ -73,7 +77,9 @@ class ChannelAttention(nn.Module):
     b, h, w, c = x.shape
     y = channel_attention(x.reshape(b, h * w, c))
     gamma = self.param("gamma", nn.initializers.zeros, ())
-    return x + gamma.astype(x.dtype) * y.reshape(b, h, w, c)
+    y = gamma.astype(x.dtype) * y.reshape(b, h, w, c)
+    layers.expose(self, before=x, added=y)
+    return x + y
 
 
 class DANetHead(layers.CheckedModule):
@@ -108,13 +114,13 @@ class DANetHead(layers.CheckedModule):
     With `supervise_branches` also to `"position_logits"`, `"channel_logits"`.
     """
     fields = (self.query_channels, self.chunk_size, self.dtype)
-    attention = {
+    branches = {
         "position": PositionAttention(*fields, name="position_attention"),
         "channel": ChannelAttention(name="channel_attention"),
     }
     width = self.channels
     maps = {}
-    for name, attend in attention.items():
+    for name, attend in branches.items():
       kw = dict(train=train, name=f"{name}_reduce")
       x = layers.convolve(self, features["stage4"], width, **kw)
       kw = dict(train=train, name=f"{name}_conv")

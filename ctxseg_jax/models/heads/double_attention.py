@@ -25,7 +25,7 @@ def double_attention(
     gather_logits: jax.Array,
     distribute_logits: jax.Array,
     softmax: Distribution = "descriptors",
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Gathers global descriptors from all positions and distributes them.
 
   Paper: G = A softmax(B)^T, the softmax over positions; Z = G softmax(V).
@@ -37,7 +37,8 @@ def double_attention(
     softmax: What the softmax of V runs over; see `DoubleAttentionHead`.
 
   Returns:
-    Z, [B, N, C] in the dtype of the features; softmax and sums are float32.
+    Z, [B, N, C], and the softmaxes of B and V, [B, N, K], in the dtype of the
+    features; softmaxes and sums are computed in float32.
   """
   dtype = features.dtype
 
@@ -47,7 +48,8 @@ def double_attention(
   gather = weights(gather_logits, 1)
   distribute = weights(distribute_logits, -1 if softmax == "descriptors" else 1)
   x = products.einsum("bnk,bnc->bkc", gather, features).astype(dtype)
-  return products.einsum("bnk,bkc->bnc", distribute, x).astype(dtype)
+  x = products.einsum("bnk,bkc->bnc", distribute, x).astype(dtype)
+  return x, gather, distribute
 
 
 class DoubleAttentionBlock(nn.Module):
@@ -75,7 +77,7 @@ class DoubleAttentionBlock(nn.Module):
       kw = dict(kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
       return nn.Dense(width, name=name, **kw)(pixels)
 
-    z = double_attention(
+    z, *weights = double_attention(
         project(width, "features"),
         project(num_descriptors, "gather"),
         project(num_descriptors, "distribute"),
@@ -83,7 +85,11 @@ class DoubleAttentionBlock(nn.Module):
     )
     kw = dict(kernel_init=nn.initializers.zeros, dtype=self.dtype)
     z = nn.Dense(c, name="out", **kw)(z)
-    return x + z.reshape(b, h, w, c)
+    z = z.reshape(b, h, w, c)
+    gather, distribute = (x.reshape(b, h, w, -1) for x in weights)
+    layers.expose(self, gather_weights=gather, distribute_weights=distribute)
+    layers.expose(self, before=x, added=z)
+    return x + z
 
 
 class DoubleAttentionHead(layers.CheckedModule):

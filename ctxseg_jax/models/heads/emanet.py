@@ -110,6 +110,8 @@ class EMAttention(nn.Module):
     y = products.einsum("bnk,bkc->bnc", responsibilities, bases)
     y = nn.relu(y).reshape(b, h, w, c).astype(self.dtype)
     y = layers.convolve(self, y, c, 1, act=None, name="post", train=train)
+    responsibilities = responsibilities.reshape(b, h, w, -1)
+    layers.expose(self, responsibilities=responsibilities, before=x, added=y)
     return nn.relu(x + y)
 
   def _init_bases(self, channels):

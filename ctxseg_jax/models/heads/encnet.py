@@ -78,6 +78,7 @@ class EncNetHead(layers.CheckedModule):
         x, train=train
     )
     gate = nn.sigmoid(layers.dense(self.channels, name="gate")(encoded))
+    layers.expose(self, gates=gate)
     x = apply_gate(x, gate.astype(self.dtype)[:, None, None], self.gate)
     out = {"logits": layers.classify(self, x, train=train)}
     if self.se_loss:

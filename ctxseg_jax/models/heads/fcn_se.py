@@ -41,6 +41,7 @@ class FCNSEHead(layers.CheckedModule):
     x = layers.convolve(self, x, channels, name="reduce", train=train)
     # Paper: Eq. (3).
     gate = layers.squeeze_excite(x, self.squeeze_channels)
+    layers.expose(self, gates=gate[:, 0, 0])
     kw = dict(channels=channels, train=train)
     residual = layers.convolve(self, x, name="conv1", **kw)
     residual = layers.convolve(self, residual, act=None, name="conv2", **kw)

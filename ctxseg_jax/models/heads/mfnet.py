@@ -81,6 +81,9 @@ class MFHead(layers.CheckedModule):
     z = self.param("z", init, (self.rank, h * w))
     is_on = self.variable("switches", "low_rank", jnp.ones, ()).value > 0
     low_rank = products.einsum("cr,rn->nc", y, z)
+    layers.expose(
+        self, channel_factors=y[None], spatial_factors=z.reshape(1, -1, h, w)
+    )
     target, decoded = x, low_rank.reshape(h, w, c).astype(self.dtype)
     projects = self.reconstruction_loss and self.reconstructs == "projection"
     if projects or self.decodes == "sum":
@@ -88,7 +91,9 @@ class MFHead(layers.CheckedModule):
       if projects:
         target = projected
       if self.decodes == "sum":
-        decoded = projected + nn.relu(decoded)
+        added = nn.relu(decoded)[None]
+        layers.expose(self, before=projected, added=is_on * added)
+        decoded = projected + added
     x = jnp.where(is_on, decoded, x.astype(self.dtype))
     x = layers.convolve(self, x, self.channels, 1, name="conv2", train=train)
     out = {"logits": decode(self, x, features["stage1"], train=train)}

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import attention
 from ctxseg_jax.models import layers
-from ctxseg_jax.models.attention import attention
 
 
 class NonLocalBlock(nn.Module):
@@ -39,13 +39,18 @@ class NonLocalBlock(nn.Module):
       kw = dict(kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)
       return nn.Dense(width, name=name, **kw)(pixels)
 
-    kw = dict(scale=width**-0.5, chunk_size=self.chunk_size)
-    y = attention(project("query"), project("key"), project("value"), **kw)
+    queries, keys, values = map(project, ("query", "key", "value"))
+    scale = dict(scale=width**-0.5)
+    attention.expose(self, queries, keys, (h, w), **scale)
+    kw = dict(chunk_size=self.chunk_size, **scale)
+    y = attention.attention(queries, keys, values, **kw)
     kw = dict(kernel_init=layers.conv_init, dtype=self.dtype)
     y = nn.Dense(c, use_bias=False, name="out", **kw)(y)
     kw = dict(scale_init=nn.initializers.zeros, dtype=self.dtype)
     y = layers.batch_norm(train=train, norm=self.norm, name="bn", **kw)(y)
-    return x + y.reshape(b, h, w, c)
+    y = y.reshape(b, h, w, c)
+    layers.expose(self, before=x, added=y)
+    return x + y
 
 
 class NonLocalHead(layers.CheckedModule):

@@ -36,6 +36,7 @@ class PyramidPooling(nn.Module):
     for n in self.bins:
       kw = dict(dtype=jnp.float32, name=f"bin{n}", train=train)
       y = resizing.adaptive_average_pool(x, (n, n))
+      layers.expose(self, **{f"pooled{n}": y})
       y = layers.convolve(self, y, self.branch_channels, 1, **kw)
       y = resizing.resize_bilinear(
           y, x.shape[1:3], align_corners=self.align_corners

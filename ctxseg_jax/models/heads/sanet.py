@@ -72,7 +72,9 @@ class SqueezeAttention(nn.Module):
         align_corners=self.align_corners,
     )
     # Paper: Eq. (4).
-    return attention * main + attention
+    output = attention * main + attention
+    layers.expose(self, main=main, attention=attention, output=output)
+    return output
 
   def _path(self, x, name, last_act, train):
     """Applies the two convolutions of a path (paper: F)."""

@@ -83,7 +83,7 @@ class SCAHead(layers.CheckedModule):
     x = features["stage4"]
     if self.reading == "features":
       x = x.astype(self.dtype)
-      x = aggregate_context(x, self._predict(x, x.shape[-1], self.dtype))
+      x = self._aggregate(x, self._predict(x, x.shape[-1], self.dtype))
       return self.host({**features, "stage4": x}, train=train)
     out = dict(self.host(features, train=train))
     logits = out["logits"]
@@ -96,8 +96,13 @@ class SCAHead(layers.CheckedModule):
             f" {logits.shape[1:3]} and {x.shape[1:3]}; use 'features'"
         )
       dependencies = self._predict(x, self.num_classes, self.dtype)
-    out["logits"] = aggregate_context(logits, dependencies)
+    out["logits"] = self._aggregate(logits, dependencies)
     return out
+
+  def _aggregate(self, x, dependencies):
+    y = aggregate_context(x, dependencies)
+    layers.expose(self, dependencies=dependencies, before=x, added=y - x)
+    return y
 
   def _predict(self, x, num_outputs, dtype):
     return DependencyPredictor(
