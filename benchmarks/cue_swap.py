@@ -35,9 +35,9 @@ def measure(trained: Any, num_images: int) -> tuple[dict[str, Any], list]:
     scenes; and for some indices the list of four (scene, prediction).
   """
   from ctxseg_jax.data.datasets import context_scenes
-  from ctxseg_jax.evaluation import segmentation
+  from ctxseg_jax.evaluation import procedure
 
-  settings = segmentation.Settings(batch_size_per_device=4)
+  settings = procedure.Settings(batch_size_per_device=4)
   predictor = trained.predictor(settings)
   right = np.zeros(4)
   far = np.zeros((2, 13))  # Right and all object pixels, by distance / 10.

@@ -230,7 +230,10 @@ def check_keys(section: Any, known: Iterable[str], where: str) -> None:
 
 
 def convert(value: Any, annotation: Any, where: str) -> Any:
-  """Returns a value in the type of its annotation, or raises a `UserError`."""
+  """Returns a value in the type of its annotation, or raises a `UserError`.
+
+  `where` is the dotted key of a config, or a flag, `--scales`.
+  """
   if isinstance(value, Text):
     try:
       return bounds.check_value(str(value), annotation, where)
@@ -241,7 +244,8 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
   try:
     return bounds.check_value(value, annotation, where)
   except ValueError as e:
-    raise errors.UserError(f"config: {e}") from e
+    place = "" if where.startswith("--") else "config: "
+    raise errors.UserError(f"{place}{e}") from e
 
 
 def override(config: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ctxseg_jax import experiment
 from ctxseg_jax.evaluation import forward
-from ctxseg_jax.evaluation import segmentation
+from ctxseg_jax.evaluation import procedure
 from ctxseg_jax.evaluation import tasks
 from ctxseg_jax.evaluation import tiling
 from ctxseg_jax.models.resizing import resize_bilinear
@@ -53,7 +53,7 @@ def make(trained: experiment.Trained) -> Function:
   """
   run = trained.run
   settings = run.settings
-  is_of_maps = isinstance(settings, segmentation.Settings)
+  is_of_maps = isinstance(settings, procedure.Settings)
   slides = is_of_maps and settings.mode == "slide"
   window = settings.crop_size if slides else None
   network = forward.make_network(run.model, run.data.mean, run.data.std, window)
@@ -110,7 +110,7 @@ def takes_any_size(settings: tasks.Settings) -> bool:
 
   Windows, scales and sides have other numbers for each.
   """
-  is_of_maps = isinstance(settings, segmentation.Settings)
+  is_of_maps = isinstance(settings, procedure.Settings)
   return is_of_maps and settings.mode == "whole" and not _resizes(settings)
 
 
@@ -130,7 +130,7 @@ def _resizes(settings):
 
 def _seen_size(settings, size, scale):
   """Returns (H, W) at which images of a size are seen at a scale."""
-  is_of_maps = isinstance(settings, segmentation.Settings)
+  is_of_maps = isinstance(settings, procedure.Settings)
   if not is_of_maps or not _resizes(settings):  # It may be symbolic.
     return tuple(size)
   return settings.scaled_size(size, scale)

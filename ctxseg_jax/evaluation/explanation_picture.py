@@ -16,7 +16,7 @@ from ctxseg_jax.evaluation.palettes import Palette
 
 _COLUMNS = 4
 _WIDTH, _IMAGE = 3.2, 2.5  # Inches of a panel, and of the image in it.
-_LINE = 40  # Characters of a title.
+_LINE = 32  # Characters of a title.
 _MAX_CLASSES = 24  # Bars that have room.
 _OPACITY = 0.75  # Of maps over the image.
 _COLORS = {"map": "inferno", "distance": "inferno_r", "signed": "RdBu_r"}

@@ -7,13 +7,10 @@ image of a canvas, whatever its own size. Where that takes too much memory, the
 same is done tile by tile; see `tiling`.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import itertools
 import math
-from typing import Annotated
 from typing import Any
-from typing import Literal
 
 from absl import logging
 import cv2
@@ -21,139 +18,15 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from ctxseg_jax import bounds
 from ctxseg_jax import errors
 from ctxseg_jax import memory
-from ctxseg_jax.data import transforms
 from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import fitting
 from ctxseg_jax.evaluation import forward
+from ctxseg_jax.evaluation import procedure
 from ctxseg_jax.evaluation import tiling
 
-Scales = Annotated[
-    tuple[Annotated[float, bounds.Bounds(0.01, 100)], ...], bounds.NotEmpty()
-]
-Size = tuple[bounds.PositiveInt, bounds.PositiveInt]
-
-# Sides of the cores of tiles, of which the largest that fits is taken.
-_CORES = (
-    3072,
-    2560,
-    2048,
-    1792,
-    1536,
-    1280,
-    1024,
-    896,
-    768,
-    640,
-    512,
-    384,
-    256,
-    128,
-    64,
-)
-# What a pixel takes is found out with tiles of such cores, before a whole image
-# of more pixels than so many is tried.
-_PROBE, _PROBED = 256, 2_000_000
 _CPU_BYTES = 1e9
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """How a class map is made.
-
-  Attributes:
-    mode: "whole" runs the network on the whole image, "slide" on windows.
-    scales: Factors the image is resized by; the views are merged as `merge`
-      says.
-    merge: "probabilities" averages the class probabilities of all views.
-      "pytorch_encoding" does as the authors' code of EncNet, with windows: the
-      exponentials of the logits are averaged over windows and added over
-      scales, not divided by their sums, so that a confident view counts for
-      more; `flip` adds the logits of the mirrored window before that; windows
-      hang over the image, whose surroundings are black; and images are resized
-      corner to corner.
-    short_side: With `long_side`, the size that a scale of 1 stands for: the
-      largest within both (`transforms.fit_scale`); without them, the image's
-      own. Class maps come back at the image's own size.
-    long_side: See `short_side`.
-    flip: Whether to add the mirrored image of every scale.
-    crop_size: (H, W) of the windows of "slide".
-    stride: (H, W) between windows; None is two thirds of `crop_size`.
-    max_canvases: The most padded shapes, hence compilations, per scale.
-    batch_size_per_device: Images a device works on at once. Fixed per device
-      and not per run, so that a prediction does not depend on the number of
-      devices.
-    memory_gb: What the predictions of a device may take, in GB (10^9 bytes).
-      Batches become smaller until they fit, then images are predicted in
-      tiles. None is 1 on CPUs and half of the memory of an accelerator.
-    tile_margin: Pixels that the network sees on every side of a tile. Where its
-      receptive field reaches no farther, tiles change nothing.
-  """
-
-  mode: Literal["whole", "slide"] = "whole"
-  scales: Scales = (1.0,)
-  merge: Literal["probabilities", "pytorch_encoding"] = "probabilities"
-  short_side: bounds.PositiveInt | None = None
-  long_side: bounds.PositiveInt | None = None
-  flip: bool = False
-  crop_size: Size | None = None
-  stride: Size | None = None
-  max_canvases: bounds.PositiveInt = 8
-  batch_size_per_device: bounds.PositiveInt = 1
-  memory_gb: bounds.PositiveFloat | None = None
-  tile_margin: Annotated[int, bounds.Bounds(tiling.ALIGNMENT)] = 128
-
-  def __post_init__(self):
-    bounds.check_fields(self)
-    if self.mode == "whole":
-      if self.merges_exponentials:
-        raise ValueError(f"merge: {self.merge!r} needs mode 'slide'")
-      return
-    if self.crop_size is None:
-      raise ValueError("mode 'slide' needs crop_size=(H, W)")
-    if any(s > c for s, c in zip(self.steps, self.crop_size, strict=True)):
-      raise ValueError(
-          f"stride: {self.stride} leaves gaps between windows of"
-          f" {self.crop_size}; expected at most their size"
-      )
-
-  @property
-  def merges_exponentials(self) -> bool:
-    """Whether views are merged as PyTorch-Encoding does."""
-    return self.merge == "pytorch_encoding"
-
-  @property
-  def steps(self) -> tuple[int, int]:
-    """(H, W) between windows."""
-    return self.stride or _default_stride(self.crop_size)
-
-  def describe(self) -> str:
-    """Returns in a few words what belongs beside an mIoU."""
-    text = self.mode
-    if self.mode == "slide":
-      text += " {}x{}".format(*self.crop_size)
-      if self.steps != _default_stride(self.crop_size):
-        text += " every {}x{}".format(*self.steps)
-    for name in ("short_side", "long_side"):
-      if getattr(self, name) is not None:
-        text += f", {name.replace('_', ' ')} {getattr(self, name)}"
-    text += ", scales " + ",".join(f"{s:g}" for s in self.scales)
-    text += ", flip" if self.flip else ""
-    return text + (", merged as PyTorch-Encoding" * self.merges_exponentials)
-
-  def scaled_size(self, size: Sequence[int], scale: float) -> tuple[int, int]:
-    """Returns (H, W) of an image at one of the scales, rounded, at least 1.
-
-    Halves are rounded up, as in the codes of mmsegmentation and EncNet.
-    """
-    scale *= transforms.fit_scale(size, self.short_side, self.long_side)
-    # 375 * 0.78 may come out a little below 292.5.
-    return tuple(max(1, math.floor(n * scale + 0.5 + 1e-6)) for n in size)
-
-
-def _default_stride(crop_size):
-  return tuple(max(1, n * 2 // 3) for n in crop_size)
 
 
 def plan_canvases(
@@ -172,34 +45,6 @@ def plan_canvases(
     multiple *= 2
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tiles:
-  """How the images of a group are cut.
-
-  Attributes:
-    cores: Where cores start and end, by axis.
-    boxes: The axes of the boxes, by scale.
-  """
-
-  cores: tuple[list[tuple[int, int]], ...]
-  boxes: dict[float, tuple[tiling.Axis, ...]]
-
-  @property
-  def size(self) -> tuple[int, ...]:
-    """(H, W) of a core."""
-    return tuple(stop - start for (start, stop), *_ in self.cores)
-
-  @property
-  def count(self) -> int:
-    return math.prod(map(len, self.cores))
-
-  @property
-  def largest(self) -> tuple[int, ...]:
-    """(H, W) of the largest box."""
-    boxes = (tuple(axis.box for axis in axes) for axes in self.boxes.values())
-    return max(boxes, key=math.prod)
-
-
 class Predictor(batching.Predictor):
   """Predicts a class for every pixel.
 
@@ -211,7 +56,7 @@ class Predictor(batching.Predictor):
       model: nn.Module,
       mesh: jax.sharding.Mesh,
       *,
-      settings: Settings,
+      settings: procedure.Settings,
       align_corners: bool = False,
       **kwargs: Any,
   ):
@@ -283,47 +128,25 @@ class Predictor(batching.Predictor):
   def _fit(self, variables, shapes, sizes, probabilities):
     """Takes the largest batch within the bound, or else the largest tiles."""
     bound, is_given = self.bound()
-    most = self._at_once(len(sizes))
-    attempts = [(most >> i, None) for i in range(most.bit_length())]
-    attempts += [(1, core) for core in _CORES if core < max(shapes[0])]
 
     def try_out(number, core):
       tiles = self._make_tiles(variables, shapes, sizes, number, core)
       return self._prepare(variables, tiles, number, probabilities), tiles
 
-    per_pixel = 0
-    if not self._slides and math.prod(shapes[0]) > _PROBED:
-      used, tiles = try_out(1, _PROBE)
-      per_pixel = used / math.prod(tiles.largest)
-    found = []
-    for number, core in attempts:
-      estimate = number * self._estimate(shapes, core, per_pixel)
-      is_last = (number, core) == attempts[-1]
-      if estimate > bound and not is_last:
-        continue
-      try:
-        used, tiles = try_out(number, core)
-      except errors.UserError:
-        if is_last and not found:
-          raise
-        continue
-      found.append((used, number, tiles))
-      if used <= bound:
-        break
-      if not self._slides:
-        per_pixel = used / number / math.prod(tiles.largest)
-    used, number, tiles = found[-1]
-    if used > bound:
-      if is_given:
-        raise errors.UserError(
-            f"{batching.images_of(number, tiles.largest)}: needs"
-            f" {used / 1e9:.2g} GB of memory, more than memory_gb, which is"
-            f" {bound / 1e9:g}; raise it, or lower {self._remedy}"
-        )
-      # Small tiles are slow: of what needs little more than the least, the
-      # largest.
-      least = min(used for used, *_ in found)
-      used, number, tiles = next(x for x in found if x[0] <= 1.25 * least)
+    used, number, tiles = fitting.choose(
+        try_out,
+        shapes,
+        most=self._at_once(len(sizes)),
+        bound=bound,
+        margin=self.settings.tile_margin,
+        foresees=not self._slides,
+    )
+    if used > bound and is_given:
+      raise errors.UserError(
+          f"{batching.images_of(number, tiles.largest)}: needs"
+          f" {used / 1e9:.2g} GB of memory, more than memory_gb, which is"
+          f" {bound / 1e9:g}; raise it, or lower {self._remedy}"
+      )
     if tiles.count > 1:
       logging.info(
           "Images of %dx%d pixels are predicted in %d tiles of %dx%d, for which"
@@ -338,17 +161,6 @@ class Predictor(batching.Predictor):
       )
     self._tiles[shapes] = tiles
     return number
-
-  def _estimate(self, shapes, core, per_pixel):
-    """Returns how many bytes an image may take, given those of a pixel."""
-    view = max(shapes[1:], key=math.prod)
-    if core is None:
-      # Less than that, often, as a pixel of a small tile takes more: what may
-      # fit is tried.
-      return 0.6 * per_pixel * math.prod(view)
-    side = core + 2 * self.settings.tile_margin + tiling.ALIGNMENT
-    ratio = math.prod(view) / math.prod(shapes[0])
-    return per_pixel * ratio * math.prod(min(side, n) for n in shapes[0])
 
   def bound(self) -> tuple[float, bool]:
     """Returns the most bytes per device, and whether the settings say so."""
@@ -400,7 +212,7 @@ class Predictor(batching.Predictor):
           )
           for i, axis in enumerate(axes)
       )
-    return _Tiles(cores, boxes)
+    return tiling.Tiles(cores, boxes)
 
   def _logits_size(self, variables, number, size):
     """Returns (h, w) of the network's logits of images of a size."""

@@ -13,10 +13,11 @@ from ctxseg_jax.evaluation import classification
 from ctxseg_jax.evaluation import metrics
 from ctxseg_jax.evaluation import pictures
 from ctxseg_jax.evaluation import predictions
+from ctxseg_jax.evaluation import procedure
 from ctxseg_jax.evaluation import segmentation
 from ctxseg_jax.evaluation import tables
 
-Settings = segmentation.Settings | classification.Settings
+Settings = procedure.Settings | classification.Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ TASKS = {
     ),
     "segmentation": Task(
         augmentation=transforms.Augmentation,
-        settings=segmentation.Settings,
+        settings=procedure.Settings,
         make_predictor=_make_segmentation_predictor,
         protocols=tuple(metrics.PROTOCOLS),
         scores=metrics.scores,

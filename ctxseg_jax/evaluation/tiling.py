@@ -199,3 +199,31 @@ def _place(axis, core, size, target, mirrored):
   fine = fine[::-1] if mirrored else fine
   back[: stop - start] = fine if resized is None else resized @ fine
   return Place(at, low, high, back)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+  """How the images of a group are cut.
+
+  Attributes:
+    cores: Where cores start and end, by axis.
+    boxes: The axes of the boxes, by scale.
+  """
+
+  cores: tuple[list[tuple[int, int]], ...]
+  boxes: dict[float, tuple[Axis, ...]]
+
+  @property
+  def size(self) -> tuple[int, ...]:
+    """(H, W) of a core."""
+    return tuple(stop - start for (start, stop), *_ in self.cores)
+
+  @property
+  def count(self) -> int:
+    return math.prod(map(len, self.cores))
+
+  @property
+  def largest(self) -> tuple[int, ...]:
+    """(H, W) of the largest box."""
+    boxes = (tuple(axis.box for axis in axes) for axes in self.boxes.values())
+    return max(boxes, key=math.prod)

@@ -19,6 +19,7 @@ from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.data.datasets import DATASETS
 from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import metrics
+from ctxseg_jax.evaluation import procedure
 from ctxseg_jax.evaluation import segmentation
 from ctxseg_jax.evaluation import tables
 
@@ -72,7 +73,7 @@ def make_predictor(num_devices=1, **fields):
       jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",)),
       mean=(127.0,) * 3,
       std=(60.0,) * 3,
-      settings=segmentation.Settings(**fields),
+      settings=procedure.Settings(**fields),
   )
   return predictor, variables
 
@@ -259,8 +260,8 @@ class FlagsTest(parameterized.TestCase):
     flags = dict(mode="slide", flip=True, scales=["0.5", "1"], stride=None)
     flags["protocol"] = "semseg"
     self.assertEqual(
-        evaluate.change(segmentation.Settings(), SPEC, flags, (9, 8)),
-        segmentation.Settings("slide", (0.5, 1.0), flip=True, crop_size=(9, 8)),
+        evaluate.change(procedure.Settings(), SPEC, flags, (9, 8)),
+        procedure.Settings("slide", (0.5, 1.0), flip=True, crop_size=(9, 8)),
     )
 
   @parameterized.parameters(
@@ -271,11 +272,11 @@ class FlagsTest(parameterized.TestCase):
   )
   def test_bad_flags_are_named(self, flags, message):
     with self.assertRaisesRegex(errors.UserError, message):
-      evaluate.change(segmentation.Settings(), SPEC, flags, (9, 8))
+      evaluate.change(procedure.Settings(), SPEC, flags, (9, 8))
 
   def test_reports_that_differ_in_anything_have_names_of_their_own(self):
     usual = dict(
-        dataclasses.asdict(segmentation.Settings()),
+        dataclasses.asdict(procedure.Settings()),
         split="val",
         protocol="mmseg",
         data_dir="/data",

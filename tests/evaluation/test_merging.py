@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import test_segmentation
 
-from ctxseg_jax.evaluation import segmentation
+from ctxseg_jax.evaluation import procedure
 
 MEAN, STD = 127.0, 60.0
 CROP, LONG_SIDE, SCALES = 18, 32, (0.5, 1.5)
@@ -106,15 +106,15 @@ class MergingTest(absltest.TestCase):
       np.testing.assert_array_equal(classes, probabilities.argmax(axis=-1))
 
   def test_sizes_are_rounded_as_there(self):
-    settings = segmentation.Settings(long_side=520)
+    settings = procedure.Settings(long_side=520)
     # 375 * 390 / 500 is 292.5.
     self.assertEqual(settings.scaled_size((375, 500), 0.75), (293, 390))
     self.assertEqual(settings.scaled_size((512, 683), 1.75), (682, 910))
 
   def test_what_is_merged_stands_beside_the_score(self):
     with self.assertRaisesRegex(ValueError, "merge: .* needs mode 'slide'"):
-      segmentation.Settings(merge="pytorch_encoding")
-    settings = segmentation.Settings(
+      procedure.Settings(merge="pytorch_encoding")
+    settings = procedure.Settings(
         mode="slide", crop_size=(9, 9), merge="pytorch_encoding"
     )
     self.assertEndsWith(settings.describe(), ", merged as PyTorch-Encoding")

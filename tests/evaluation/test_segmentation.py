@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctxseg_jax.evaluation import procedure
 from ctxseg_jax.evaluation import segmentation
 from ctxseg_jax.evaluation import tiling
 
@@ -43,7 +44,7 @@ def make_predictor(model=None, variables=None, num_devices=1, **fields):
       mesh,
       mean=(127.0,) * 3,
       std=(60.0,) * 3,
-      settings=segmentation.Settings(**fields),
+      settings=procedure.Settings(**fields),
   )
   return predictor, variables
 
@@ -144,7 +145,7 @@ class PredictorTest(parameterized.TestCase):
   def test_sides_scale_every_image_to_one_size_and_back(self):
     images = smooth_images((60, 82), (77, 33))
     settings = dict(short_side=40, long_side=50)
-    how = segmentation.Settings(**settings)
+    how = procedure.Settings(**settings)
     self.assertEqual(how.scaled_size((60, 82), 1.0), (37, 50))
     self.assertEqual(how.scaled_size((77, 33), 2.0), (100, 43))
     self.assertIn("short side 40, long side 50", how.describe())
@@ -195,7 +196,7 @@ class PredictorTest(parameterized.TestCase):
         ((64, 60), "slide 96x90, scales 1"),
         ((32, 60), "slide 96x90 every 32x60, scales 1"),
     ):
-      settings = segmentation.Settings(**slide, stride=stride)
+      settings = procedure.Settings(**slide, stride=stride)
       self.assertEqual(settings.describe(), expected)
 
   def test_probabilities_sum_to_one(self):
@@ -228,7 +229,7 @@ class PredictorTest(parameterized.TestCase):
   )
   def test_impossible_settings_are_refused(self, fields, message):
     with self.assertRaisesRegex(ValueError, message):
-      segmentation.Settings(**fields)
+      procedure.Settings(**fields)
 
 
 if __name__ == "__main__":
