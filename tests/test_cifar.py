@@ -446,6 +446,7 @@ class RunTest(absltest.TestCase):
     folder = cls.enterClassContext(tempfile.TemporaryDirectory())
     cls.folder = pathlib.Path(folder)
     cls.enterClassContext(with_few_blocks())
+    cls.enterClassContext(tiny.on_one_device())
     path = "configs/cifar10/encnet.py"
     cls.config = test_configs.load(path).get_config("32k128d,smoke")
     cls.config.data.data_dir = str(cls.folder / "data")

@@ -21,13 +21,16 @@ import tempfile
 import time
 from typing import Any
 from typing import NamedTuple
+from unittest import mock
 
 import flax
+import jax
 import numpy as np
 
 from ctxseg_jax.data import packing
 from ctxseg_jax.data.datasets import context_scenes
 from ctxseg_jax.training import checkpoint
+from ctxseg_jax.training import step as step_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = "configs/quickstart.py"
@@ -62,6 +65,15 @@ class Result(NamedTuple):
   def errors(self) -> list[str]:
     """The lines of standard error that start with `error:`."""
     return [x for x in self.stderr.splitlines() if x.startswith("error:")]
+
+
+def on_one_device():
+  """Returns a context in which runs of this process have one device.
+
+  Programs for the eight of the tests take twice as long to compile.
+  """
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (step_lib.AXIS,))
+  return mock.patch.object(step_lib, "make_mesh", lambda: mesh)
 
 
 @functools.cache

@@ -510,6 +510,10 @@ def write_blocks(root):
 
 class TrainTest(FolderCase):
 
+  def setUp(self):
+    super().setUp()
+    self.enterContext(tiny.on_one_device())
+
   def config(self):
     config = custom_config.get_config("smoke")
     config.total_steps = 20

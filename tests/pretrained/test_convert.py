@@ -991,6 +991,7 @@ class OwnFilesTest(FolderCase):
     )
 
   def test_training_starts_from_a_work_dir_once(self):
+    self.enterContext(tiny.on_one_device())
     run, path = self.export()
     config = tiny_config(tiny.data_dir())
     config.init_from.source, config.init_from.path = "ctxseg_jax", str(run)

@@ -20,9 +20,10 @@ class AverageRunTest(absltest.TestCase):
 
   def test_it_goes_where_the_parameters_would(self):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.enterContext(tiny.on_one_device())
     workdir = folder / "run"
     config = quickstart.get_config("fcn")
-    config.batch_size = jax.device_count()
+    config.batch_size = 8
     config.total_steps = 4
     config.checkpoint_every = config.eval_every = 2
     config.model.backbone.channels = config.model.head.channels = 8

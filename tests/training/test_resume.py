@@ -15,7 +15,6 @@ from unittest import mock
 from absl.testing import absltest
 from absl.testing import parameterized
 import faults
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -69,8 +68,9 @@ class ResumeCase(parameterized.TestCase):
 class KillTest(ResumeCase):
 
   def test_input_that_fails_costs_no_step_that_was_done(self):
+    self.enterContext(tiny.on_one_device())
     config = quickstart.get_config()
-    config.batch_size = jax.device_count()
+    config.batch_size = 8
     config.model.backbone.channels = config.model.head.channels = 8
     config.data.data_dir = tiny.data_dir()
     train_batches = pipeline.train_batches

@@ -45,7 +45,7 @@ from ctxseg_jax.models.backbones import resnet
 FAMILIES = tuple(
     f"configs/{name}.py"
     for name in (
-        *("camvid/encnet", "cifar10/encnet", "custom", "voc/danet"),
+        *("camvid/encnet", "cifar10/encnet"),
         *("voc/emanet", "voc/fcn", "voc/mfnet"),
     )
 )
