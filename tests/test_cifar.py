@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 import networks
 import numpy as np
 from PIL import Image
+import pytest
 import steps
 import test_configs
 import tiny
@@ -301,6 +302,7 @@ LOSS = dict(logits=dict(loss="softmax_cross_entropy"))
 class StepTest(absltest.TestCase):
 
   @with_few_blocks()
+  @pytest.mark.slow
   def test_2_devices_do_as_one(self):
     results = []
     batch = steps.make_batch(size=8)

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import networks
 import numpy as np
+import pytest
 import test_mmseg_parity as parity
 import test_vgg
 
@@ -75,6 +76,7 @@ class ScalesTest(parity.ParityTestCase):
     )
     self.assert_relatively_near(out["logits"], expected, rtol=1e-4)
 
+  @pytest.mark.slow
   def test_one_step_on_four_losses(self):
     # The network holds its weights once: their gradients are the sum over the
     # three passes of what PyTorch finds.

@@ -244,6 +244,7 @@ CANCELLED = ("group1_", "group4_", "group6_")
 @mock.patch.dict(efficientnet.VARIANTS, b0=(0.25, 0.3))
 class TinyTest(absltest.TestCase):
 
+  @pytest.mark.slow
   @by_xla()
   def test_gradients_and_dtypes(self):
     backbone = efficientnet.EfficientNet(variant="b0", drop_rate=0.0)
