@@ -44,12 +44,7 @@ def main(argv):
 
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
   run = trained.run
-  settings = evaluate.change(
-      run.settings,
-      run.spec,
-      {flag.name: flag.value for flag in (*_VIEWS, _PROTOCOL)},
-      run.augmentation.crop_size,
-  )
+  settings = trained.settings_with((*_VIEWS, _PROTOCOL))
   options = dict(
       split=_SPLIT.value or run.data.eval_split,
       protocol=_PROTOCOL.value or run.protocol,

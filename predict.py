@@ -62,20 +62,12 @@ def main(argv):
   del argv
   from ctxseg_jax import experiment
   from ctxseg_jax import files
-  from ctxseg_jax.evaluation import evaluate
   from ctxseg_jax.evaluation import predictions
 
   paths = predictions.list_images(_IMAGES.value)
   trained = experiment.load(_WORKDIR.value, _CHECKPOINT.value)
-  run = trained.run
-  settings = evaluate.change(
-      run.settings,
-      run.spec,
-      {flag.name: flag.value for flag in _VIEWS},
-      run.augmentation.crop_size,
-  )
   count = trained.task.write(
-      trained.predictor(settings),
+      trained.predictor(trained.settings_with(_VIEWS)),
       trained.variables,
       paths,
       _OUTPUT.value,

@@ -23,7 +23,6 @@ from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import files
 from ctxseg_jax.deployment import answers
-from ctxseg_jax.evaluation import evaluate
 
 _ADDRESS = "127.0.0.1"  # Other machines cannot reach it.
 
@@ -122,16 +121,9 @@ def main(argv: Sequence[str], views: Sequence[flags.FlagHolder] = ()) -> None:
   port = flags.FLAGS.port
   _require_free(port)
   trained = experiment.load(flags.FLAGS.workdir, flags.FLAGS.checkpoint)
-  run = trained.run
-  settings = evaluate.change(
-      run.settings,
-      run.spec,
-      {flag.name: flag.value for flag in views},
-      run.augmentation.crop_size,
-  )
   name = files.printable(trained.workdir.name)
   title = f"{name}, step {trained.step} ({trained.spec.name})"
-  answer = answers.Answers(trained, settings).answer
+  answer = answers.Answers(trained, trained.settings_with(views)).answer
   with _serving(answer, title, port):
     print(f"http://{_ADDRESS}:{port} (Ctrl-C ends it)", flush=True)
     with contextlib.suppress(KeyboardInterrupt):

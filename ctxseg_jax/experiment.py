@@ -3,6 +3,7 @@
 Nothing below this module looks at a key of a config again.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -11,6 +12,7 @@ import os
 import pathlib
 from typing import Any
 
+from absl import flags
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -28,6 +30,7 @@ from ctxseg_jax.data import datasets
 from ctxseg_jax.data import options as options_lib
 from ctxseg_jax.data import spec as spec_lib
 from ctxseg_jax.evaluation import batching
+from ctxseg_jax.evaluation import evaluate
 from ctxseg_jax.evaluation import explanation
 from ctxseg_jax.evaluation import tasks
 from ctxseg_jax.evaluation.tasks import TASKS
@@ -323,6 +326,19 @@ class Trained:
   @functools.cached_property
   def _predictor(self) -> batching.Predictor:
     return self.predictor()  # Keeps its compiled programs.
+
+  def settings_with(self, views: Iterable[flags.FlagHolder]) -> tasks.Settings:
+    """Returns the config's settings with what flags change of them.
+
+    Raises:
+      UserError: As `evaluate.change`.
+    """
+    return evaluate.change(
+        self.run.settings,
+        self.spec,
+        {flag.name: flag.value for flag in views},
+        self.run.augmentation.crop_size,
+    )
 
   def predictor(
       self, settings: tasks.Settings | None = None

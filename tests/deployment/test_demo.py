@@ -1,16 +1,15 @@
 """The page of a network, and what it says of a photograph."""
 
-import contextlib
 import importlib.util
 import pathlib
 import re
-import shutil
 import socket
 import sys
 import tempfile
 from unittest import mock
 
 from absl.testing import absltest
+import chromium
 import numpy as np
 from PIL import Image
 import pytest
@@ -112,7 +111,7 @@ class PageTest(absltest.TestCase):
     webdriver = pytest.importorskip("selenium.webdriver")
     wait_lib = pytest.importorskip("selenium.webdriver.support.wait")
     pytest.importorskip("gradio")
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+    if chromium.is_missing():
       self.skipTest("chromium or chromedriver is missing")
     folder = self.enterContext(tempfile.TemporaryDirectory())
     folder = pathlib.Path(folder)
@@ -123,7 +122,7 @@ class PageTest(absltest.TestCase):
     command = self.enterContext(tiny.Command("-m", ("ctxseg_jax.demo", *flags)))
     address = f"http://127.0.0.1:{port}"
     self.assertTrue(command.wait_for(lambda: _listens(port)))
-    with browser(webdriver, folder / "profile") as driver:
+    with chromium.driven(webdriver, folder / "profile") as driver:
       driver.get(address)
       wait = wait_lib.WebDriverWait(driver, 60)
 
@@ -152,19 +151,6 @@ class PageTest(absltest.TestCase):
 def _listens(port):
   with socket.socket() as s:
     return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextlib.contextmanager
-def browser(webdriver, profile):
-  options = webdriver.ChromeOptions()
-  options.binary_location = shutil.which("chromium")
-  for flag in ("headless", "no-sandbox", "disable-gpu"):
-    options.add_argument(f"--{flag}")
-  options.add_argument(f"--user-data-dir={profile}")
-  options.add_argument("--window-size=1200,900")
-  service = webdriver.ChromeService(shutil.which("chromedriver"))
-  with webdriver.Chrome(options, service) as driver:
-    yield driver
 
 
 if __name__ == "__main__":

@@ -1,35 +1,20 @@
 """A report in a real browser: tables, slider and tabs do what they should."""
 
-import contextlib
 import pathlib
 import re
-import shutil
 import tempfile
 
 from absl.testing import absltest
+import chromium
 import pytest
 import test_report
 
 from ctxseg_jax.evaluation import report
 
 webdriver = pytest.importorskip("selenium.webdriver")
-if not (shutil.which("chromium") and shutil.which("chromedriver")):
+if chromium.is_missing():
   pytest.skip("chromium or chromedriver is missing", allow_module_level=True)
 pytestmark = pytest.mark.slow
-
-
-@contextlib.contextmanager
-def browser(profile):
-  options = webdriver.ChromeOptions()
-  options.binary_location = shutil.which("chromium")
-  for flag in ("headless", "no-sandbox", "disable-gpu"):
-    options.add_argument(f"--{flag}")
-  options.add_argument(f"--user-data-dir={profile}")
-  options.add_argument("--window-size=1200,900")
-  options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-  service = webdriver.ChromeService(shutil.which("chromedriver"))
-  with webdriver.Chrome(options, service) as driver:
-    yield driver
 
 
 class ReportPageTest(absltest.TestCase):
@@ -39,7 +24,9 @@ class ReportPageTest(absltest.TestCase):
     super().setUpClass()
     folder = cls.enterClassContext(tempfile.TemporaryDirectory())
     cls.folder = pathlib.Path(folder)
-    cls.driver = cls.enterClassContext(browser(cls.folder / "profile"))
+    cls.driver = cls.enterClassContext(
+        chromium.driven(webdriver, cls.folder / "profile")
+    )
 
   def show(self, *runs, pictures=()):
     path = self.folder / "page.html"

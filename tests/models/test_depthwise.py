@@ -25,27 +25,29 @@ def _arrays(height, width, kernel_size, channels=6):
   return jnp.asarray(images, jnp.float32), jnp.asarray(kernel, jnp.float32)
 
 
-def _ours(images, kernel, stride, padding, dilation):
-  return depthwise.depthwise_conv(
+def _ours(
+    images,
+    kernel,
+    stride,
+    padding,
+    dilation,
+    convolve=depthwise.depthwise_conv,
+    **kwargs,
+):
+  return convolve(
       images,
       kernel,
       (stride, stride),
       padding,
       rhs_dilation=(dilation, dilation),
       dimension_numbers=_NHWC,
+      **kwargs,
   )
 
 
-def _xla(images, kernel, stride, padding, dilation):
-  return lax.conv_general_dilated(
-      images,
-      kernel,
-      (stride, stride),
-      padding,
-      rhs_dilation=(dilation, dilation),
-      dimension_numbers=_NHWC,
-      feature_group_count=images.shape[-1],
-  )
+def _xla(images, kernel, **options):
+  options |= dict(feature_group_count=images.shape[-1])
+  return _ours(images, kernel, convolve=lax.conv_general_dilated, **options)
 
 
 def _value_and_grads(convolve, images, kernel):
