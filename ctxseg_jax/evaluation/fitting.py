@@ -42,6 +42,7 @@ def choose(
     bound: float,
     margin: int,
     foresees: bool,
+    slack: float,
 ) -> tuple[int, int, tiling.Tiles]:
   """Finds the largest batch of whole images that fits, or else largest tiles.
 
@@ -53,11 +54,12 @@ def choose(
     margin: Pixels that the network sees on every side of a tile.
     foresees: Whether the bytes of an attempt tell those of larger ones, which
       are then not compiled in vain.
+    slack: How many times the bytes of the smallest tiles larger ones may take
+      where nothing fits: small tiles are slow.
 
   Returns:
     The bytes, the number of images and the tiles. They are more than the bound
-    where nothing fits: then those of the largest tiles that take little more
-    than the smallest.
+    where nothing fits: then those of the largest tiles within the slack.
 
   Raises:
     UserError: There is no memory for any attempt.
@@ -85,9 +87,8 @@ def choose(
       return found[-1]
     if foresees:
       per_pixel = used / number / math.prod(tiles.largest)
-  # Small tiles are slow: of what needs little more than the least, the largest.
   least = min(used for used, *_ in found)
-  return next(x for x in found if x[0] <= 1.25 * least)
+  return next(x for x in found if x[0] <= slack * least)
 
 
 def _estimate(shapes, core, per_pixel, margin):

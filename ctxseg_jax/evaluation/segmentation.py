@@ -140,6 +140,7 @@ class Predictor(batching.Predictor):
         bound=bound,
         margin=self.settings.tile_margin,
         foresees=not self._slides,
+        slack=1.0 if is_given else 1.25,  # A refusal names the least.
     )
     if used > bound and is_given:
       raise errors.UserError(
