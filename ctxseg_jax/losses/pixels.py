@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ctxseg_jax import bounds
 
@@ -47,9 +46,12 @@ def _cross_entropy(logits, labels, ignore_label):
   labels = labels.astype(jnp.int32)
   valid = labels != ignore_label
   safe_labels = jnp.where(valid, labels, 0)
-  loss = optax.softmax_cross_entropy_with_integer_labels(
-      logits.astype(jnp.float32), safe_labels
-  )
+  logits = logits.astype(jnp.float32)
+  # Not by an index: the gradient of that is a scatter, and its indices take
+  # more memory than the logits.
+  is_label = jnp.arange(logits.shape[-1]) == safe_labels[..., None]
+  of_label = jnp.sum(logits, axis=-1, where=is_label)
+  loss = jax.nn.logsumexp(logits, axis=-1) - of_label
   return loss, valid, safe_labels
 
 

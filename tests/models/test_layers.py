@@ -3,6 +3,7 @@
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,23 +77,31 @@ class LayersTest(chex.TestCase):
         out[0, :, :, 0], x[0, ::2, ::2, 0] / np.sqrt(1 + 1e-5), rtol=1e-5
     )
 
-  @parameterized.parameters(1, 2, 16)
-  def test_convolutions_by_groups_are_those_of_xla(self, groups):
+  @parameterized.parameters(
+      (1, 3, 1), (2, 3, 1), (16, 3, 1), (1, 1, 0), (1, 1, 1)
+  )
+  def test_convolutions_are_those_of_xla(self, groups, size, padding):
     x = jax.random.normal(jax.random.key(0), (2, 9, 7, 16))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 16 // groups, 32))
+    shape = (size, size, 16 // groups, 32)
+    kernel = jax.random.normal(jax.random.key(1), shape)
+    args = ((2, 1), ((2 * padding, 2 * padding), (padding, padding)))
     kwargs = dict(
-        window_strides=(2, 1),
-        padding=((2, 2), (1, 1)),
         rhs_dilation=(2, 1),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
     np.testing.assert_allclose(
-        layers.conv_by_groups(x, kernel, **kwargs),
-        jax.lax.conv_general_dilated(x, kernel, **kwargs),
+        layers.convolve_nhwc(x, kernel, *args, **kwargs),
+        jax.lax.conv_general_dilated(x, kernel, *args, **kwargs),
         rtol=1e-4,
         atol=1e-4,
     )
+
+  def test_relu6_is_flax_s_with_a_gradient_of_0_at_the_bounds(self):
+    x = jnp.asarray([-1.0, 0.0, 2.0, 6.0, 7.0])
+    np.testing.assert_array_equal(layers.relu6(x), nn.relu6(x))
+    gradient = jax.vmap(jax.grad(layers.relu6))(x)
+    np.testing.assert_array_equal(gradient, [0, 0, 1, 0, 0])
 
   @parameterized.parameters(1, 2, 64)
   def test_convolutions_start_at_the_fan_out_of_their_group(self, groups):
