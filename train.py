@@ -14,7 +14,6 @@ from ctxseg_jax import commands
 
 def main(argv):
   del argv
-  commands.keep_freed_memory()
   # Imported late: workers of the input pipeline import this file too, and
   # errors in flags should not wait for JAX.
   import jax

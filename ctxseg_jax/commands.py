@@ -4,7 +4,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import ctypes
 import hashlib
 from importlib import metadata
 import logging as std_logging
@@ -30,9 +29,6 @@ from ctxseg_jax import schema
 # and jaxlib exits on an unknown one, so it is set for probed versions only.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2",)
-
-# Options of glibc's mallopt, from malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 _CACHE_GB = 4  # Of compiled programs; the least used go first.
 
@@ -220,20 +216,6 @@ def choose_convolutions() -> None:
   version = metadata.version("jaxlib")  # Without the time that importing takes.
   if version in _CPU_FLAG_VERSIONS and "ynn_fusion" not in given:
     os.environ["XLA_FLAGS"] = f"{given} {_CPU_FLAG}".strip()
-
-
-def keep_freed_memory() -> None:
-  """Has the C library keep freed memory for the next step of a training.
-
-  XLA's CPU client frees the buffers of a step when it ends. Given back to the
-  system, they arrive as new pages in the next step, each of them cleared: a
-  fifth of the time of a step of EfficientNet-Lite0.
-  """
-  mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-  if mallopt is not None:  # Of glibc.
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, -1)
-    mallopt(_M_ARENA_MAX, 1)  # The others are too small for such buffers.
 
 
 def keep_compiled_programs() -> None:
