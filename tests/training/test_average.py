@@ -8,6 +8,7 @@ from absl.testing import absltest
 import chex
 import jax
 import numpy as np
+import pytest
 import safetensors.numpy
 import tiny
 
@@ -18,6 +19,7 @@ from ctxseg_jax.pretrained import export
 
 class AverageRunTest(absltest.TestCase):
 
+  @pytest.mark.slow
   def test_it_goes_where_the_parameters_would(self):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.enterContext(tiny.on_one_device())
