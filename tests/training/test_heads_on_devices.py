@@ -14,8 +14,8 @@ from ctxseg_jax.models.heads import HEADS
 # averages its bases over the devices, in test_attention_heads; "pooled", which
 # classifies images, in test_cifar.
 TESTED = {"encnet", "encoding_aux", "fcn", "emanet", "pooled"}
-# Of convolutions, gates and batch norms alone, or of what DANet is; batch norms behind
-# a pooling, which see one value of an image, are compared in test_pyramids.
+# Of convolutions, gates and batch norms alone, or of what DANet is; batch norms
+# behind a pooling, which see one value of an image, are in test_pyramids.
 PLAIN = {
     *("deeplabv2", "deeplabv2_concat", "deeplabv3", "deeplabv3plus"),
     *("double_attention", "fcn_se", "fcn_vgg", "nonlocal", "pspnet", "sca"),
