@@ -1,0 +1,148 @@
+r"""Times training steps beside the same networks in PyTorch.
+
+  python -m benchmarks.train_step --peer_python .peers/bin/python \
+      --networks encnet_r50,quickstart --sizes 128,224 --output runs/steps.json
+
+Both sides have the same weights and the same batch, and do the same: images
+from 0 to 255 are normalised and passed forward; cross-entropy of upsampled
+logits without ignored pixels, the auxiliary losses, backward, SGD with momentum
+and weight decay. Before anything is timed the numbers of parameters have to be
+equal, the first losses too, and what updates change of them, within tolerances.
+Then blocks of steps alternate. Our step is the one that `train.py` compiles,
+with the same flags of the compiler.
+
+`--peer_python` is a Python that has PyTorch and mmsegmentation (see
+`benchmarks/peers/mmsegmentation.py`); without the latter the peers are
+torchvision's networks, and plain ones that are written here.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import statistics
+from typing import Any
+
+from absl import flags
+
+from benchmarks import networks
+from benchmarks import timing
+from ctxseg_jax import commands
+
+# Updates before the clock runs.
+_CHECKED_STEPS = 3
+# Relative differences of the first loss, and of what the updates change of it.
+# In half precision losses are only near.
+_TOLERANCES = {"float32": (1e-4, 0.05), "bfloat16": (2e-2, 0.5)}
+
+
+def measure(
+    name: str,
+    shape: networks.Shape,
+    peer_python: str,
+    modes: Sequence[str],
+    *,
+    rounds: int,
+    block_seconds: float,
+) -> dict[str, Any]:
+  """Times a network on both sides; see `pair.start`.
+
+  Returns:
+    A row of the JSON file. A mode of the peer that fails, for too little memory
+    perhaps, is under `"failed"` with its reason.
+
+  Raises:
+    UserError: The peer does not run, or does not do the same work.
+  """
+  from benchmarks import pair as pair_lib
+
+  with pair_lib.start(name, shape, peer_python, modes) as pair:
+    side, row = pair.side, pair.row
+    first, losses = side.train(_CHECKED_STEPS)
+    row |= {"losses": {"ours": losses}, "first_seconds": {"ours": first}}
+    row["failed"] = {}
+    for mode, peer in pair.peers.items():
+      answer = peer.ask("train", steps=_CHECKED_STEPS)
+      if "error" in answer:
+        row["failed"][mode] = answer["error"]
+        continue
+      row["losses"][mode] = theirs = answer["losses"]
+      row["first_seconds"][mode] = answer["seconds"]
+      tolerance, of_change = _TOLERANCES[row["dtype"]]
+      what = f"{name}, {mode}"
+      pair_lib.require_equal(f"{what}: loss", losses[0], theirs[0], tolerance)
+      changes = (losses[-1] - losses[0], theirs[-1] - theirs[0])
+      pair_lib.require_equal(f"{what}: updates", *changes, of_change)
+    if not rounds:
+      return row
+
+    def train(peer, steps):
+      return peer.ask("train", steps=steps)["seconds"]
+
+    running = {k: x for k, x in pair.peers.items() if k not in row["failed"]}
+    sides = {"ours": lambda steps: side.train(steps)[0]}
+    for mode, peer in running.items():
+      sides[mode] = lambda steps, peer=peer: train(peer, steps)
+    row["seconds"] = timing.alternate(sides, rounds, block_seconds)
+    row |= timing.compare(row["seconds"])
+    row["cost"] = side.cost()
+    row["peer_peak_bytes"] = {
+        mode: peer.ask("peak_bytes")["bytes"] for mode, peer in running.items()
+    }
+  return row
+
+
+def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Returns the table that is printed: seconds are medians over the rounds."""
+  header = ["network", "images", "ours", "best PyTorch", "ours is faster by"]
+  lines = []
+  for row in rows:
+    height, width = row["size"]
+    lines.append(
+        [row["network"], f"{row['batch']} of {height}x{width} {row['dtype']}"]
+    )
+    if "seconds" not in row:
+      lines[-1] += ["", "", "not timed"]
+      continue
+    best = row["best_peer"]
+    ours, theirs = (
+        f"{1e3 * statistics.median(row['seconds'][side]):.0f} ms"
+        for side in ("ours", best)
+    )
+    low, high = row["ratio_range"]
+    lines[-1] += [
+        ours,
+        f"{theirs} ({best})",
+        f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
+    ]
+  return timing.table(header, lines)
+
+
+def main(argv):
+  del argv
+  from benchmarks import pair
+
+  given = flags.FLAGS
+  result = {"machine": timing.machine(), "rows": []}
+  for name in pair.check_names(given.networks):
+    own = name in networks.OWN_SIZE
+    for size in [None] if own else map(int, given.sizes):
+      shape = networks.Shape(size and (size, size), given.batch)
+      row = measure(
+          name,
+          shape,
+          given.peer_python,
+          given.modes,
+          rounds=given.rounds,
+          block_seconds=given.block_seconds,
+      )
+      result["rows"].append(row)
+      timing.write(given.output, result)
+      print(to_table([row]), flush=True)
+  print(to_table(result["rows"]))
+
+
+if __name__ == "__main__":
+  # Not on import: a process may import several commands.
+  timing.define_flags()
+  flags.DEFINE_list("sizes", ["128", "224"], "Sides of the images.")
+  flags.DEFINE_integer("batch", 2, "Images.", lower_bound=1)
+  commands.run(main)
