@@ -71,17 +71,22 @@ class Side:
   def _step(self):
     return self.run.train_step(self._tx, self.mesh)
 
-  def train(self, steps: int) -> tuple[float, list[float]]:
-    """Returns the seconds that so many steps took, and their losses."""
-    losses = []
+  def train(self, steps: int) -> dict[str, float]:
+    """Returns the seconds that so many steps took.
+
+    Of the last one there are the loss and the norm of its gradient.
+    """
     arguments = self._arguments
     start = time.perf_counter()
     for _ in range(steps):
       arguments[0], scalars = self._step(*arguments)
-      losses.append(scalars["loss/total"])
     jax.block_until_ready(arguments[0])
     seconds = time.perf_counter() - start
-    return seconds, [float(x) for x in losses]
+    return {
+        "seconds": seconds,
+        "loss": float(scalars["loss/total"]),
+        "grad_norm": float(scalars["grad_norm"]),
+    }
 
   def cost(self) -> Mapping[str, Any]:
     """Returns operations and bytes of the compiled step, as XLA counts."""

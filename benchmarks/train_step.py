@@ -7,9 +7,11 @@ Both sides have the same weights and the same batch, and do the same: images
 from 0 to 255 are normalised and passed forward; cross-entropy of upsampled
 logits without ignored pixels, the auxiliary losses, backward, SGD with momentum
 and weight decay. Before anything is timed the numbers of parameters have to be
-equal, the first losses too, and what updates change of them, within tolerances.
-Then blocks of steps alternate. Our step is the one that `train.py` compiles,
-with the same flags of the compiler.
+equal, and within tolerances the loss of the first step and the norm of its
+gradient. (Later losses need not: on noise, a network with random weights
+amplifies rounding, and PyTorch's own modes differ.) Then blocks of steps
+alternate. Our step is the one that `train.py` compiles, with the same flags of
+the compiler.
 
 `--peer_python` is a Python that has PyTorch and mmsegmentation (see
 `benchmarks/peers/mmsegmentation.py`); without the latter the peers are
@@ -27,11 +29,12 @@ from benchmarks import networks
 from benchmarks import timing
 from ctxseg_jax import commands
 
-# Updates before the clock runs.
-_CHECKED_STEPS = 3
-# Relative differences of the first loss, and of what the updates change of it.
-# In half precision losses are only near.
-_TOLERANCES = {"float32": (1e-4, 0.05), "bfloat16": (2e-2, 0.5)}
+# Relative differences of the loss and of the norm of its gradient. In half
+# precision they are only near.
+_TOLERANCES = {
+    "float32": {"loss": 1e-4, "grad_norm": 1e-2},
+    "bfloat16": {"loss": 2e-2, "grad_norm": 0.2},
+}
 
 
 def measure(
@@ -56,21 +59,21 @@ def measure(
 
   with pair_lib.start(name, shape, peer_python, modes) as pair:
     side, row = pair.side, pair.row
-    first, losses = side.train(_CHECKED_STEPS)
-    row |= {"losses": {"ours": losses}, "first_seconds": {"ours": first}}
+    row["first_step"] = {"ours": side.train(1)}
     row["failed"] = {}
     for mode, peer in pair.peers.items():
-      answer = peer.ask("train", steps=_CHECKED_STEPS)
+      answer = peer.ask("train", steps=1)
       if "error" in answer:
         row["failed"][mode] = answer["error"]
         continue
-      row["losses"][mode] = theirs = answer["losses"]
-      row["first_seconds"][mode] = answer["seconds"]
-      tolerance, of_change = _TOLERANCES[row["dtype"]]
-      what = f"{name}, {mode}"
-      pair_lib.require_equal(f"{what}: loss", losses[0], theirs[0], tolerance)
-      changes = (losses[-1] - losses[0], theirs[-1] - theirs[0])
-      pair_lib.require_equal(f"{what}: updates", *changes, of_change)
+      row["first_step"][mode] = answer
+      for key, tolerance in _TOLERANCES[row["dtype"]].items():
+        pair_lib.require_equal(
+            f"{name}, {mode}: {key}",
+            row["first_step"]["ours"][key],
+            answer[key],
+            tolerance,
+        )
     if not rounds:
       return row
 
@@ -78,7 +81,7 @@ def measure(
       return peer.ask("train", steps=steps)["seconds"]
 
     running = {k: x for k, x in pair.peers.items() if k not in row["failed"]}
-    sides = {"ours": lambda steps: side.train(steps)[0]}
+    sides = {"ours": lambda steps: side.train(steps)["seconds"]}
     for mode, peer in running.items():
       sides[mode] = lambda steps, peer=peer: train(peer, steps)
     row["seconds"] = timing.alternate(sides, rounds, block_seconds)

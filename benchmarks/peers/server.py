@@ -130,8 +130,10 @@ class Peer:
     return x.argmax(1).to(torch.uint8)
 
   def train(self, steps):
-    """Returns the seconds that so many steps took, and their losses."""
-    losses = []
+    """Returns the seconds that so many steps took.
+
+    Of the last one there are the loss and the norm of its gradient.
+    """
     self._wait()
     start = time.perf_counter()
     for _ in range(steps):
@@ -139,10 +141,14 @@ class Peer:
       loss = self.loss(self.images, self.labels)
       loss.backward()
       self.optimizer.step()
-      losses.append(loss.detach())
     self._wait()
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "losses": [float(x) for x in losses]}
+    norms = [x.grad.norm() for x in self.network.parameters()]
+    return {
+        "seconds": seconds,
+        "loss": float(loss.detach()),
+        "grad_norm": float(torch.stack(norms).norm()),
+    }
 
   def predict(self, steps):
     """Returns the seconds that so many batches took, and the classes' sum."""
