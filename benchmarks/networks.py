@@ -23,11 +23,15 @@ class Shape(NamedTuple):
     size: (H, W) of the images; None is that of the network's config.
     batch: Images.
     dtype: Compute dtype.
+    remat: What our backbone keeps for the backward pass.
+    num_chunks: Parts in which our loss upsamples and scores the logits.
   """
 
   size: tuple[int, int] | None = None
   batch: int = 2
   dtype: str = "float32"
+  remat: str = "none"
+  num_chunks: int = 1
 
 
 # mmsegmentation's forms; those of torchvision; what both have of a plain one.
@@ -104,6 +108,12 @@ def config(name: str, source: str, shape: Shape) -> config_dict.ConfigDict:
   """Returns a config without dropout, trained by SGD at a constant rate."""
   config = NETWORKS[name](source)
   config.model.dtype = shape.dtype
+  if shape.remat != "none":
+    config.model.backbone.remat = shape.remat
+  if shape.num_chunks > 1:
+    for term in config.loss.values():
+      if term.loss == "softmax_cross_entropy":
+        term.num_chunks = shape.num_chunks
   if shape.size is not None:
     config.data.crop_size = shape.size
     config.batch_size = shape.batch

@@ -99,6 +99,11 @@ class Side:
         "temporary_bytes": memory.temp_size_in_bytes,
     }
 
+  def peak_bytes(self) -> int | None:
+    """Returns the most memory so far of an accelerator; None of a CPU."""
+    stats = self.mesh.devices.flat[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use")
+
 
 def _read(source, weights, model, template):
   """Returns our variables of a file that a peer wrote."""

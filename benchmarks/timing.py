@@ -71,6 +71,24 @@ def compare(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
   }
 
 
+# Of the columns of `cells`.
+HEADER = ["ours", "best PyTorch", "times as fast (rounds)"]
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+  """Returns what a table tells of a row with `"seconds"` and `compare`."""
+  if "seconds" not in row:
+    return ["", "", "not timed"]
+  best = row["best_peer"]
+  ours, theirs = (
+      f"{1e3 * statistics.median(row['seconds'][side]):.0f} ms"
+      for side in ("ours", best)
+  )
+  low, high = row["ratio_range"]
+  ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+  return [ours, f"{theirs}, {best}", ratio]
+
+
 def machine() -> dict[str, Any]:
   """Returns what the figures depend on: processor, device and versions."""
   import jax

@@ -20,7 +20,6 @@ torchvision's networks, and plain ones that are written here.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import statistics
 from typing import Any
 
 from absl import flags
@@ -87,6 +86,7 @@ def measure(
     row["seconds"] = timing.alternate(sides, rounds, block_seconds)
     row |= timing.compare(row["seconds"])
     row["cost"] = side.cost()
+    row["peak_bytes"] = side.peak_bytes()
     row["peer_peak_bytes"] = {
         mode: peer.ask("peak_bytes")["bytes"] for mode, peer in running.items()
     }
@@ -94,29 +94,13 @@ def measure(
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Returns the table that is printed: seconds are medians over the rounds."""
-  header = ["network", "images", "ours", "best PyTorch", "ours is faster by"]
+  """Returns the table that is printed, of medians over the rounds."""
   lines = []
   for row in rows:
     height, width = row["size"]
-    lines.append(
-        [row["network"], f"{row['batch']} of {height}x{width} {row['dtype']}"]
-    )
-    if "seconds" not in row:
-      lines[-1] += ["", "", "not timed"]
-      continue
-    best = row["best_peer"]
-    ours, theirs = (
-        f"{1e3 * statistics.median(row['seconds'][side]):.0f} ms"
-        for side in ("ours", best)
-    )
-    low, high = row["ratio_range"]
-    lines[-1] += [
-        ours,
-        f"{theirs} ({best})",
-        f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
-    ]
-  return timing.table(header, lines)
+    images = f"{row['batch']} of {height}x{width}, {row['dtype']}"
+    lines.append([row["network"], images, *timing.cells(row)])
+  return timing.table(["network", "images", *timing.HEADER], lines)
 
 
 def main(argv):
@@ -128,7 +112,13 @@ def main(argv):
   for name in pair.check_names(given.networks):
     own = name in networks.OWN_SIZE
     for size in [None] if own else map(int, given.sizes):
-      shape = networks.Shape(size and (size, size), given.batch)
+      shape = networks.Shape(
+          size and (size, size),
+          given.batch,
+          given.dtype,
+          given.remat,
+          given.num_chunks,
+      )
       row = measure(
           name,
           shape,
@@ -148,4 +138,9 @@ if __name__ == "__main__":
   timing.define_flags()
   flags.DEFINE_list("sizes", ["128", "224"], "Sides of the images.")
   flags.DEFINE_integer("batch", 2, "Images.", lower_bound=1)
+  flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of both.")
+  flags.DEFINE_enum(
+      "remat", "none", ["none", "conv", "block"], "What our backbone keeps."
+  )
+  flags.DEFINE_integer("num_chunks", 1, "Parts of our loss.", lower_bound=1)
   commands.run(main)

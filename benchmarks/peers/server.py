@@ -59,6 +59,12 @@ def total_loss(outputs, labels, weights):
   return total
 
 
+def _starts(length, window, stride):
+  """Returns where windows start, the last one at the end of the image."""
+  count = max(0, -(-(length - window) // stride)) + 1
+  return [min(i * stride, length - window) for i in range(count)]
+
+
 class Peer:
   """A network with its optimiser and a batch.
 
@@ -108,9 +114,9 @@ class Peer:
         torch.tensor(x, device=self.device)[:, None, None] for x in (mean, std)
     )
     self.optimizer = torch.optim.SGD(self.network.parameters(), **optimizer)
-    self.loss, self.classes = self._loss, self._classes
+    self.loss, self.scores = self._loss, self._scores
     if mode == "compile":
-      self.loss, self.classes = map(torch.compile, (self._loss, self._classes))
+      self.loss, self.scores = map(torch.compile, (self._loss, self._scores))
 
   def _outputs(self, images):
     x = images.permute(0, 3, 1, 2).to(memory_format=self.layout)
@@ -123,11 +129,23 @@ class Peer:
   def _loss(self, images, labels):
     return total_loss(self._outputs(images), labels, self.terms)
 
-  def _classes(self, images):
+  def _scores(self, images):
     x = self._outputs(images)["logits"].float()
     size = images.shape[1:3]
-    x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-    return x.argmax(1).to(torch.uint8)
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+  def _scores_of_windows(self, images, window, stride):
+    height, width = images.shape[1:3]
+    total, count = 0.0, images.new_zeros(height, width, dtype=torch.float32)
+    for y in _starts(height, window, stride):
+      for x in _starts(width, window, stride):
+        rows, cols = slice(y, y + window), slice(x, x + window)
+        scores = self.scores(images[:, rows, cols])
+        if count.max() == 0:
+          total = scores.new_zeros(*scores.shape[:2], height, width)
+        total[..., rows, cols] += scores
+        count[rows, cols] += 1
+    return total / count
 
   def train(self, steps):
     """Returns the seconds that so many steps took.
@@ -150,16 +168,24 @@ class Peer:
         "grad_norm": float(torch.stack(norms).norm()),
     }
 
-  def predict(self, steps):
-    """Returns the seconds that so many batches took, and the classes' sum."""
+  def predict(self, steps, images, window=None, stride=None, classes=False):
+    """Returns the seconds that so many predictions of some images took.
+
+    They end with the classes on the host, which are returned if asked for.
+    """
+    batch = self.images[:images]
     with torch.inference_mode():
       self._wait()
       start = time.perf_counter()
       for _ in range(steps):
-        classes = self.classes(self.images)
-      self._wait()
+        if window is None:
+          scores = self.scores(batch)
+        else:
+          scores = self._scores_of_windows(batch, window, stride)
+        found = scores.argmax(1).to(torch.uint8).cpu()
       seconds = time.perf_counter() - start
-    return {"seconds": seconds, "classes": classes.flatten().tolist()}
+    answer = {"seconds": seconds}
+    return answer | ({"classes": found.tolist()} if classes else {})
 
   def peak_bytes(self):
     """Returns the most memory so far: of the GPU, or of the process."""
