@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks import networks
 from benchmarks import ours
 from benchmarks import peer as peer_lib
+from benchmarks import sizes
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 
@@ -107,6 +108,7 @@ def start(
         "remat": shape.remat,
         "num_chunks": shape.num_chunks,
         "parameters": side.parameters,
+        "macs": sizes.size(config).macs,
         "peer": {k: about[k] for k in ("versions", "threads", "device")},
     }
     yield Pair(side, peers, row)
