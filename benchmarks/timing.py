@@ -16,7 +16,7 @@ from benchmarks import networks
 from ctxseg_jax import files
 
 # What a peer may do to be fast; see `peers.server.Peer`.
-MODES = ("eager", "channels_last", "compile")
+MODES = ("eager", "channels_last", "compile", "compile_network")
 
 # Runs a number of steps and returns the seconds they took.
 RunSteps = Callable[[int], float]

@@ -27,6 +27,7 @@ from absl import flags
 from benchmarks import networks
 from benchmarks import timing
 from ctxseg_jax import commands
+from ctxseg_jax import errors
 
 # Relative differences of the loss and of the norm of its gradient. In half
 # precision they are only near.
@@ -49,30 +50,33 @@ def measure(
 
   Returns:
     A row of the JSON file. A mode of the peer that fails, for too little memory
-    perhaps, is under `"failed"` with its reason.
+    or other results than ours, is under `"failed"` with its reason.
 
   Raises:
-    UserError: The peer does not run, or does not do the same work.
+    UserError: The peer does not run, or none of its modes does the same work.
   """
   from benchmarks import pair as pair_lib
 
   with pair_lib.start(name, shape, peer_python, modes) as pair:
     side, row = pair.side, pair.row
-    row["first_step"] = {"ours": side.train(1)}
-    row["failed"] = {}
+    first = {"ours": side.train(1)}
+    row |= {"first_step": first, "failed": {}}
     for mode, peer in pair.peers.items():
-      answer = peer.ask("train", steps=1)
-      if "error" in answer:
-        row["failed"][mode] = answer["error"]
-        continue
-      row["first_step"][mode] = answer
-      for key, tolerance in _TOLERANCES[row["dtype"]].items():
-        pair_lib.require_equal(
-            f"{name}, {mode}: {key}",
-            row["first_step"]["ours"][key],
-            answer[key],
-            tolerance,
-        )
+      first[mode] = answer = peer.ask("train", steps=1)
+      try:
+        if "error" in answer:
+          raise errors.UserError(f"{name}, {mode}: {answer['error']}")
+        for key, tolerance in _TOLERANCES[row["dtype"]].items():
+          pair_lib.require_equal(
+              f"{name}, {mode}: {key}",
+              first["ours"][key],
+              answer[key],
+              tolerance,
+          )
+      except errors.UserError as e:
+        row["failed"][mode] = str(e)
+    if len(row["failed"]) == len(pair.peers):
+      raise errors.UserError("; ".join(row["failed"].values()))
     if not rounds:
       return row
 
@@ -100,7 +104,9 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
     height, width = row["size"]
     images = f"{row['batch']} of {height}x{width}, {row['dtype']}"
     lines.append([row["network"], images, *timing.cells(row)])
-  return timing.table(["network", "images", *timing.HEADER], lines)
+  failed = [x for row in rows for x in row["failed"].values()]
+  table = timing.table(["network", "images", *timing.HEADER], lines)
+  return "\n".join([table, *(f"left out: {x}" for x in failed)])
 
 
 def main(argv):

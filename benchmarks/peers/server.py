@@ -68,8 +68,9 @@ def _starts(length, window, stride):
 class Peer:
   """A network with its optimiser and a batch.
 
-  Modes: "eager"; "channels_last", with that layout in memory; "compile",
-  `torch.compile` of that.
+  Modes: "eager"; "channels_last", with that layout in memory; with
+  `torch.compile` of network and loss also "compile", of the network alone
+  "compile_network".
   """
 
   def __init__(
@@ -114,9 +115,11 @@ class Peer:
         torch.tensor(x, device=self.device)[:, None, None] for x in (mean, std)
     )
     self.optimizer = torch.optim.SGD(self.network.parameters(), **optimizer)
-    self.loss, self.scores = self._loss, self._scores
+    self.outputs, self.loss = self._outputs, self._loss
     if mode == "compile":
-      self.loss, self.scores = map(torch.compile, (self._loss, self._scores))
+      self.loss = torch.compile(self._loss)
+    if mode == "compile_network" or (mode == "compile" and not train):
+      self.outputs = torch.compile(self._outputs)
 
   def _outputs(self, images):
     x = images.permute(0, 3, 1, 2).to(memory_format=self.layout)
@@ -127,10 +130,10 @@ class Peer:
       return self.network(x)
 
   def _loss(self, images, labels):
-    return total_loss(self._outputs(images), labels, self.terms)
+    return total_loss(self.outputs(images), labels, self.terms)
 
   def _scores(self, images):
-    x = self._outputs(images)["logits"].float()
+    x = self.outputs(images)["logits"].float()
     size = images.shape[1:3]
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
@@ -140,7 +143,7 @@ class Peer:
     for y in _starts(height, window, stride):
       for x in _starts(width, window, stride):
         rows, cols = slice(y, y + window), slice(x, x + window)
-        scores = self.scores(images[:, rows, cols])
+        scores = self._scores(images[:, rows, cols])
         if count.max() == 0:
           total = scores.new_zeros(*scores.shape[:2], height, width)
         total[..., rows, cols] += scores
@@ -179,7 +182,7 @@ class Peer:
       start = time.perf_counter()
       for _ in range(steps):
         if window is None:
-          scores = self.scores(batch)
+          scores = self._scores(batch)
         else:
           scores = self._scores_of_windows(batch, window, stride)
         found = scores.argmax(1).to(torch.uint8).cpu()
