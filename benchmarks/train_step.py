@@ -11,7 +11,7 @@ equal, and within tolerances the loss of the first step and the norm of its
 gradient. (Later losses need not: on noise, a network with random weights
 amplifies rounding, and PyTorch's own modes differ.) Then blocks of steps
 alternate. Our step is the one that `train.py` compiles, with the same flags of
-the compiler and the same settings of memory.
+the compiler.
 
 `--peer_python` is a Python that has PyTorch and mmsegmentation (see
 `benchmarks/peers/mmsegmentation.py`); without the latter the peers are
@@ -149,5 +149,4 @@ if __name__ == "__main__":
       "remat", "none", ["none", "conv", "block"], "What our backbone keeps."
   )
   flags.DEFINE_integer("num_chunks", 1, "Parts of our loss.", lower_bound=1)
-  commands.keep_freed_memory()  # As `train.py` does.
   commands.run(main)
