@@ -77,11 +77,12 @@ def environment() -> dict[str, str]:
 def steps(peer_python: str, minutes: float, dry: bool) -> Iterator[dict]:
   """Yields the result of each training step, until the time is over."""
   end = time.monotonic() + 60 * minutes
-  for network, batch, modes, options in STEPS:
-    size, dtype, rounds = 512, "bfloat16", 3
-    if dry:
-      network = network.replace("r101", "r50")
-      size, batch, dtype, rounds = 64, 2, "float32", 1
+  size, dtype, rounds, chosen = 512, "bfloat16", 3, STEPS
+  if dry:
+    size, dtype, rounds = 64, "float32", 1
+    chosen = [(x[0].replace("r101", "r50"), 2, *x[2:]) for x in STEPS]
+    chosen = [x for i, x in enumerate(chosen) if x not in chosen[:i]]
+  for network, batch, modes, options in chosen:
     about = dict(network=network, batch=batch, modes=modes, **options)
     left = end - time.monotonic()
     if left < _LEAST_SECONDS:
