@@ -35,7 +35,15 @@ def make_batch(run: run_lib.Run, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 class Side:
-  """The network of a run with the weights of a file."""
+  """The network of a run with the weights of a file.
+
+  Attributes:
+    parameters: Their number.
+    compile_seconds: What tracing and compiling the step took, or finding it
+      in the cache; 0 before the first step.
+  """
+
+  compile_seconds = 0.0
 
   def __init__(self, run: run_lib.Run, source: str, weights: str):
     self.run = run
@@ -68,18 +76,22 @@ class Side:
     ]
 
   @functools.cached_property
-  def _step(self):
-    return self.run.train_step(self._tx, self.mesh)
+  def _program(self):
+    step = self.run.train_step(self._tx, self.mesh)
+    start = time.perf_counter()
+    program = step.lower(*self._arguments).compile()
+    self.compile_seconds = time.perf_counter() - start
+    return program
 
   def train(self, steps: int) -> dict[str, float]:
     """Returns the seconds that so many steps took.
 
     Of the last one there are the loss and the norm of its gradient.
     """
-    arguments = self._arguments
+    arguments, program = self._arguments, self._program
     start = time.perf_counter()
     for _ in range(steps):
-      arguments[0], scalars = self._step(*arguments)
+      arguments[0], scalars = program(*arguments)
     jax.block_until_ready(arguments[0])
     seconds = time.perf_counter() - start
     return {
@@ -90,9 +102,8 @@ class Side:
 
   def cost(self) -> Mapping[str, Any]:
     """Returns operations and bytes of the compiled step, as XLA counts."""
-    compiled = self._step.lower(*self._arguments).compile()
-    cost = compiled.cost_analysis()
-    memory = compiled.memory_analysis()
+    cost = self._program.cost_analysis()
+    memory = self._program.memory_analysis()
     return {
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],

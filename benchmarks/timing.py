@@ -58,16 +58,19 @@ def alternate(
 def compare(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
   """Returns how many times as fast `"ours"` is as the fastest other side.
 
-  `ratio` is of the medians, `ratio_range` of the rounds.
+  Sides are compared within a round, as machines drift: `ratio` is the median
+  of the rounds, `ratio_range` their least and largest.
   """
-  ours = seconds["ours"]
-  peers = {mode: x for mode, x in seconds.items() if mode != "ours"}
-  best = min(peers, key=lambda mode: statistics.median(peers[mode]))
-  ratios = [b / a for a, b in zip(ours, peers[best], strict=True)]
+  ratios = {
+      mode: [b / a for a, b in zip(seconds["ours"], theirs, strict=True)]
+      for mode, theirs in seconds.items()
+      if mode != "ours"
+  }
+  best = min(ratios, key=lambda mode: statistics.median(ratios[mode]))
   return {
       "best_peer": best,
-      "ratio": statistics.median(peers[best]) / statistics.median(ours),
-      "ratio_range": [min(ratios), max(ratios)],
+      "ratio": statistics.median(ratios[best]),
+      "ratio_range": [min(ratios[best]), max(ratios[best])],
   }
 
 
