@@ -1,0 +1,132 @@
+"""Times of several sides that work by turns, and what is told of them."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from importlib import metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+from typing import Any
+
+from absl import flags
+
+from benchmarks import networks
+from ctxseg_jax import files
+
+# What a peer may do to be fast; see `peers.server.Peer`.
+MODES = ("eager", "channels_last", "compile", "compile_network")
+
+# Runs a number of steps and returns the seconds they took.
+RunSteps = Callable[[int], float]
+
+
+def define_flags() -> None:
+  """Defines what says which networks are compared, and with whom."""
+  flags.DEFINE_string("peer_python", None, "A Python that has PyTorch.")
+  flags.DEFINE_list(
+      "networks", sorted(networks.NETWORKS), "Names of benchmarks.networks."
+  )
+  flags.DEFINE_list("modes", list(MODES), "What PyTorch does to be fast.")
+  flags.DEFINE_integer(
+      "rounds", 5, "Of blocks by turns; 0 checks equality only.", lower_bound=0
+  )
+  flags.DEFINE_float("block_seconds", 1.0, "Seconds of a block, about.")
+  flags.DEFINE_string("output", None, "JSON file to write.")
+  flags.mark_flags_as_required(["peer_python", "output"])
+
+
+def alternate(
+    sides: Mapping[str, RunSteps], rounds: int, block_seconds: float
+) -> dict[str, list[float]]:
+  """Returns the seconds per step of each side, a value for each round.
+
+  In a round each side runs a block of steps, about `block_seconds` long, after
+  one that is not counted.
+  """
+  steps = {}
+  for name, run in sides.items():
+    steps[name] = max(1, round(block_seconds / run(1)))
+  found = {name: [] for name in sides}
+  for _ in range(rounds):
+    for name, run in sides.items():
+      found[name].append(run(steps[name]) / steps[name])
+  return found
+
+
+def compare(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+  """Returns how many times as fast `"ours"` is as the fastest other side.
+
+  Sides are compared within a round, as machines drift: `ratio` is the median
+  of the rounds, `ratio_range` their least and largest.
+  """
+  ratios = {
+      mode: [b / a for a, b in zip(seconds["ours"], theirs, strict=True)]
+      for mode, theirs in seconds.items()
+      if mode != "ours"
+  }
+  best = min(ratios, key=lambda mode: statistics.median(ratios[mode]))
+  return {
+      "best_peer": best,
+      "ratio": statistics.median(ratios[best]),
+      "ratio_range": [min(ratios[best]), max(ratios[best])],
+  }
+
+
+# Of the columns of `cells`.
+HEADER = ["ours", "best PyTorch", "times as fast (rounds)"]
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+  """Returns what a table tells of a row with `"seconds"` and `compare`."""
+  if "seconds" not in row:
+    return ["", "", "not timed"]
+  best = row["best_peer"]
+  ours, theirs = (
+      f"{1e3 * statistics.median(row['seconds'][side]):.0f} ms"
+      for side in ("ours", best)
+  )
+  low, high = row["ratio_range"]
+  ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+  return [ours, f"{theirs}, {best}", ratio]
+
+
+def machine() -> dict[str, Any]:
+  """Returns what the figures depend on: processor, device and versions."""
+  import jax
+
+  device = jax.devices()[0]
+  packages = ("jax", "jaxlib", "flax", "numpy")
+  return {
+      "processor": _processor(),
+      "cores": len(os.sched_getaffinity(0)),
+      "device": device.device_kind,
+      "platform": device.platform,
+      "xla_flags": os.environ.get("XLA_FLAGS", ""),
+      "python": platform.python_version(),
+      "versions": {name: metadata.version(name) for name in packages},
+  }
+
+
+def _processor() -> str:
+  try:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:
+    return platform.processor()
+  found = dict(line.split(":", 1) for line in lines if ":" in line)
+  found = {key.strip(): value.strip() for key, value in found.items()}
+  return found.get("model name", platform.processor())
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+  """Returns a table in Markdown; all but the first column to the right."""
+  lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(path: str, result: Mapping[str, Any]) -> None:
+  """Writes a result as JSON; folders are made."""
+  path = files.local_path(path, "--output")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(result, indent=1) + "\n")
