@@ -19,6 +19,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import progress
 from ctxseg_jax.data import finding
 from ctxseg_jax.data import images
+from ctxseg_jax.data import label_png
 from ctxseg_jax.data import rules
 from ctxseg_jax.data import scan
 from ctxseg_jax.data import spec as spec_lib
@@ -128,7 +129,7 @@ class Builder(tfds.core.DatasetBuilder, skip_registration=True):
         pixels += np.bincount(example.label.ravel(), minlength=256)
         sizes.append(images.image_size(example.image, example.name))
         label = example.label
-        label = images.encode_png(label) if label.ndim else int(label)
+        label = label_png.encode(label) if label.ndim else int(label)
         record = dict(image=example.image, label=label, name=example.name)
         shards.write(self.info.features.serialize_example(record))
     shards.close()

@@ -1,6 +1,7 @@
-"""What the chunks of a PNG tell without being decoded.
+"""What the chunks of a PNG and the segments of a JPEG tell, without decoding.
 
-Reference: the PNG specification, https://www.w3.org/TR/png-3.
+References: the PNG specification, https://www.w3.org/TR/png-3; ITU-T T.81
+(JPEG), annex B.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,27 @@ _ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
 )
+
+
+def may_have_exif(data: bytes) -> bool:
+  """Whether EXIF may be in a JPEG, PNG or WebP.
+
+  To search is faster than to open. In a JPEG it comes before the pixels, which
+  are most of the file.
+  """
+  if data.startswith(b"\xff\xd8"):
+    data = data[: _start_of_pixels(data)]
+  return any(mark in data for mark in (b"Exif\0\0", b"eXIf", b"EXIF"))
+
+
+def _start_of_pixels(data: bytes) -> int:
+  """Returns where the scan of a JPEG begins; the end of what is no JPEG."""
+  at = 2
+  while at + 4 <= len(data) and data[at] == 0xFF:
+    if data[at + 1] == 0xDA:
+      return at
+    at += 2 + int.from_bytes(data[at + 2 : at + 4])
+  return len(data)
 
 
 def is_deep(data: bytes) -> bool:

@@ -154,8 +154,7 @@ def decode_label(
 
 def orientation(data: bytes) -> int:
   """Returns the EXIF orientation, 1 to 8, of JPEG, PNG or WebP; 1 if none."""
-  # To search is faster than to open.
-  if not any(mark in data for mark in (b"Exif\0\0", b"eXIf", b"EXIF")):
+  if not headers.may_have_exif(data):
     return 1
   try:
     with Image.open(io.BytesIO(data), formats=(*_STORED, "WEBP")) as image:

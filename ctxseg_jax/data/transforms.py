@@ -13,6 +13,7 @@ import dataclasses
 import math
 from typing import Annotated
 from typing import Any
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -71,6 +72,10 @@ class Augmentation:
       blurs, in pixels of the crop; uniform between them.
     photometric_distortion: Whether to change brightness, contrast, saturation
       and hue at random, as mmsegmentation does.
+    warp: Who warps: the "host", or the "device" in the training step, which
+      leaves the host nothing but to decode. Both draw the same numbers; images
+      differ by rounding, a grey level at most, labels where two pixels are
+      equally near. Blur and distortion need the host.
     pad_color: RGB around the image, usually the mean of the dataset.
     ignore_label: Label around the image.
   """
@@ -86,6 +91,7 @@ class Augmentation:
   blur_rate: bounds.Fraction = 0.0
   blur_sigma: tuple[_Sigma, _Sigma] = (0.0, 1.0)
   photometric_distortion: bool = False
+  warp: Literal["host", "device"] = "host"
   pad_color: tuple[float, float, float] = (127.5, 127.5, 127.5)
   ignore_label: int = 255
 
@@ -96,6 +102,13 @@ class Augmentation:
       smallest, largest = given = getattr(self, name)
       if smallest > largest:
         raise ValueError(f"{name}: expected (smallest, largest), got {given}")
+    if self.warp == "device" and (
+        self.blur_rate or self.photometric_distortion
+    ):
+      raise ValueError(
+          "warp: 'device' leaves no crop on the host for blur_rate and"
+          " photometric_distortion; switch them off, or use 'host'"
+      )
 
   def draw(
       self, rng: np.random.Generator, height: int, width: int
@@ -131,34 +144,48 @@ class Augmentation:
   def __call__(
       self, example: Mapping[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Returns a random crop of `"image"` uint8 [H, W, 3], `"label"` [H, W].
-
-    All random numbers are drawn whatever the settings, so that switching one
-    part off leaves the others as they were; those that are drawn again if a
-    crop is refused come last.
-    """
+    """Returns a random crop of `"image"` uint8 [H, W, 3], `"label"` [H, W]."""
     size = example["label"].shape
-    place = self._draw_placing(rng, *size)
-    matrix = place(rng.uniform(size=2))
-    is_blurred = rng.uniform() < self.blur_rate
-    sigma = rng.uniform(*self.blur_sigma)
-    change = distortion.draw(rng)
-    label = self._warp_label(example["label"], matrix)
-    for _ in range(_NUM_RETRIES if self.cat_max_ratio < 1 else 0):
-      if class_shares.is_mixed(label, self.cat_max_ratio, self.ignore_label):
-        break
-      matrix = place(rng.uniform(size=2))
+    matrix, label, sigma, change = self._draw_all(example["label"], rng)
+    if label is None:
       label = self._warp_label(example["label"], matrix)
     image = self._warp(
         example["image"], matrix, cv2.INTER_LINEAR, self.pad_color
     )
-    if is_blurred or self.photometric_distortion:
-      if is_blurred:
+    if sigma is not None or self.photometric_distortion:
+      if sigma is not None:
         image = blur.blur(image, sigma)
       if self.photometric_distortion:
         image = distortion.distort(image, change)
       image = self._fill_padding(image, matrix, size)
     return {"image": image, "label": label}
+
+  def choose(self, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns the matrix by which an example with a label would be warped."""
+    return self._draw_all(label, rng)[0]
+
+  def _draw_all(self, label, rng):
+    """Draws a crop.
+
+    All random numbers are drawn whatever the settings, so that switching one
+    part off leaves the others as they were; those that are drawn again if a
+    crop is refused come last.
+
+    Returns the matrix, the crop of the label if it was looked at, the standard
+    deviation of the blur if there is one, and the change of colours.
+    """
+    place = self._draw_placing(rng, *label.shape)
+    matrix = place(rng.uniform(size=2))
+    is_blurred = rng.uniform() < self.blur_rate
+    sigma = rng.uniform(*self.blur_sigma)
+    change = distortion.draw(rng)
+    crop = None
+    for _ in range(_NUM_RETRIES if self.cat_max_ratio < 1 else 0):
+      crop = self._warp_label(label, matrix)
+      if class_shares.is_mixed(crop, self.cat_max_ratio, self.ignore_label):
+        break
+      matrix, crop = place(rng.uniform(size=2)), None
+    return matrix, crop, sigma if is_blurred else None, change
 
   def _warp_label(self, label, matrix):
     return self._warp(label, matrix, cv2.INTER_NEAREST, self.ignore_label)
@@ -188,6 +215,42 @@ class Augmentation:
     padding = np.empty_like(image)
     padding[:] = np.rint(self.pad_color)
     return cv2.copyTo(image, inside, padding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unwarped:
+  """What the host does of an augmentation with `warp="device"`.
+
+  Attributes:
+    augmentation: What draws the warp.
+    canvas: (H, W) that images are padded to at their right and bottom.
+  """
+
+  augmentation: Augmentation
+  canvas: tuple[int, int]
+
+  def __call__(
+      self, example: Mapping[str, Any], rng: np.random.Generator
+  ) -> dict[str, np.ndarray]:
+    """Returns a padded example and how it is to be warped.
+
+    `"image"` uint8 and `"label"` uint8 are of the canvas, `"size"` int32 [2] is
+    (H, W) of the example in it, `"matrix"` float32 [2, 3] the `crop_matrix`.
+    """
+    label = example["label"]
+    return {
+        "image": self._pad(example["image"]),
+        "label": self._pad(label),
+        "size": np.array(label.shape, np.int32),
+        "matrix": self.augmentation.choose(label, rng).astype(np.float32),
+    }
+
+  def _pad(self, array):
+    if array.shape[:2] == self.canvas:
+      return array
+    padded = np.zeros((*self.canvas, *array.shape[2:]), np.uint8)
+    padded[: array.shape[0], : array.shape[1]] = array
+    return padded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The loop that batches images, which every predictor shares.
 
-Images are read ahead by threads and grouped by the padded shape they are given
-to the network in. A device works on batches of one size, so that a prediction
-depends neither on the number of devices nor on that of processes.
+Images are read and resized ahead by threads and grouped by the padded shape
+they are given to the network in. A device works on batches of one size, so that
+a prediction depends neither on the number of devices nor on that of processes.
 """
 
 import abc
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -124,8 +125,12 @@ class Predictor(abc.ABC):
     """
 
   @abc.abstractmethod
-  def _apply(self, variables, images, shapes, probabilities) -> Any:
-    """Predicts a batch of one group.
+  def _views(self, image) -> Any:
+    """Returns what the network is to see of an image; called on threads."""
+
+  @abc.abstractmethod
+  def _apply(self, variables, sizes, views, shapes, probabilities) -> Any:
+    """Predicts a batch of one group, images of (H, W) in `sizes`.
 
     Returns probabilities, or classes and confidences; of all processes on the
     devices, or of this process alone.
@@ -214,15 +219,31 @@ class Predictor(abc.ABC):
         for _, members, share in batches
     ]
     order = (int(i) for members in own for i in members)
-    num_bytes = 3 * int(sizes.prod(axis=1).max(initial=0))
-    with contextlib.closing(load_ahead(load, order, num_bytes)) as loaded:
+    pixels = int(sizes.prod(axis=1).max(initial=0))
+    viewed = [sum(map(math.prod, shapes[1:])) for shapes, *_ in batches]
+    # Views of large images are made when they are needed.
+    in_time = 3 * max(viewed, default=0) <= _MAX_BYTES_AHEAD // 4
+    if in_time:
+      pixels = max(pixels, *viewed, 0)
+
+    def read(i):
+      example = load(i)
+      return example, self._views(example["image"]) if in_time else None
+
+    with contextlib.closing(load_ahead(read, order, 3 * pixels)) as loaded:
       for (shapes, members, share), indices in zip(batches, own, strict=True):
-        examples = [next(loaded) for _ in indices]
-        images = [example["image"] for example in examples]
-        # Any image will do to fill the batch: nobody looks at the result.
-        filling = np.zeros((*sizes[members[0]], 3), np.uint8)
-        images += [filling] * (share - len(images))
-        outputs = self._apply(variables, images, shapes, probabilities)
+        examples, views = [], []
+        for _ in indices:
+          example, view = next(loaded)
+          examples.append(example)
+          views.append(view if in_time else self._views(example["image"]))
+        shown = [example["image"].shape[:2] for example in examples]
+        if missing := share - len(views):
+          # Any image will do to fill the batch: nobody looks at the result.
+          size = tuple(sizes[members[0]].tolist())
+          shown += [size] * missing
+          views += [self._views(np.zeros((*size, 3), np.uint8))] * missing
+        outputs = self._apply(variables, shown, views, shapes, probabilities)
         confidences = None
         if not probabilities:
           outputs, confidences = outputs

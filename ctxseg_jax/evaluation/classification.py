@@ -74,9 +74,12 @@ class Predictor(batching.Predictor):
     self._compile(self._network, variables, images, **advice)
     return size
 
-  def _apply(self, variables, images, shapes, probabilities):
-    batch = np.stack([_resize(image, self._size) for image in images])
-    logits = self._run(self._network, variables, self.put(batch))
+  def _views(self, image):
+    return _resize(image, self._size)
+
+  def _apply(self, variables, sizes, views, shapes, probabilities):
+    images = self.put(np.stack(views))
+    logits = self._run(self._network, variables, images)
     if probabilities:
       return jax.nn.softmax(logits)
     return self._classes(logits, True)

@@ -10,6 +10,7 @@ same is done tile by tile; see `tiling`.
 import dataclasses
 import itertools
 import math
+import operator
 from typing import Any
 
 from absl import logging
@@ -75,16 +76,18 @@ class Predictor(batching.Predictor):
     self._pad_color = np.rint(self.mean).astype(np.uint8) * (not exponentials)
     self._align_corners = align_corners or exponentials
     flips = (False, True) if settings.flip and not exponentials else (False,)
-    self._views = list(itertools.product(settings.scales, flips))
+    self._seen = list(itertools.product(settings.scales, flips))
     self._fusions = {
         x: forward.make_fusion(mesh, x, exponentials) for x in (False, True)
     }
     self._tiles = {}
+    self._ways = {}
 
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
     """Groups images [N, 2] by the canvases of themselves and every scale."""
     native, self.multiple = plan_canvases(sizes, self.settings.max_canvases)
     self._tiles.clear()
+    self._ways.clear()
     groups = []
     for canvas in np.unique(native, axis=0):
       members = np.flatnonzero(np.all(native == canvas, axis=1))
@@ -226,7 +229,7 @@ class Predictor(batching.Predictor):
     """Compiles what tiles take; returns the bytes that it needs per device."""
     at_work, kept = 0, 0
     views = []
-    for scale, _ in self._views:
+    for scale, _ in self._seen:
       height, width = axes = tiles.boxes[scale]
       box = (height.box, width.box)
       what = batching.images_of(number, box)
@@ -254,22 +257,31 @@ class Predictor(batching.Predictor):
     program = self._compile(fusion, *zip(*views, strict=True), **advice)
     return kept + max(at_work, memory.program_bytes(program) or 0)
 
-  def _apply(self, variables, images, shapes, probabilities):
+  def _views(self, image):
+    """Returns the image resized, by scale."""
+    return {
+        scale: self._resized(image, scale) for scale in self.settings.scales
+    }
+
+  def _apply(self, variables, sizes, views, shapes, probabilities):
     """Predicts the pixels of image i in its first rows and columns."""
     tiles = self._tiles[shapes]
-    views = {
-        scale: [self._resized(image, scale) for image in images]
-        for scale in self.settings.scales
-    }
     whole = None
     for core in itertools.product(*tiles.cores):
       logits, ways = [], []
-      for scale, flip in self._views:
+      for scale, flip in self._seen:
         axes = tiles.boxes[scale]
-        inputs, back = self._view(images, views[scale], axes, core, flip)
-        inputs = map(self.put, inputs)
+        shown = [view[scale] for view in views]
+        places = [
+            [
+                axis.place(core[j], size[j], view.shape[j], flip and j == 1)
+                for j, axis in enumerate(axes)
+            ]
+            for size, view in zip(sizes, shown, strict=True)
+        ]
+        inputs = map(self.put, self._inputs(shown, axes, places, flip))
         logits.append(self._run(self._network, variables, *inputs))
-        ways.append(map(self.put, back))
+        ways.append(self._way_back((scale, flip), places))
       rows, cols = zip(*ways, strict=True)
       out = self._run(self._fusions[probabilities], tuple(logits), rows, cols)
       if tiles.count == 1:
@@ -295,42 +307,51 @@ class Predictor(batching.Predictor):
       return _resize_corners(image, target)
     return cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
 
-  def _view(self, images, scaled, axes, core, flip):
-    """Returns the boxes of a core in one view of a batch, and the way back."""
-    count = len(images)
-    boxes = np.empty((count, *(axis.box for axis in axes), 3), np.uint8)
-    boxes[:] = self._pad_color
-    back = [
-        np.empty((count, stop - start, axis.coarse_box), np.float32)
-        for (start, stop), axis in zip(core, axes, strict=True)
+  def _way_back(self, seen, places):
+    """Returns the matrices from logits to pixels, on the devices.
+
+    Those of a view of the last batch are still there, and mostly the same.
+    """
+    matrices = [
+        [place.back for place in axis] for axis in zip(*places, strict=True)
     ]
+    # Places are kept, so equal ones have the same matrix.
+    kept, ways = self._ways.get(seen, (None, None))
+    if kept is None or not all(
+        len(old) == len(new) and all(map(operator.is_, old, new))
+        for old, new in zip(kept, matrices, strict=True)
+    ):
+      ways = [self.put(np.stack(axis)) for axis in matrices]
+      self._ways[seen] = (matrices, ways)
+    return ways
+
+  def _inputs(self, views, axes, places, flip):
+    """Returns the boxes of a core in one view of a batch, and windows."""
+    box_size = tuple(axis.box for axis in axes)
+    boxes = np.empty((len(views), *box_size, 3), np.uint8)
     windows = []
-    for i, (image, view) in enumerate(zip(images, scaled, strict=True)):
-      places = [
-          axis.place(core[j], image.shape[j], view.shape[j], flip and j == 1)
-          for j, axis in enumerate(axes)
-      ]
-      for matrix, place in zip(back, places, strict=True):
-        matrix[i] = place.back
+    for box, view, at in zip(boxes, views, places, strict=True):
       corner = (view[:, ::-1] if flip else view)[
           tuple(
-              slice(p.start, p.start + axis.box)
-              for p, axis in zip(places, axes, strict=True)
+              slice(p.start, p.start + n)
+              for p, n in zip(at, box_size, strict=True)
           )
       ]
-      boxes[i, : corner.shape[0], : corner.shape[1]] = corner
+      if corner.shape != box.shape:
+        box[:] = self._pad_color
+      box[: corner.shape[0], : corner.shape[1]] = corner
       if self._slides:
-        starts = map(tiling.Axis.windows, axes, places, view.shape)
+        starts = map(tiling.Axis.windows, axes, at, view.shape)
         windows.append(list(itertools.product(*starts)))
     if not self._slides:
-      return [boxes], back
+      return [boxes]
     most = axes[0].num_windows * axes[1].num_windows
-    starts = np.zeros((count, most, 2), np.int32)
-    weights = np.zeros((count, most), np.float32)
+    starts = np.zeros((len(views), most, 2), np.int32)
+    weights = np.zeros((len(views), most), np.float32)
     for i, found in enumerate(windows):
       starts[i, : len(found)] = found
       weights[i, : len(found)] = 1.0
-    return [boxes, starts, weights], back
+    return [boxes, starts, weights]
 
 
 def _resize_corners(image, size):

@@ -92,7 +92,7 @@ def train_and_evaluate(
 
     batches = pipeline.train_batches(
         train_source,
-        run.augmentation,
+        run.host_augmentation(train_source.sizes()),
         batch_size=run.batch_size,
         seed=run.seed,
         step=start,

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from ctxseg_jax.bounds import NonNegativeInt
@@ -19,6 +21,7 @@ from ctxseg_jax.models import network
 from ctxseg_jax.pretrained import loading
 from ctxseg_jax.training import optim
 from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import warping
 
 # Options that a resumed run may change: they do not affect the training.
 FREE_KEYS = (
@@ -124,7 +127,27 @@ class Run(RunOptions):
         accumulate_steps=self.optimizer.accumulate_steps,
         ema_decay=self.optimizer.ema_decay,
         frozen=self.optimizer.freeze,
+        warp=self._warps_on_device
+        and functools.partial(
+            warping.warp,
+            crop_size=self.augmentation.crop_size,
+            pad_color=self.augmentation.pad_color,
+            ignore_label=self.augmentation.ignore_label,
+        ),
     )
+
+  def host_augmentation(
+      self, sizes: np.ndarray
+  ) -> transforms.Augmentation | transforms.PaddedCrop | transforms.Unwarped:
+    """Returns what the host does to training images of (H, W), [N, 2]."""
+    if not self._warps_on_device:
+      return self.augmentation
+    canvas = tuple(sizes.max(axis=0).tolist())
+    return transforms.Unwarped(self.augmentation, canvas)
+
+  @property
+  def _warps_on_device(self):
+    return getattr(self.augmentation, "warp", "host") == "device"
 
   def predictor(
       self, mesh: jax.sharding.Mesh, settings: tasks.Settings | None = None

@@ -112,6 +112,9 @@ def make_train_step(
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     frozen: Sequence[str] = (),
+    warp: (
+        Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]] | None
+    ) = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """Compiles one update over all devices of the mesh.
 
@@ -128,6 +131,8 @@ def make_train_step(
     ema_decay: As `Optimizer.ema_decay`, but in the first steps no more than
       (1 + step) / (10 + step), so that the average forgets the initialisation.
     frozen: As `Optimizer.freeze`; the optimiser has to know of it.
+    warp: Makes `"image"` and `"label"` of batches that have a `"matrix"`; see
+      `training.warping`.
 
   Returns:
     A function of the state (donated), a batch sharded over `AXIS` of uint8
@@ -141,7 +146,9 @@ def make_train_step(
   """
 
   gradient = jax.grad(
-      _make_loss(model, terms, mesh.size, mean, std, ignore_label, frozen),
+      _make_loss(
+          model, terms, mesh.size, mean, std, ignore_label, frozen, warp
+      ),
       has_aux=True,
   )
   if accumulate_steps > 1:
@@ -187,11 +194,15 @@ def make_train_step(
   return jax.jit(sharded, donate_argnums=0)
 
 
-def _make_loss(model, terms, num_devices, mean, std, ignore_label, frozen):
+def _make_loss(
+    model, terms, num_devices, mean, std, ignore_label, frozen, warp
+):
   chunked = any(term.num_chunks > 1 for term in terms.values())
   options = dict(upsample=False) if chunked else {}
 
   def loss_fn(trained, kept, model_state, batch, key, step):
+    if "matrix" in batch:
+      batch = warp(batch)
     images = normalize_images(batch["image"], mean, std)
     with freezing.running(frozen):
       out, updated = model.apply(

@@ -71,6 +71,31 @@ class PredictTest(parameterized.TestCase):
       scores = (image.astype(np.float32) - 127) / 60 @ kernel
       np.testing.assert_array_equal(classes, scores.argmax(-1))
 
+  def test_views_are_made_by_the_threads_that_read(self):
+    predictor, variables = test_segmentation.make_predictor(scales=(0.5, 2.0))
+    make_views, by = predictor._views, set()
+
+    def views(image):
+      by.add(threading.get_ident())
+      return make_views(image)
+
+    with mock.patch.object(predictor, "_views", views):
+      images = test_segmentation.make_images(*[(9, 4)] * 3)
+      expected = predictor.predict(variables, images)
+      self.assertNotIn(threading.get_ident(), by)
+      with mock.patch.object(batching, "_MAX_BYTES_AHEAD", 1):
+        found = predictor.predict(variables, images)
+      self.assertIn(threading.get_ident(), by)  # Not ahead of their use.
+    np.testing.assert_array_equal(found, expected)
+
+  def test_images_of_one_size_share_the_way_back(self):
+    predictor, variables = test_segmentation.make_predictor(max_canvases=1)
+    images = test_segmentation.make_images(*[(9, 4)] * 3, (5, 7), (9, 4))
+    with mock.patch.object(predictor, "put", wraps=predictor.put) as put:
+      predictor.predict(variables, images)
+    # Five images, and two matrices for each change of the size.
+    self.assertEqual(put.call_count, 5 + 2 * 3)
+
   def test_no_image_and_variables_that_are_on_no_device(self):
     predictor, variables = test_segmentation.make_predictor(num_devices=2)
     self.assertEqual(predictor.predict(variables, []), [])

@@ -12,6 +12,7 @@ import numpy as np
 
 from ctxseg_jax import experiment
 from ctxseg_jax.training import step as step_lib
+from ctxseg_jax.training import warping
 
 MODEL = dict(
     backbone=dict(name="shallow", channels=8),
@@ -84,6 +85,12 @@ def _make_step(built):
       accumulate_steps=optimizer.accumulate_steps,
       ema_decay=optimizer.ema_decay,
       frozen=optimizer.freeze,
+      warp=functools.partial(
+          warping.warp,
+          crop_size=(16, 16),
+          pad_color=(127,) * 3,
+          ignore_label=255,
+      ),
   )
 
   def put(batch):

@@ -11,6 +11,7 @@ import numpy as np
 import steps
 
 from ctxseg_jax import errors
+from ctxseg_jax.training import warping
 
 CROSS_ENTROPIES = {k: v for k, v in steps.LOSS.items() if k != "se_logits"}
 
@@ -48,6 +49,22 @@ class DevicesTest(parameterized.TestCase):
     chex.assert_trees_all_close(
         state_n.params, state.params, rtol=1e-3, atol=1e-4
     )
+
+  def test_devices_warp_their_share_of_a_batch(self):
+    rng = np.random.default_rng(0)
+    batch = steps.make_batch(size=24)
+    batch["size"] = rng.integers(12, 24, (8, 2)).astype(np.int32)
+    batch["matrix"] = rng.normal(size=(8, 2, 3)).astype(np.float32)
+    batch["matrix"] += np.eye(2, 3, dtype=np.float32)
+    warped = warping.warp(
+        batch, crop_size=(16, 16), pad_color=(127,) * 3, ignore_label=255
+    )
+    losses = []
+    for num_devices, given in ((1, warped), (2, batch)):
+      step, state, put = steps.make_step(num_devices)
+      _, scalars = step(state, put(given), jax.random.key(1))
+      losses.append(scalars["loss/total"])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
   def test_one_all_reduce_per_batch_norm_and_pass(self):
     step, state, put = steps.make_step(8)
