@@ -105,7 +105,8 @@ class ReadingsTest(absltest.TestCase):
     for paper in catalogue.load():
       for reading in paper.readings:
         keys = re.findall(
-            r"\b((?:model\.head|data|eval|optim)\.[a-z_.]*[a-z])\b(?!\.)",
+            r"\b((?:model\.(?:head|backbone)|data|eval|optim)"
+            r"\.[a-z_.]*[a-z])\b(?!\.)",
             reading.option,
         )
         for key in keys:
