@@ -47,7 +47,8 @@ class Row:
     right: Object pixels right under the swapped cues, in percent.
     parameters: Trained parameters, those of training-only parts too.
     macs: Multiply-accumulates of one image's prediction, in millions.
-    images_per_second: Of the training step, median over the rounds.
+    images_per_second: Of the training step, median over the rounds; None if
+      it was not timed.
   """
 
   name: str
@@ -55,7 +56,7 @@ class Row:
   right: list[float | None]
   parameters: int
   macs: int
-  images_per_second: float
+  images_per_second: float | None
 
   @property
   def mean(self) -> float:
@@ -192,7 +193,7 @@ def table(rows: Sequence[Row]) -> str:
         f"| `{row.name}` | {_each(row.miou, 2, 'diverged')} | {row.mean:.2f} |"
         f" {row.spread:.2f} | {row.mean - baseline:+.2f} |"
         f" {_each(row.right, 0)} % | {row.parameters:,} |"
-        f" {row.macs} M | {row.images_per_second:.0f} |"
+        f" {row.macs} M | {_each([row.images_per_second], 0)} |"
     )
   return "\n".join(lines)
 
@@ -218,7 +219,7 @@ def read_table(text: str) -> list[Row]:
             numbers(right),
             int(parameters.replace(",", "")),
             int(macs.removesuffix(" M")),
-            float(pace),
+            *numbers(pace),
         )
     )
   return rows
@@ -297,7 +298,9 @@ def main(argv):
   for seed in flags.FLAGS.seeds:  # All variants of one seed first.
     for name in names:
       results[name].append(run(name, seed, steps))
-  speed = time_steps(configs, flags.FLAGS.timing_rounds)
+  speed = dict.fromkeys(names)
+  if flags.FLAGS.timing_rounds:
+    speed = time_steps(configs, flags.FLAGS.timing_rounds)
   rows = []
   for name, config in configs.items():
     miou, right = zip(*results[name], strict=True)
@@ -318,13 +321,16 @@ def main(argv):
     )
   given = flags.FLAGS
   measured = (
-      f"{len(given.seeds)} seeds, {steps} steps of {config.batch_size} images;"
-      f" images/s: training step on {_device()}, median of"
-      f" {given.timing_rounds} rounds."
+      f"{len(given.seeds)} seeds, {steps} steps of {config.batch_size} images"
   )
+  if given.timing_rounds:
+    measured += (
+        f"; images/s: training step on {_device()}, median of"
+        f" {given.timing_rounds} rounds"
+    )
   output = pathlib.Path(flags.FLAGS.output)
   output.mkdir(parents=True, exist_ok=True)
-  text, rows = merge(page.read_table(output / PAGE), measured, rows)
+  text, rows = merge(page.read_table(output / PAGE), f"{measured}.", rows)
   page.write_table(output / PAGE, text)
   plot(rows, output / "context_scenes_heads.png")
   print(text)
@@ -357,6 +363,9 @@ if __name__ == "__main__":
   flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every variant.")
   flags.DEFINE_list("variants", None, "Only these; default: all.")
   flags.DEFINE_integer(
-      "timing_rounds", 5, "Each times every variant once.", lower_bound=1
+      "timing_rounds",
+      5,
+      "Each times every variant once; with 0 none is timed.",
+      lower_bound=0,
   )
   commands.run(main)

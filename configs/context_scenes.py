@@ -6,10 +6,14 @@ r"""Every context head on context scenes: one backbone, data and schedule.
 Variants: `fcn`, `fcn_aux`, `fcn_se`, `pspnet`, `pspnet_aux`, `deeplabv2`,
 `deeplabv3`, `deeplabv3_aux`, `deeplabv3plus`, `nonlocal`, `nonlocal_aux`,
 `double_attention`, `emanet`, `danet`, `danet_plain`, `encnet`, `encnet_plain`,
-`sca`, `sanet`, `sanet_plain`, `sanet_dense`, `mfnet`, `mfnet_plain`, `smoke`.
-`_aux` adds an auxiliary FCN on stage 3, `_plain` takes the paper's extra
-supervision away, `sanet_dense` predicts by the sum of dense and attended logits
-instead of the four masks. Without a variant: `encnet`.
+`encnet_k0`, `encnet_k0_plain`, `encnet_k8`, `sca`, `sanet`, `sanet_plain`,
+`sanet_cat`, `sanet_dense`, `mfnet`, `mfnet_plain`, `mfnet_lambda001`,
+`mfnet_lambda1`, `smoke`. `_aux` adds an auxiliary FCN on stage 3, `_plain`
+takes the paper's extra supervision away, `_k0` and `_k8` have so many codewords
+instead of 32, `_lambda001` and `_lambda1` weigh the reconstruction loss by 0.01
+and 1 instead of 0.1. `sanet_cat` has no dense branch; `sanet_dense` predicts by
+the sum of dense and attended logits, the head's default, where the other SANets
+predict by the four masks. Without a variant: `encnet`.
 
 All of them in one command, with a table: `python -m benchmarks.context_scenes`.
 Ours: see docs/context_scenes.md.
@@ -57,15 +61,8 @@ _HEADS = {
     ),
     "nonlocal": dict(name="nonlocal", channels=64, dropout_rate=0.0),
     "pspnet": dict(name="pspnet", channels=64, dropout_rate=0.0),
-    # With the reading of which docs/context_scenes.md has the results.
     "sanet": dict(
-        name="sanet",
-        channels=64,
-        groups=(2, 2),
-        class_scores="classifier",
-        main_relu=True,
-        dropout_rate=0.0,
-        prediction="masks",
+        name="sanet", channels=64, dropout_rate=0.0, prediction="masks"
     ),
     "sca": dict(
         name="sca",
@@ -91,7 +88,7 @@ _EXTRA_LOSSES = {
     ),
     "sanet": dict(
         ce=common.cross_entropy("mask_logits"),
-        category=common.presence("category_logits"),
+        category=common.presence("category_logits", targets="area"),
         dense=common.cross_entropy("dense_logits", 0.8),
     ),
 }
@@ -129,6 +126,30 @@ def _plain(name, fields, config):
   config.loss = dict(ce=config.loss.ce)
 
 
+def _encnet(num_codewords, config):
+  """EncNet with another number of codewords, and its SE-loss."""
+  _use_head("encnet", config)
+  config.model.head.num_codewords = num_codewords
+
+
+def _encnet_k0_plain(config):
+  """A gate by the mean over the image, with nothing that supervises it."""
+  _plain("encnet", dict(num_codewords=0, se_loss=False), config)
+
+
+def _mfnet(weight, config):
+  """MFNet with another weight of the reconstruction loss (report: lambda)."""
+  _use_head("mfnet", config)
+  config.loss.reconstruction.weight = weight
+
+
+def _sanet_cat(config):
+  """The third row of the paper's Table 1: no dense branch."""
+  _use_head("sanet", config)
+  config.model.head.dense_loss = False
+  del config.loss.dense
+
+
 def _sanet_dense(config):
   """The paper's text taken to the letter."""
   _use_head("sanet", config)
@@ -150,6 +171,12 @@ VARIANTS = {
             ("sanet", dict(category_loss=False, dense_loss=False)),
         )
     },
+    "encnet_k0": functools.partial(_encnet, 0),
+    "encnet_k0_plain": _encnet_k0_plain,
+    "encnet_k8": functools.partial(_encnet, 8),
+    "mfnet_lambda001": functools.partial(_mfnet, 0.01),
+    "mfnet_lambda1": functools.partial(_mfnet, 1.0),
+    "sanet_cat": _sanet_cat,
     "sanet_dense": _sanet_dense,
     "smoke": common.smoke,
 }

@@ -34,7 +34,7 @@ class BenchmarksTest(absltest.TestCase):
     rows = [
         make_row("fcn", [37.0, 38.5, 38.5]),
         make_row("encnet", [95.0, 96.0, 97.0], right=[96.0, 97.0, 98.0]),
-        make_row("frail", [None, 50.0, 40.0]),
+        make_row("frail", [None, 50.0, 40.0], images_per_second=None),
         make_row("broken", [None, None, None]),
     ]
     lines = context_scenes.table(rows).splitlines()[2:]
@@ -58,7 +58,10 @@ class BenchmarksTest(absltest.TestCase):
     self.assertIn(
         "| diverged, 50.00, 40.00 | 45.00 | 10.00 | +7.00 |", lines[1]
     )
+    self.assertEndsWith(lines[1], "| 170 M | - |")
     self.assertIn("| diverged, diverged, diverged | nan |", lines[4])
+    again = context_scenes.read_table("\n".join(lines))
+    self.assertEqual([r.images_per_second for r in again], [62, None, 62, 62])
 
   def test_rows_that_are_not_measured_again_stay(self):
     document = (pathlib.Path("docs") / context_scenes.PAGE).read_text()

@@ -45,6 +45,24 @@ class CatalogueTest(parameterized.TestCase):
     for paper in catalogue.load():
       catalogue.check(paper)
 
+  def test_networks_that_a_paper_quotes_have_the_commands_of_their_own(self):
+    commands = {
+        paper.name: {
+            (row.config, row.evaluate)
+            for table in paper.tables
+            for row in table.rows
+        }
+        for paper in catalogue.load()
+    }
+    quoted = 0
+    for paper in catalogue.load():
+      for row in (row for table in paper.tables for row in table.rows):
+        own = row.label.split(",")[0]
+        if own != paper.name and own in commands:
+          quoted += 1
+          self.assertIn((row.config, row.evaluate), commands[own], paper.name)
+    self.assertEqual(quoted, 3)  # SANet's paper quotes EncNet three times.
+
   @parameterized.parameters(
       ("camvid/none.py", "configs/camvid/none.py: there is no such file"),
       ("camvid", "configs/camvid: there is no such file"),
@@ -87,7 +105,8 @@ class ReadingsTest(absltest.TestCase):
     for paper in catalogue.load():
       for reading in paper.readings:
         keys = re.findall(
-            r"\b((?:model\.head|data|eval|optim)\.[a-z_.]*[a-z])\b(?!\.)",
+            r"\b((?:model\.(?:head|backbone)|data|eval|optim)"
+            r"\.[a-z_.]*[a-z])\b(?!\.)",
             reading.option,
         )
         for key in keys:

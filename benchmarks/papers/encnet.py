@@ -129,11 +129,17 @@ TABLES: tuple[Table, ...] = (
         "Pretrained on COCO",
         (
             Row("DeepLabv2", "79.7 mIoU", "voc/deeplabv2.py"),
-            Row("EncNet", "85.9 mIoU", f"{_VOC}:finetune,paper"),
+            Row(
+                "EncNet",
+                "85.9 mIoU",
+                f"{_VOC}:finetune,paper",
+                f"{_VIEWS} --checkpoint last",
+            ),
         ),
         f"{_SERVER} EncNet's is the last of the three runs that"
         " `configs/voc/encnet.py` names, each with the variant `paper`; it is"
-        " trained on val, too, so that `--checkpoint last` is to be taken."
+        " trained on val, too, so that no checkpoint can be chosen by its"
+        " score. The texts give no recipe of this chain: it is the code's."
         " DeepLabv2 starts from COCO weights, and has a dense CRF, which the"
         " library does not. Left out, as the library has no such network or no"
         " config of its recipe: CRF-RNN, Dilation8, DPN, Piecewise, RefineNet,"
@@ -168,7 +174,9 @@ TABLES: tuple[Table, ...] = (
                 _VIEWS,
             ),
         ),
-        "PSPNet's is quoted; its row has the recipe of its authors' code."
+        "Several sizes, as the notes say of all validation: the six of the"
+        " code. PSPNet's is quoted; its row has the recipe of its authors'"
+        " code."
         " `r101` is larger images, too, as in the code; the texts do not say."
         " Left out, as the library has no such network or no config of its"
         " recipe: FCN on VGG16, SegNet, DilatedNet, CascadeNet, RefineNet and"
@@ -198,7 +206,8 @@ TABLES: tuple[Table, ...] = (
             _cifar("EncNet 16k64d", 3.96, 3.5),
             _cifar("EncNet 32k128d", 3.45, 16.8, "32k128d"),
         ),
-        "Recipe of the authors' code: 600 epochs, a cosine. Left out, as the"
+        "Recipe of the authors' code: 600 epochs, a cosine. The ResNet's 2.7 M"
+        " are its 2.78 M cut off, not rounded. Left out, as the"
         " library does not have them: the pre-activation ResNet of 1001 layers,"
         " Wide ResNet 28x10, ResNeXt-29 and DenseNet-BC.",
     ),
@@ -224,13 +233,15 @@ PAPER = Paper(
         Reading(
             "EncNet, gate",
             "The paper has X times gamma, the code ReLU(X + X times gamma)."
-            " The code's is built.",
+            " The code's is built. The layer of gamma = sigmoid(We) has a"
+            " bias, as there.",
             '`paper`: `model.head.gate="multiply"`',
         ),
         Reading(
             "EncNet, aggregation",
             "The paper sums phi(e_k) over the codewords, the code takes the"
-            " mean. The code's is built.",
+            " mean. The code's is built. The batch norm of phi has a scale and"
+            " an offset for each codeword, as there, not for each channel.",
             '`paper`: `model.head.pooling="sum"`',
         ),
         Reading(
@@ -266,6 +277,23 @@ PAPER = Paper(
             "2 in the notes, 0.2 in the code. 0.2 is built, for both SE-losses"
             " of the paper's network.",
             "`loss.se.weight`",
+        ),
+        Reading(
+            "EncNet, SE-loss",
+            "A binary cross-entropy; the mean over images and classes, as in"
+            " the code. Ignored pixels make no class present.",
+        ),
+        Reading(
+            "EncNet, views",
+            "The notes average the network's predictions at several sizes. The"
+            " code adds exponentials of logits. The code's is built.",
+            "`eval.merge=probabilities`",
+        ),
+        Reading(
+            "EncNet, padding",
+            "Zeros, in the paper and in the code, whose labels of padding are"
+            " background on VOC. Here padding has the mean colour and no"
+            " label.",
         ),
         Reading(
             "EncNet, recipe",

@@ -72,7 +72,7 @@ TABLES: tuple[row.Table, ...] = (
             row.Row(
                 "EncNet, ResNet101",
                 "51.7 mIoU",
-                "pcontext/encnet.py:r101",
+                "pcontext/encnet.py:r101,paper,paper_recipe",
                 f"{_VIEWS} {_WITH_BACKGROUND}",
             ),
             row.Row(
@@ -153,7 +153,12 @@ TABLES: tuple[row.Table, ...] = (
         (
             row.Row("FCN", "62.2 mIoU", "voc/fcn.py:fcn8s"),
             row.Row("DeepLabv2", "71.6 mIoU", "voc/deeplabv2.py:vgg16"),
-            row.Row("EncNet", "82.9 mIoU", "voc/encnet.py"),
+            row.Row(
+                "EncNet",
+                "82.9 mIoU",
+                "voc/encnet.py:paper,paper_recipe",
+                _VIEWS,
+            ),
             row.Row("SANet", "83.2 mIoU", _VOC),
         ),
         f"{_SERVER} All but SANet's are quoted from papers with recipes of"
@@ -167,12 +172,24 @@ TABLES: tuple[row.Table, ...] = (
         "PASCAL VOC 2012 with COCO",
         (
             row.Row("Deeplab-v2, ResNet101", "79.7 mIoU", "voc/deeplabv2.py"),
-            row.Row("SANet, ResNet101", "86.1 mIoU", f"{_VOC}:finetune"),
+            row.Row(
+                "EncNet, ResNet101",
+                "85.9 mIoU",
+                "voc/encnet.py:finetune,paper",
+                f"{_VIEWS} --checkpoint last",
+            ),
+            row.Row(
+                "SANet, ResNet101",
+                "86.1 mIoU",
+                f"{_VOC}:finetune",
+                "--checkpoint last",
+            ),
         ),
-        f"{_SERVER} SANet's is the last of the three runs that"
-        " `configs/voc/sanet.py` names, `coco` the first; DeepLab-v2 starts"
-        " from COCO weights, and has a dense CRF, which the library does not."
-        " EncNet's (85.9) is a row of its own paper. Left out, as the library"
+        f"{_SERVER} EncNet's and SANet's are the last of the three runs that"
+        " their configs name, `coco` the first (EncNet's each with `paper`);"
+        " both are trained on val, so that no checkpoint can be chosen by its"
+        " score. DeepLab-v2 starts from COCO weights, and has a dense CRF,"
+        " which the library does not. Left out, as the library"
         " has no such network or no config of its recipe: CRF-RNN, BoxSup,"
         " DilatedNet, DPN, Piecewise, RefineNet, PSPNet, DeeplabV3 and DFN.",
     ),
@@ -227,7 +244,9 @@ READINGS: tuple[row.Reading, ...] = (
     ),
     row.Reading(
         "SANet, pooling",
-        "Average in Eq. 5 and Figure 2, maximum in section 3.3: the average.",
+        "Average in Eq. 5 and Figure 2, maximum in section 3.3: the average,"
+        " over cells of 8x8, of which those at the edge have the pixels that"
+        " there are. What the upsampling is, is not said: bilinear.",
         "`model.head.pooling=max`",
     ),
     row.Reading(
@@ -256,26 +275,47 @@ READINGS: tuple[row.Reading, ...] = (
         "`model.head.category_from=dense`",
     ),
     row.Reading(
+        "SANet, categorical loss",
+        "Eq. 8 is divided by the number of images alone, so that it is a sum"
+        " over the classes. Built is the mean over images and classes, of which"
+        " EncNet's weight of 0.2 is. The sum is as many times as strong as"
+        " there are classes: on PASCAL-Context a weight of 0.2 x 59.",
+        "`loss.category.weight=11.8`",
+    ),
+    row.Reading(
         "SANet, prediction",
         "The sum of the dense output and of the module on stage 4 in section"
-        " 3.3, the merged outputs of four stages in the abstract: the sum. No"
+        " 3.3, the merged outputs of four stages in the abstract: the sum, of"
+        " logits, though in Eqs. 7 and 9 the same letter is a probability. No"
         " loss but that of each stage's masks supervises the second summand"
         " alone.",
         "`model.head.prediction=masks`",
     ),
     row.Reading(
+        "SANet, backbones",
+        "Dilated, with an output stride that is not said: 8, on EfficientNet-B7"
+        " too, whose four stages end where its strides are 4, 8, 16 and 32."
+        " ResNets have three 3x3 convolutions for a stem, as follows from Table"
+        " 6: with a 7x7 they would have 42.5 M parameters, not 42.6.",
+        "`model.backbone.stem=7x7`, `model.backbone.output_stride`",
+    ),
+    row.Reading(
         "SANet, recipe",
-        "Rates, epochs, batch and poly decay are given; crop, scaling, weight"
-        " decay and ten times the rate for the head are EncNet's. On VOC"
+        "Rates, epochs, batch and poly decay are given; crop, scaling,"
+        " momentum, weight decay and ten times the rate for the head are those"
+        " of EncNet's code. The crop is 480x480, of which Table 6 is, and not"
+        " the 512x512 that section 3.3 supposes. On VOC"
         ' networks train "for 50 epochs on the validation set" in section 4.1'
         " and for 80 on augmented data in 4.4: the latter, and the former at"
         " the end of the chain over COCO.",
     ),
     row.Reading(
         "FCN-SE",
-        "Where the module stands is not said: between the convolution of an FCN"
-        " head and its classifier, at a fourth of the channels, its residual of"
-        " two convolutions.",
+        "Where the module stands is not said, but that it is on top of a"
+        " dilated FCN: between the convolution of the FCN head and its"
+        " classifier, at a fourth of the channels, its residual of two"
+        " convolutions, without a ReLU behind the sum. Its dense layers have"
+        " biases.",
     ),
 )
 

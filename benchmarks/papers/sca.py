@@ -53,8 +53,8 @@ READINGS: tuple[row.Reading, ...] = (
     ),
     row.Reading(
         "SCA, predictor",
-        "How its four branches are combined and initialised is not said:"
-        " summed, as DeepLabV2's, and N(0, 0.01), as the classifier.",
+        "How its four branches are combined and how the predictor starts is not"
+        " said: summed, as DeepLabV2's, and N(0, 0.01), as the classifier.",
     ),
     row.Reading(
         "SCA on FCN-VGG16",
@@ -64,7 +64,8 @@ READINGS: tuple[row.Reading, ...] = (
     row.Reading(
         "SCA on FCN-VGG16, weights",
         "The layers behind the convolutions start at N(0, 0.01), though VGG16"
-        " has weights for two of them: as written.",
+        " has weights for two of them: as written. Of the convolution in the"
+        " place of the last pooling nothing is said: He's initialisation.",
         "`init_from.fresh=()`",
     ),
     row.Reading(
@@ -73,7 +74,7 @@ READINGS: tuple[row.Reading, ...] = (
         " at output stride 16, whose strides it leaves at 32, and branches that"
         " are concatenated and end in batch norm, ReLU and dropout. Both are"
         " built, the latter with the last stage dilated by 2 in place of its"
-        " stride.",
+        " stride, and without biases before batch norms, which undo them.",
         "variants `deeplabv2` and `deeplabv2_concat`",
     ),
     row.Reading(

@@ -52,7 +52,7 @@ def presence_bce(
   """Computes the semantic encoding loss (EncNet's SE-loss).
 
   Binary cross-entropy of "class c occurs in this label map", after
-  augmentation, so small and large objects weigh the same. Paper: section 3.1
+  augmentation, so small and large objects weigh the same. Paper: section 3
   of Zhang et al., CVPR 2018; averaged over images and classes, as in the
   authors' code. The logits are [B, num_classes], the count is their number.
 

@@ -69,7 +69,7 @@ def uniform(low: float, high: float) -> Callable[..., jax.Array]:
 class ContextEncoding(nn.Module):
   """Encodes a feature map into one vector of global statistics.
 
-  The fields are `EncNetHead`'s. The paper's first release did not project.
+  The fields are `EncNetHead`'s. The code's first release did not project.
   """
 
   num_codewords: int = 32

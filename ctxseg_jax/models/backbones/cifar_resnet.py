@@ -1,10 +1,10 @@
 """Residual networks of 14 layers for 32x32 images (CIFAR-10).
 
 Reference: Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
-2018, https://arxiv.org/abs/1803.08904, section 4.3. Layers as in the authors'
-code (zhanghang1989/PyTorch-Encoding, experiments/recognition until 2020), which
-the published parameter counts belong to. It has no SE-ResNet: ours is the
-EncNet with another gate, reduction 16, which gives the published 2.8 M.
+2018, https://arxiv.org/abs/1803.08904. Layers as in the authors' code
+(zhanghang1989/PyTorch-Encoding, experiments/recognition until 2020), which the
+published parameter counts belong to. It has no SE-ResNet: ours is the EncNet
+with another gate, reduction 16, which gives the published 2.8 M.
 """
 
 from collections.abc import Callable

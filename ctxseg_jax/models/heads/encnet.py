@@ -45,7 +45,8 @@ class EncNetHead(layers.CheckedModule):
     scale_features: Divide the features by sqrt(C / 2) before encoding, so that
       their squared norm starts near 1 and the assignments soft. Not in the
       paper; learns faster on small data.
-    lateral: Fuse stages 2 and 3 into F (PASCAL-Context and COCO in the code).
+    lateral: Fuse stages 2 and 3 into F (PASCAL-Context, VOC and COCO in the
+      code).
     se_loss: Whether to output `"se_logits"`, for the SE-loss.
     dropout_rate: Dropout before the classifier.
     channel_dropout: Drop channels instead of elements.
