@@ -10,10 +10,12 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import depthwise
 from ctxseg_jax.models import products
+from ctxseg_jax.models.batch_norm import BatchNorm
 
 # What backbones and heads return, by name.
 Arrays = dict[str, jax.Array]
@@ -23,6 +25,9 @@ Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 # Fan-out He: N(0, sqrt(2 / (k * k * C_out))), as the published ResNets.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+# Name scope of convolutions that are products of matrices; see `macs`.
+POINTWISE = "pointwise_convolution"
 
 # Up to as many groups a convolution is one call for each.
 _FEW_GROUPS = 4
@@ -67,12 +72,15 @@ def batch_norm(*, train: bool, norm: Norm, **kwargs: Any) -> nn.BatchNorm:
   """Returns the batch norm of the package.
 
   Mean and mean of squares travel together, so that each layer synchronises
-  once per forward pass (EncNet's "sync once"). The running variance is the
-  biased one; PyTorch stores n / (n - 1) times it. Statistics and parameters
-  are float32, whatever the `dtype` of the output.
+  once per pass (EncNet's "sync once"). The running variance is the biased one;
+  PyTorch stores n / (n - 1) times it. Statistics and parameters are float32,
+  whatever the `dtype` of the output.
   """
-  return nn.BatchNorm(
-      use_running_average=norm.frozen or not train,
+  running = norm.frozen or not train
+  # Exporters know Flax's.
+  module = nn.BatchNorm if running else BatchNorm
+  return module(
+      use_running_average=running,
       momentum=norm.momentum,
       epsilon=norm.epsilon,
       axis_name=norm.axis_name,
@@ -143,6 +151,54 @@ def conv_by_groups(
   return jnp.concatenate([convolve(x, k, *args) for x, k in parts], axis=-1)
 
 
+def conv_in_training(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]] | str,
+    *,
+    precision: Any = None,
+    **kwargs: Any,
+) -> jax.Array:
+  """Convolves like `conv_by_groups`, a 1x1 kernel by a product of matrices.
+
+  XLA on a TPU cuts small batches of a convolution into tiles and carries that
+  on to its neighbours: of the widest maps, which have 1x1 convolutions on both
+  sides, it made copies. On a CPU the gradient of the kernel is faster.
+  """
+  pointwise = kernel.shape[:3] == (1, 1, inputs.shape[-1])
+  padded = padding != "SAME" and np.any(padding)
+  if not pointwise or padded or set(strides) != {1}:
+    kwargs |= dict(precision=precision)
+    return conv_by_groups(inputs, kernel, strides, padding, **kwargs)
+  with jax.named_scope(POINTWISE):
+    over_channels = (((3,), (0,)), ((), ()))
+    kw = dict(precision=precision)
+    return jax.lax.dot_general(inputs, kernel[0, 0], over_channels, **kw)
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+  """Returns `nn.relu` of x, whose gradient keeps what it returns.
+
+  That is kept anyway where a convolution follows; Flax's keeps where x was
+  positive.
+  """
+  return nn.relu(x)
+
+
+def _relu_forward(x):
+  y = nn.relu(x)
+  return y, y
+
+
+def _relu_backward(y, dy):
+  return (jnp.where(y > 0, dy, jnp.zeros_like(dy)),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
+
 class ConvBNAct(CheckedModule):
   """Convolution without bias, batch norm, activation.
 
@@ -175,14 +231,18 @@ class ConvBNAct(CheckedModule):
         dilation=self.dilation,
         padding="SAME" if self.uneven_padding else None,
         feature_group_count=self.groups,
-        conv_general_dilated=conv_by_groups,
+        conv_general_dilated=conv_in_training if train else conv_by_groups,
         use_bias=False,
         kernel_init=init,
         dtype=self.dtype,
         name="conv",
     )(x)
-    x = batch_norm(train=train, norm=self.norm, dtype=self.dtype, name="bn")(x)
-    return x if self.act is None else self.act(x)
+    # Together their gradients keep less.
+    joined = self.act is nn.relu and train and not self.norm.frozen
+    kw = dict(relu=True) if joined else {}
+    kw |= dict(norm=self.norm, dtype=self.dtype, name="bn")
+    x = batch_norm(train=train, **kw)(x)
+    return x if self.act is None or joined else self.act(x)
 
 
 def convolve(
@@ -289,6 +349,8 @@ class Classifier(CheckedModule):
     x = dropout(x, self.dropout_rate, train=train, **drop)
     # float32 whatever the compute dtype: bfloat16 logits cost accuracy.
     kw = dict(kernel_init=self.kernel_init, dtype=jnp.float32, name="conv")
+    if train:
+      kw["conv_general_dilated"] = conv_in_training
     return conv(self.num_classes, 1, **kw)(x)
 
 
