@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import optax
 
+from ctxseg_jax import errors
 from ctxseg_jax.bounds import NonNegativeInt
 from ctxseg_jax.bounds import PositiveInt
 from ctxseg_jax.data import options as options_lib
@@ -125,6 +126,18 @@ class Run(RunOptions):
         ema_decay=self.optimizer.ema_decay,
         frozen=self.optimizer.freeze,
     )
+
+  def check_batch_size(self, num_devices: int) -> None:
+    """Raises a `UserError` if devices cannot share a batch equally."""
+    parts = num_devices * self.optimizer.accumulate_steps
+    if self.batch_size % parts:
+      of_devices = f"{num_devices} devices"
+      if self.optimizer.accumulate_steps > 1:
+        of_devices += f" of {self.optimizer.accumulate_steps} parts each"
+      raise errors.UserError(
+          f"config: batch_size: {self.batch_size} does not divide over"
+          f" {of_devices}; use a multiple of {parts}"
+      )
 
   def predictor(
       self, mesh: jax.sharding.Mesh, settings: tasks.Settings | None = None
