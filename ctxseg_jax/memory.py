@@ -22,7 +22,7 @@ def require(
     remedy: What to do about it, for the message.
     free: How many bytes there are; None is what this machine has.
   """
-  free = _free_host_bytes() if free is None else free
+  free = free_host_bytes() if free is None else free
   if num_bytes > free:
     raise errors.UserError(
         f"{what}: needs {num_bytes / 1e9:,.1f} GB of memory, there are"
@@ -81,7 +81,7 @@ def device_bytes(device: jax.Device) -> float | None:
   return (device.memory_stats() or {}).get("bytes_limit", math.inf)
 
 
-def _free_host_bytes() -> float:
+def free_host_bytes() -> float:
   """Returns the free memory of the machine, infinite where it is unknown."""
   try:
     with open("/proc/meminfo", encoding="ascii") as file:

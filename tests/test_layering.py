@@ -17,7 +17,7 @@ FLOORS = [
     {"evaluation", "pretrained"},
     {"training"},
     {"experiment"},
-    {"commands", "deployment", "describe", "options", "__init__"},
+    {"commands", "deployment", "describe", "options", "planning", "__init__"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 ROOT = pathlib.Path(ctxseg_jax.__file__).parent

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import functools
+import math
 from typing import Any
 from typing import Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 from ctxseg_jax import bounds
 from ctxseg_jax.models import depthwise
 from ctxseg_jax.models import products
+from ctxseg_jax.models.batch_norm import BatchNorm
 
 # What backbones and heads return, by name.
 Arrays = dict[str, jax.Array]
@@ -24,6 +26,9 @@ Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 # Fan-out He: N(0, sqrt(2 / (k * k * C_out))), as the published ResNets.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+# Name scope of convolutions that are products of matrices; see `macs`.
+POINTWISE = "pointwise_convolution"
 
 # Up to as many groups a convolution is one call for each.
 _FEW_GROUPS = 4
@@ -68,12 +73,15 @@ def batch_norm(*, train: bool, norm: Norm, **kwargs: Any) -> nn.BatchNorm:
   """Returns the batch norm of the package.
 
   Mean and mean of squares travel together, so that each layer synchronises
-  once per forward pass (EncNet's "sync once"). The running variance is the
-  biased one; PyTorch stores n / (n - 1) times it. Statistics and parameters
-  are float32, whatever the `dtype` of the output.
+  once per pass (EncNet's "sync once"). The running variance is the biased one;
+  PyTorch stores n / (n - 1) times it. Statistics and parameters are float32,
+  whatever the `dtype` of the output.
   """
-  return nn.BatchNorm(
-      use_running_average=norm.frozen or not train,
+  running = norm.frozen or not train
+  # Exporters know Flax's.
+  module = nn.BatchNorm if running else BatchNorm
+  return module(
+      use_running_average=running,
       momentum=norm.momentum,
       epsilon=norm.epsilon,
       axis_name=norm.axis_name,
@@ -108,7 +116,6 @@ def conv(
       kernel_dilation=(dilation, dilation),
       padding=padding,
       kernel_init=kernel_init,
-      conv_general_dilated=convolve_nhwc,
       **kwargs,
   )
 
@@ -118,39 +125,23 @@ def dense(channels: int, *, name: str) -> nn.Dense:
   return nn.Dense(channels, precision=products.FULL, name=name)
 
 
-def convolve_nhwc(
+def conv_by_groups(
     inputs: jax.Array,
     kernel: jax.Array,
-    strides: Sequence[int],
-    padding: depthwise.Padding,
-    *,
+    *args: Any,
     feature_group_count: int = 1,
-    precision: jax.lax.PrecisionLike = None,
-    preferred_element_type: Any = None,
     **kwargs: Any,
 ) -> jax.Array:
-  """Convolves NHWC like `jax.lax.conv_general_dilated`, faster on a CPU.
+  """Convolves NHWC like `jax.lax.conv_general_dilated`, a group at a time.
 
-  A 1x1 convolution is a matrix product: as a convolution, the gradient of its
-  kernel first transposes inputs and cotangents. Few groups are convolved one at
-  a time: two in one call took twelve times as long as two calls. Each channel
-  a group of its own is `depthwise.depthwise_conv`.
+  On a CPU two groups in one call took twelve times as long as two calls. Where
+  groups are many it is one call; each channel is a group of its own in
+  `depthwise.depthwise_conv`.
   """
-  products = dict(
-      precision=precision, preferred_element_type=preferred_element_type
-  )
-  kwargs |= products
   groups = feature_group_count
   if 1 < groups == inputs.shape[-1] == kernel.shape[-1]:
-    return depthwise.depthwise_conv(inputs, kernel, strides, padding, **kwargs)
+    return depthwise.depthwise_conv(inputs, kernel, *args, **kwargs)
   convolve = functools.partial(jax.lax.conv_general_dilated, **kwargs)
-  padded = padding not in ("SAME", "VALID") and np.any(padding)
-  if groups == 1 and kernel.shape[:2] == (1, 1) and not padded:
-    seen = inputs[:, :: strides[0], :: strides[1]]
-    return jax.lax.dot_general(
-        seen, kernel[0, 0], (((3,), (0,)), ((), ())), **products
-    )
-  args = (strides, padding)
   if groups == 1 or groups > _FEW_GROUPS:
     return convolve(inputs, kernel, *args, feature_group_count=groups)
   parts = zip(
@@ -161,12 +152,65 @@ def convolve_nhwc(
   return jnp.concatenate([convolve(x, k, *args) for x, k in parts], axis=-1)
 
 
+def conv_in_training(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]] | str,
+    *,
+    precision: Any = None,
+    **kwargs: Any,
+) -> jax.Array:
+  """Convolves like `conv_by_groups`, a 1x1 kernel by a product of matrices.
+
+  XLA on a TPU cuts small batches of a convolution into tiles and carries that
+  on to its neighbours: of the widest maps, which have 1x1 convolutions on both
+  sides, it made copies. On a CPU the gradient of the kernel is faster.
+  """
+  pointwise = kernel.shape[:3] == (1, 1, inputs.shape[-1])
+  padded = padding != "SAME" and np.any(padding)
+  if not pointwise or padded or set(strides) != {1}:
+    kwargs |= dict(precision=precision)
+    return conv_by_groups(inputs, kernel, strides, padding, **kwargs)
+  with jax.named_scope(POINTWISE):
+    over_channels = (((3,), (0,)), ((), ()))
+    kw = dict(precision=precision)
+    return jax.lax.dot_general(inputs, kernel[0, 0], over_channels, **kw)
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+  """Returns `nn.relu` of x, whose gradient keeps what it returns.
+
+  That is kept anyway where a convolution follows; Flax's keeps where x was
+  positive.
+  """
+  return nn.relu(x)
+
+
+def _relu_forward(x):
+  y = nn.relu(x)
+  return y, y
+
+
+def _relu_backward(y, dy):
+  return (jnp.where(y > 0, dy, jnp.zeros_like(dy)),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
+
 def relu6(x: jax.Array) -> jax.Array:
   """Returns x between 0 and 6; the gradient is 0 from either bound on.
 
   That of `nn.relu6`, of a minimum and a maximum, asks for equality at both.
   """
   return jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
+
+
+# Activations that a batch norm in training does itself: their gradients keep
+# less together.
+_CLIPS = {nn.relu: math.inf, relu6: 6.0}
 
 
 class ConvBNAct(CheckedModule):
@@ -201,13 +245,17 @@ class ConvBNAct(CheckedModule):
         dilation=self.dilation,
         padding="SAME" if self.uneven_padding else None,
         feature_group_count=self.groups,
+        conv_general_dilated=conv_in_training if train else conv_by_groups,
         use_bias=False,
         kernel_init=init,
         dtype=self.dtype,
         name="conv",
     )(x)
-    x = batch_norm(train=train, norm=self.norm, dtype=self.dtype, name="bn")(x)
-    return x if self.act is None else self.act(x)
+    joined = self.act in _CLIPS and train and not self.norm.frozen
+    kw = dict(clip=_CLIPS[self.act]) if joined else {}
+    kw |= dict(norm=self.norm, dtype=self.dtype, name="bn")
+    x = batch_norm(train=train, **kw)(x)
+    return x if self.act is None or joined else self.act(x)
 
 
 def convolve(
@@ -314,6 +362,8 @@ class Classifier(CheckedModule):
     x = dropout(x, self.dropout_rate, train=train, **drop)
     # float32 whatever the compute dtype: bfloat16 logits cost accuracy.
     kw = dict(kernel_init=self.kernel_init, dtype=jnp.float32, name="conv")
+    if train:
+      kw["conv_general_dilated"] = conv_in_training
     return conv(self.num_classes, 1, **kw)(x)
 
 

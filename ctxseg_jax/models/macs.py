@@ -16,6 +16,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
+from ctxseg_jax.models.layers import POINTWISE
 from ctxseg_jax.models.resizing import FIXED_MATRICES
 
 # The kinds of work that count, and those of them that every table counts.
@@ -86,6 +87,8 @@ def _count(jaxpr, outer, notes) -> Counts:
     paths = re.findall(rf"{_MODULE}([^/)]*)", scopes)
     path = tuple(filter(None, paths[-1].split("."))) if paths else outer
     kind, macs = _own_work(eqn)
+    if kind == "matmul" and POINTWISE in scopes:
+      kind = "conv"
     if kind is not None:
       counts[path, kind] += macs
       continue

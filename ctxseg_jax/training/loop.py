@@ -187,15 +187,7 @@ def _saving(state, previous, checkpoints):
 
 def _check_batch(run, mesh):
   """Refuses batches that devices cannot share or memory cannot hold."""
-  parts = mesh.size * run.optimizer.accumulate_steps
-  if run.batch_size % parts:
-    of_devices = f"{mesh.size} devices"
-    if run.optimizer.accumulate_steps > 1:
-      of_devices += f" of {run.optimizer.accumulate_steps} parts each"
-    raise errors.UserError(
-        f"config: batch_size: {run.batch_size} does not divide over"
-        f" {of_devices}; use a multiple of {parts}"
-    )
+  run.check_batch_size(mesh.size)
   height, width = run.augmentation.crop_size
   memory.require(
       # Images in float32 and labels, of which more than one copy is made.

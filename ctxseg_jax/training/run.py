@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from ctxseg_jax import errors
 from ctxseg_jax.bounds import NonNegativeInt
 from ctxseg_jax.bounds import PositiveInt
 from ctxseg_jax.data import options as options_lib
@@ -148,6 +149,18 @@ class Run(RunOptions):
   @property
   def _warps_on_device(self):
     return getattr(self.augmentation, "warp", "host") == "device"
+
+  def check_batch_size(self, num_devices: int) -> None:
+    """Raises a `UserError` if devices cannot share a batch equally."""
+    parts = num_devices * self.optimizer.accumulate_steps
+    if self.batch_size % parts:
+      of_devices = f"{num_devices} devices"
+      if self.optimizer.accumulate_steps > 1:
+        of_devices += f" of {self.optimizer.accumulate_steps} parts each"
+      raise errors.UserError(
+          f"config: batch_size: {self.batch_size} does not divide over"
+          f" {of_devices}; use a multiple of {parts}"
+      )
 
   def predictor(
       self, mesh: jax.sharding.Mesh, settings: tasks.Settings | None = None

@@ -138,12 +138,12 @@ class MemoryTest(absltest.TestCase):
 
   def test_batches_become_smaller_until_there_is_memory(self):
     # An image is 0.03 MB, its logits are 0.16 MB.
-    with mock.patch.object(memory, "_free_host_bytes", return_value=1.0e6):
+    with mock.patch.object(memory, "free_host_bytes", return_value=1.0e6):
       self.assertEqual(self.shares(8, batch_size_per_device=8), [2] * 4)
     self.assertEqual(
         self.shares(8, batch_size_per_device=8, memory_gb=1.2e-3), [2] * 4
     )
-    with mock.patch.object(memory, "_free_host_bytes", return_value=1e5):
+    with mock.patch.object(memory, "free_host_bytes", return_value=1e5):
       with self.assertRaisesRegex(errors.UserError, "1 image of 100x100"):
         self.shares(8, batch_size_per_device=8)
 
@@ -168,12 +168,12 @@ class MemoryTest(absltest.TestCase):
     )
     _, variables = test_segmentation.plain_predictor()
     images = test_segmentation.make_images((60, 80))
-    with mock.patch.object(memory, "_free_host_bytes", return_value=10**4):
+    with mock.patch.object(memory, "free_host_bytes", return_value=10**4):
       with self.assertRaisesRegex(errors.UserError, "1 image of 32x32.*lower"):
         predictor.predict(variables, images)
 
   def test_the_free_memory_of_this_machine_is_known(self):
-    self.assertBetween(memory._free_host_bytes(), 1e6, 1e15)
+    self.assertBetween(memory.free_host_bytes(), 1e6, 1e15)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class LayersTest(chex.TestCase):
         feature_group_count=groups,
     )
     np.testing.assert_allclose(
-        layers.convolve_nhwc(x, kernel, *args, **kwargs),
+        layers.conv_in_training(x, kernel, *args, **kwargs),
         jax.lax.conv_general_dilated(x, kernel, *args, **kwargs),
         rtol=1e-4,
         atol=1e-4,

@@ -100,7 +100,8 @@ class RematTest(absltest.TestCase):
         residual_bytes(BACKBONES["resnet"](depth=18, remat=mode))
         for mode in MODES
     )
-    self.assertLess(conv, 0.6 * none)
+    # Of three maps kept between convolutions one is computed again.
+    self.assertLess(conv, 0.9 * none)
     self.assertLess(block, 0.6 * conv)
 
   def test_every_block_of_an_efficientnet_is_one(self):

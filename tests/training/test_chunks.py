@@ -1,5 +1,7 @@
 """Loss in chunks is the loss of the upsampled logits."""
 
+from unittest import mock
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
@@ -91,6 +93,22 @@ class ChunksTest(parameterized.TestCase):
         for loss in terms.values()
     )
     chex.assert_trees_all_close(plain, chunked, rtol=1e-4, atol=1e-6)
+
+  def test_the_step_has_no_scores_of_the_size_of_the_image(self):
+    found = {}
+    for parts in (1, 4):
+      loss = {
+          output: dict(loss="softmax_cross_entropy", num_chunks=parts)
+          for output in ("logits", "aux_logits")
+      }
+      # Not as many classes as images have channels.
+      with mock.patch.object(steps, "NUM_CLASSES", 5):
+        step, state, put = steps.make_step(2, loss=loss)
+      args = (state, put(steps.make_batch()), jax.random.key(1))
+      text = step.lower(*args).as_text()
+      found[parts] = text.count("tensor<4x16x16x5xf32>")
+    self.assertGreater(found[1], 0)
+    self.assertEqual(found[4], 0)
 
 
 if __name__ == "__main__":

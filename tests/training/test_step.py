@@ -77,12 +77,13 @@ class DevicesTest(parameterized.TestCase):
     )
     text = step.lower(*args).compile().as_text()
     found = re.findall(r"= .*all-reduce(?:-start)?\(", text)
-    # Mean and mean of squares travel together, as [2, C].
-    forward = [line for line in found if "f32[2," in line]
+    # Mean and mean of squares travel together, as [2, C]; so do, backward, the
+    # two sums that the gradient of the input needs.
+    pairs = [line for line in found if "f32[2," in line]
     self.assertEqual(batch_norms, 9)
-    self.assertLen(forward, batch_norms)
-    # Backward: one per batch norm; the loss terms and the parameters (whose
-    # gradients the transposition of their replication sums) are combined.
+    self.assertLen(pairs, 2 * batch_norms)
+    # The loss terms and the parameters (whose gradients the transposition of
+    # their replication sums) are combined, with each other or with these.
     self.assertLessEqual(len(found), 2 * batch_norms + 3)
 
   def test_dropout_differs_between_devices_and_steps(self):

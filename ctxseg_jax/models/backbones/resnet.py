@@ -104,7 +104,8 @@ class BasicBlock(nn.Module):
     where = dict(stride=self.stride, dilation=self.dilation)
     out = conv(x, self.channels, name="conv1", **where)
     out = conv(out, self.channels, act=None, name="conv2")
-    return nn.relu(out + _shortcut(x, out, self, train))
+    relu = layers.relu if train else nn.relu
+    return relu(out + _shortcut(x, out, self, train))
 
 
 class Bottleneck(nn.Module):
@@ -129,7 +130,8 @@ class Bottleneck(nn.Module):
     where = dict(stride=strides[1], dilation=self.dilation)
     out = conv(out, self.channels, name="conv2", **where)
     out = conv(out, 4 * self.channels, 1, act=None, name="conv3")
-    return nn.relu(out + _shortcut(x, out, self, train))
+    relu = layers.relu if train else nn.relu
+    return relu(out + _shortcut(x, out, self, train))
 
 
 def _shortcut(x, out, block, train):
