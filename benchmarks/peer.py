@@ -1,5 +1,6 @@
 """The other side of a comparison: a process that has PyTorch."""
 
+import contextlib
 import json
 import subprocess
 from typing import Any
@@ -48,5 +49,6 @@ class Peer:
     return self
 
   def __exit__(self, *error: Any) -> None:
-    self._process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # It ended before.
+      self._process.stdin.close()
     self._process.wait()

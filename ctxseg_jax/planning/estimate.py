@@ -9,10 +9,10 @@ from ctxseg_jax.planning import program as program_lib
 from ctxseg_jax.training import run as run_lib
 
 ASSUMPTIONS = (
-    "Arithmetic runs at the peak of the chip, traffic at the full bandwidth of"
-    " its memory, each hiding the other: no step is faster than that, and real"
-    " ones are slower. Fast memory and operations beside convolutions and"
-    " matrix products cost nothing.",
+    "Operations are those of convolutions and matrix products, at the peak of"
+    " the chip; what is read and written is at the full bandwidth of its"
+    " memory. Each hides the other, and all else costs nothing: no step is"
+    " faster, and real ones are slower.",
     "Collectives hide nothing and follow each other: batch norm waits for its"
     " statistics. Each takes its bytes over the links and"
     f" {chips.HOP_SECONDS * 1e6:.0f} microsecond for each hop to the farthest"
@@ -27,21 +27,21 @@ class Estimate:
   """What a step takes on one chip; in seconds.
 
   Attributes:
-    compute: At the peak of arithmetic.
-    traffic: At the bandwidth of the memory.
+    operations: At the peak of the chip.
+    memory: At the bandwidth of its memory.
     collectives: All of them, one after the other.
     fits: Whether the chip has the memory that the step holds.
   """
 
-  compute: float
-  traffic: float
+  operations: float
+  memory: float
   collectives: float
   fits: bool
 
   @property
   def alone(self) -> float:
     """The time of a step without collectives."""
-    return max(self.compute, self.traffic)
+    return max(self.operations, self.memory)
 
   @property
   def step(self) -> float:
@@ -62,8 +62,8 @@ def estimate(program: program_lib.Program, where: chips.Slice) -> Estimate:
   """
   chip = where.chip
   return Estimate(
-      compute=program.flops / chip.flops,
-      traffic=program.num_bytes / chip.bandwidth,
+      operations=program.flops / chip.flops,
+      memory=program.num_bytes / chip.bandwidth,
       collectives=sum(
           runs * where.all_reduce_seconds(num_bytes)
           for of_kind in program.collectives.values()

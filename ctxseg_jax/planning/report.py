@@ -2,6 +2,7 @@
 
 import collections
 import re
+import statistics
 from typing import Any
 
 from ctxseg_jax import columns
@@ -64,8 +65,8 @@ def make(
           for kind, of_kind in program.collectives.items()
       },
       "seconds": {
-          "arithmetic": found.compute,
-          "traffic": found.traffic,
+          "operations": found.operations,
+          "memory": found.memory,
           "collectives": found.collectives,
           "step": found.step,
       },
@@ -92,56 +93,48 @@ def _by_source(instructions):
 
 def text(report: dict[str, Any], *, largest: int) -> str:
   """Returns a report of `make` for people, with its `largest` sources."""
+  lines = columns.align(_rows(report), "<>>") + _notes(report)
+  for x in report["largest"][:largest]:
+    lines.append(f"{_bytes(x['bytes']):>9} {x['direction']:8} {x['source']}")
+  return "\n".join(lines) + "\n"
+
+
+def _rows(report):
   chip, seconds = report["chip"], report["seconds"]
-  linked = chip["bytes_per_second_of_link"] is not None
-  if linked:
-    efficiency = f"{100 * report['efficiency']:.1f} % efficiency"
-  else:
-    efficiency = "collectives are not estimated here"
+  flops_per_second = f"{chip['flops_per_second'] / 1e12:,.2f} T/s"
+  bytes_per_second = f"{_bytes(chip['bytes_per_second'])}/s"
+  return [
+      (f"{report['where']}, {report['chips']} chips", "a chip", "it has"),
+      ("images", str(report["images_per_chip"]), ""),
+      ("memory", _bytes(report["memory"]), _bytes(chip["memory"])),
+      ("  state and batch", _bytes(report["memory_of_state_and_batch"]), ""),
+      ("operations", f"{report['flops'] / 1e12:.3f} T", flops_per_second),
+      ("bytes of its memory", _bytes(report["bytes"]), bytes_per_second),
+      ("bytes of its fast memory", _bytes(report["bytes_of_fast_memory"]), ""),
+      ("time of operations", _milliseconds(seconds["operations"]), ""),
+      ("time of its memory", _milliseconds(seconds["memory"]), ""),
+      ("time of collectives", _milliseconds(seconds["collectives"]), ""),
+      ("step, at best", _milliseconds(seconds["step"]), ""),
+  ]
+
+
+def _notes(report):
+  seconds = report["seconds"]
+  linked = report["chip"]["bytes_per_second_of_link"] is not None
+  efficiency = f"{100 * report['efficiency']:.1f} % efficiency"
+  limit = max(("operations", "memory"), key=seconds.get)
   kinds = [
       f"{x['runs']} {kind} of {_bytes(x['bytes'])} in all"
       for kind, x in report["collectives"].items()
   ]
-  limit = (
-      "arithmetic"
-      if seconds["arithmetic"] >= seconds["traffic"]
-      else ("traffic of the memory")
-  )
-  rows = [
-      (f"{report['where']}, {report['chips']} chips", "a chip", "it has"),
-      ("images of a step", str(report["images_per_chip"]), ""),
-      ("memory", _bytes(report["memory"]), _bytes(chip["memory"])),
-      (
-          "  state and batch",
-          _bytes(report["memory_of_state_and_batch"]),
-          "",
-      ),
-      (
-          "operations, convolutions and products",
-          f"{report['flops'] / 1e12:.3f} T",
-          f"{chip['flops_per_second'] / 1e12:,.2f} T/s",
-      ),
-      (
-          "bytes of its memory",
-          _bytes(report["bytes"]),
-          f"{_bytes(chip['bytes_per_second'])}/s",
-      ),
-      ("bytes of its fast memory", _bytes(report["bytes_of_fast_memory"]), ""),
-      ("time of the arithmetic", _milliseconds(seconds["arithmetic"]), ""),
-      ("time of the traffic", _milliseconds(seconds["traffic"]), ""),
-      ("time of collectives", _milliseconds(seconds["collectives"]), ""),
-      ("step, at best", _milliseconds(seconds["step"]), ""),
-  ]
-  lines = columns.align(rows, "<>>")
-  lines.append(
+  lines = [
       f"Limit: {limit}. {report['images_per_second']:,.0f} images/s at best,"
-      f" {efficiency}. Batch norms: {report['batch_norms']}. Collectives:"
-      f" {', '.join(kinds) or 'none'}."
-  )
-  lines.append(
+      f" {efficiency if linked else 'collectives are not estimated here'}.",
+      f"Batch norms: {report['batch_norms']}. Collectives:"
+      f" {', '.join(kinds) or 'none'}.",
       f"XLA's own sums: {report['xla_flops'] / 1e12:.3f} T operations,"
-      f" {_bytes(report['xla_bytes'])} of both memories, loops once."
-  )
+      f" {_bytes(report['xla_bytes'])} of both memories, loops once.",
+  ]
   if report["compiled_for"] != report["where"]:
     lines.append(f"The program is that of {report['compiled_for']}.")
   if report["fits"]:
@@ -150,22 +143,20 @@ def text(report: dict[str, Any], *, largest: int) -> str:
     lines.append("It does not fit. To change, the cheapest first:")
     lines += [f"  {x}" for x in report["remedies"]]
   if "measured" in report:
-    times = sorted(report["measured"])
-    median = times[len(times) // 2]
+    times = report["measured"]
+    median = statistics.median(times)
     lines.append(
         f"Measured: {_milliseconds(median)} (median of {len(times)} steps,"
-        f" {_milliseconds(times[0])} to {_milliseconds(times[-1])}),"
+        f" {_milliseconds(min(times))} to {_milliseconds(max(times))}),"
         f" {median / seconds['step']:.2f} times the estimate."
     )
-  for x in report["largest"][:largest]:
-    lines.append(f"{_bytes(x['bytes']):>9} {x['direction']:8} {x['source']}")
-  return "\n".join(lines) + "\n"
+  return lines
 
 
 def _bytes(number):
-  return (
-      f"{number / 1e9:,.2f} GB" if number >= 1e8 else f"{number / 1e6:.2f} MB"
-  )
+  if number >= 1e8:
+    return f"{number / 1e9:,.2f} GB"
+  return f"{number / 1e6:.2f} MB"
 
 
 def _milliseconds(seconds):

@@ -89,14 +89,14 @@ class ReportTest(absltest.TestCase):
   def test_times_are_those_of_peak_bandwidth_and_links(self):
     made = make_report(make_program())
     seconds = made["seconds"]
-    self.assertAlmostEqual(seconds["arithmetic"], 10e-3)
-    self.assertAlmostEqual(seconds["traffic"], 5e-3)
+    self.assertAlmostEqual(seconds["operations"], 10e-3)
+    self.assertAlmostEqual(seconds["memory"], 5e-3)
     gradients = 2 * 255 / 256 * 4e8 / 200e9
     self.assertAlmostEqual(seconds["collectives"], gradients + 4 * 32e-6, 8)
     self.assertAlmostEqual(seconds["step"], 10e-3 + seconds["collectives"])
     self.assertAlmostEqual(made["efficiency"], 10e-3 / seconds["step"])
     self.assertTrue(made["fits"])
-    self.assertIn("Limit: arithmetic.", report.text(made, largest=0))
+    self.assertIn("Limit: operations.", report.text(made, largest=0))
 
   def test_what_does_not_fit_says_what_to_change(self):
     made = make_report(make_program(temporaries=20 * 10**9))
