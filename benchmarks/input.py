@@ -48,11 +48,12 @@ class Files:
 
   def __getitem__(self, i):
     from ctxseg_jax.data import images
+    from ctxseg_jax.data import label_png
 
     image, label = self.records[i]
     return {
         "image": images.decode_image(image, verify=False),
-        "label": images.decode_label(label, verify=False),
+        "label": label_png.decode(label, "label"),
     }
 
 

@@ -23,6 +23,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import files
 from ctxseg_jax.data import builder
 from ctxseg_jax.data import images
+from ctxseg_jax.data import label_png
 from ctxseg_jax.data import packing
 from ctxseg_jax.data import spec as spec_lib
 
@@ -122,7 +123,7 @@ class Source:
     """Returns the label of a record, uint8 [H, W] or []."""
     label = record["label"]
     if isinstance(label, bytes):
-      return images.decode_label(label, place, verify=False)
+      return label_png.decode(label, place)
     return np.array(label, np.uint8)
 
   def sizes(self) -> np.ndarray:

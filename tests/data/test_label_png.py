@@ -4,6 +4,7 @@ from absl.testing import absltest
 import cv2
 import numpy as np
 
+from ctxseg_jax import errors
 from ctxseg_jax.data import images
 from ctxseg_jax.data import label_png
 
@@ -16,8 +17,15 @@ class LabelPngTest(absltest.TestCase):
       data = label_png.encode(label.reshape(shape))
       found = images.decode_label(data)
       np.testing.assert_array_equal(found, label.reshape(shape))
-      found = cv2.imdecode(np.frombuffer(data, np.uint8), -1)
+      found = label_png.decode(data, "label")
       np.testing.assert_array_equal(found, label.reshape(shape))
+
+  def test_what_is_no_label_is_named(self):
+    photograph = images.encode_png(np.zeros((4, 4, 3), np.uint8))
+    part = label_png.encode(np.eye(99, dtype=np.uint8))[:120]
+    for data in (b"", b"GIF89a", photograph, part):
+      with self.assertRaisesRegex(errors.UserError, "^camvid/train/1: "):
+        label_png.decode(data, "camvid/train/1")
 
   def test_areas_make_small_files(self):
     label = np.zeros((360, 480), np.uint8)
