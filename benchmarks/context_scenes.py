@@ -65,10 +65,10 @@ class Row:
     return statistics.mean(finite) if finite else float("nan")
 
   @property
-  def spread(self) -> float:
-    """Largest minus smallest mIoU."""
+  def spread(self) -> float | None:
+    """Largest minus smallest mIoU; None of fewer than two."""
     finite = [m for m in self.miou if m is not None]
-    return max(finite) - min(finite) if finite else float("nan")
+    return max(finite) - min(finite) if len(finite) > 1 else None
 
 
 def run(variant: str, seed: str, steps: int) -> tuple[float | None, ...]:
@@ -191,7 +191,7 @@ def table(rows: Sequence[Row]) -> str:
       bound_written = True
     lines.append(
         f"| `{row.name}` | {_each(row.miou, 2, 'diverged')} | {row.mean:.2f} |"
-        f" {row.spread:.2f} | {row.mean - baseline:+.2f} |"
+        f" {_each([row.spread], 2)} | {row.mean - baseline:+.2f} |"
         f" {_each(row.right, 0)} % | {row.parameters:,} |"
         f" {row.macs} M | {_each([row.images_per_second], 0)} |"
     )

@@ -6,14 +6,14 @@ r"""Every context head on context scenes: one backbone, data and schedule.
 Variants: `fcn`, `fcn_aux`, `fcn_se`, `pspnet`, `pspnet_aux`, `deeplabv2`,
 `deeplabv3`, `deeplabv3_aux`, `deeplabv3plus`, `nonlocal`, `nonlocal_aux`,
 `double_attention`, `emanet`, `danet`, `danet_plain`, `encnet`, `encnet_plain`,
-`encnet_k0`, `encnet_k0_plain`, `encnet_k8`, `sca`, `sanet`, `sanet_plain`,
-`sanet_cat`, `sanet_dense`, `mfnet`, `mfnet_plain`, `mfnet_lambda001`,
-`mfnet_lambda1`, `smoke`. `_aux` adds an auxiliary FCN on stage 3, `_plain`
-takes the paper's extra supervision away, `_k0` and `_k8` have so many codewords
-instead of 32, `_lambda001` and `_lambda1` weigh the reconstruction loss by 0.01
-and 1 instead of 0.1. `sanet_cat` has no dense branch; `sanet_dense` predicts by
-the sum of dense and attended logits, the head's default, where the other SANets
-predict by the four masks. Without a variant: `encnet`.
+`encnet_k0`, `encnet_k8`, `sca`, `sanet`, `sanet_plain`, `sanet_cat`,
+`sanet_dense`, `mfnet`, `mfnet_plain`, `mfnet_lambda1`, `smoke`. `_aux` adds an
+auxiliary FCN on stage 3, `_plain` takes the paper's extra supervision away,
+`_k0` and `_k8` have so many codewords instead of 32, `_lambda1` weighs the
+reconstruction loss by 1 instead of 0.1. `sanet_cat` has no dense branch;
+`sanet_dense` predicts by the sum of dense and attended logits, the head's
+default, where the other SANets predict by the four masks. Without a variant:
+`encnet`.
 
 All of them in one command, with a table: `python -m benchmarks.context_scenes`.
 Ours: see docs/context_scenes.md.
@@ -132,15 +132,10 @@ def _encnet(num_codewords, config):
   config.model.head.num_codewords = num_codewords
 
 
-def _encnet_k0_plain(config):
-  """A gate by the mean over the image, with nothing that supervises it."""
-  _plain("encnet", dict(num_codewords=0, se_loss=False), config)
-
-
-def _mfnet(weight, config):
+def _mfnet_lambda1(config):
   """MFNet with another weight of the reconstruction loss (report: lambda)."""
   _use_head("mfnet", config)
-  config.loss.reconstruction.weight = weight
+  config.loss.reconstruction.weight = 1.0
 
 
 def _sanet_cat(config):
@@ -172,10 +167,8 @@ VARIANTS = {
         )
     },
     "encnet_k0": functools.partial(_encnet, 0),
-    "encnet_k0_plain": _encnet_k0_plain,
     "encnet_k8": functools.partial(_encnet, 8),
-    "mfnet_lambda001": functools.partial(_mfnet, 0.01),
-    "mfnet_lambda1": functools.partial(_mfnet, 1.0),
+    "mfnet_lambda1": _mfnet_lambda1,
     "sanet_cat": _sanet_cat,
     "sanet_dense": _sanet_dense,
     "smoke": common.smoke,

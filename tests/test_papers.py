@@ -12,6 +12,7 @@ from benchmarks import page
 from benchmarks import sizes
 from benchmarks.papers import catalogue
 from benchmarks.papers import document
+from benchmarks.papers import scenes
 from benchmarks.papers.row import Paper
 from benchmarks.papers.row import Reading
 from benchmarks.papers.row import Row
@@ -90,6 +91,11 @@ class CatalogueTest(parameterized.TestCase):
   def test_what_occurs_twice_is_refused(self, rows, message):
     with self.assertRaisesRegex(errors.UserError, message):
       catalogue.check(with_rows(*rows))
+
+  def test_a_claim_without_results_is_refused(self):
+    message = "context_scenes.md: no row of 'foo'; run: python -m benchmarks"
+    with self.assertRaisesRegex(errors.UserError, message):
+      scenes.table({"fcn": ("FCN", ""), "foo": ("Foo", "")})
 
   def test_two_tables_of_one_name_are_refused(self):
     tables = SAMPLE.tables[:1] * 2

@@ -8,7 +8,7 @@ from benchmarks.papers.row import Paper
 from ctxseg_jax import errors
 
 _FOLDER = pathlib.Path(__file__).parent
-_MACHINERY = ("__init__", "__main__", "catalogue", "document", "row")
+_MACHINERY = ("__init__", "__main__", "catalogue", "document", "row", "scenes")
 
 
 def load() -> list[Paper]:

@@ -4,6 +4,7 @@ The texts we have, notes and slides, number neither; they are named by what they
 show.
 """
 
+from benchmarks.papers import scenes
 from benchmarks.papers.row import Paper
 from benchmarks.papers.row import Reading
 from benchmarks.papers.row import Row
@@ -221,6 +222,14 @@ TABLES: tuple[Table, ...] = (
         "`curves.png`, `metrics.jsonl` and TensorBoard have the error of"
         " batches of training as `loss/error`, and that of the test images"
         " every 8 epochs as `eval/error_rate`.",
+    ),
+    scenes.table(
+        {
+            "fcn": ("FCN", "41.0 mIoU"),
+            "encnet_plain": ("EncNet: Encoding", "47.6 mIoU"),
+            "encnet": ("EncNet: Encoding, SE-loss; K = 32", "49.2 mIoU"),
+            "encnet_k0": ("EncNet: SE-loss; K = 0", _CURVE),
+        }
     ),
 )
 

@@ -2,6 +2,7 @@
 results.
 """
 
+from benchmarks.papers import scenes
 from benchmarks.papers.row import Paper
 from benchmarks.papers.row import Reading
 from benchmarks.papers.row import Row
@@ -64,6 +65,13 @@ TABLES: tuple[Table, ...] = (
         ),
         "The report says that results are better at 0.1, and names no other"
         " value: 0 and 1 are ours.",
+    ),
+    scenes.table(
+        {
+            "fcn": ("FCN", _CURVE),
+            "mfnet": ("MFNet, lambda = 0.1", "the best"),
+            "mfnet_plain": ("MFNet, lambda = 0", _CURVE),
+        }
     ),
 )
 

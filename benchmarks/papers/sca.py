@@ -1,6 +1,7 @@
 """SCA (Wang et al., 2017), https://arxiv.org/abs/1711.08278."""
 
 from benchmarks.papers import row
+from benchmarks.papers import scenes
 
 _NONE = "no figure in the text"
 _NOTE = (
@@ -38,6 +39,7 @@ TABLES: tuple[row.Table, ...] = (
         _rows("cityscapes/sca.py"),
         "See PASCAL VOC 2012.",
     ),
+    scenes.table({"fcn": ("FCN", _NONE), "sca": ("FCN + SCA", _NONE)}),
 )
 
 READINGS: tuple[row.Reading, ...] = (
