@@ -153,12 +153,11 @@ def make_train_step(
   )
   if accumulate_steps > 1:
     gradient = _accumulated(gradient, accumulate_steps)
+  gradient = _summed(gradient)
 
   def train_step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
     key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-    # The loss is already global, so these gradients are too: with check_vma
-    # (the default) a pmean here would be wrong.
     trained, kept = freezing.split(state.params, frozen)
     grads, (model_state, scalars) = gradient(
         trained,
@@ -256,22 +255,35 @@ def _make_loss(
   return loss_fn
 
 
-def _accumulated(gradient, num_parts):
-  """Returns the mean of gradients of parts, summed over devices once."""
+def _summed(gradient):
+  """Returns gradients summed over the devices, once and in float32.
 
-  def accumulated(trained, kept, model_state, batch, key, step):
-    # Parameters that vary over devices have gradients that do: nothing is
-    # summed over devices before the last part.
+  The loss is that of all devices, so that each has its part of the gradient.
+  """
+
+  def summed(trained, *args):
+    # Gradients of parameters that vary over devices do so too, and are not
+    # summed before; of parameters that do not, they would be summed where
+    # these first meet an image: behind a cast to bfloat16, in bfloat16.
     varying = jax.tree.map(
         lambda x: jax.lax.pcast(x, AXIS, to="varying"), trained
     )
+    grads, aux = gradient(varying, *args)
+    return jax.lax.psum(grads, AXIS), aux
 
+  return summed
+
+
+def _accumulated(gradient, num_parts):
+  """Returns the mean of gradients of parts."""
+
+  def accumulated(trained, kept, model_state, batch, key, step):
     def add_part(carry, part):
       total, model_state = carry
       index, batch = part
       key_of_part = jax.random.fold_in(key, index)
       grads, (model_state, scalars) = gradient(
-          varying, kept, model_state, batch, key_of_part, step
+          trained, kept, model_state, batch, key_of_part, step
       )
       return (optax.tree.add(total, grads), model_state), scalars
 
@@ -280,10 +292,10 @@ def _accumulated(gradient, num_parts):
     )
     (total, model_state), scalars = jax.lax.scan(
         add_part,
-        (optax.tree.zeros_like(varying), model_state),
+        (optax.tree.zeros_like(trained), model_state),
         (jnp.arange(num_parts), parts),
     )
-    grads = jax.lax.psum(optax.tree.scale(1 / num_parts, total), AXIS)
+    grads = optax.tree.scale(1 / num_parts, total)
     return grads, (model_state, jax.tree.map(jnp.mean, scalars))
 
   return accumulated

@@ -84,9 +84,19 @@ class DevicesTest(parameterized.TestCase):
     pairs = [line for line in found if "f32[2," in line]
     self.assertEqual(batch_norms, 9)
     self.assertLen(pairs, 2 * batch_norms)
-    # The loss terms and the parameters (whose gradients the transposition of
-    # their replication sums) are combined, with each other or with these.
+    # The loss terms and the gradients of the parameters are combined, with each
+    # other or with these.
     self.assertLessEqual(len(found), 2 * batch_norms + 3)
+
+  def test_what_devices_add_up_is_float32_in_bfloat16_networks_too(self):
+    step, state, put = steps.make_step(2, steps.MODEL | dict(dtype="bfloat16"))
+    args = (state, put(steps.make_batch()), jax.random.key(1))
+    text = step.lower(*args).as_text()
+    self.assertIn("bf16", text)
+    pattern = r"stablehlo\.all_reduce.*?\}\) : \((.*?)\)"
+    types = re.findall(pattern, text, re.DOTALL)
+    self.assertNotEmpty(types)
+    self.assertEmpty([found for found in types if "f32" not in found])
 
   def test_dropout_differs_between_devices_and_steps(self):
     model = steps.MODEL | dict(
