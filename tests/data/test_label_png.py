@@ -22,7 +22,7 @@ class LabelPngTest(absltest.TestCase):
 
   def test_what_is_no_label_is_named(self):
     photograph = images.encode_png(np.zeros((4, 4, 3), np.uint8))
-    part = label_png.encode(np.eye(99, dtype=np.uint8))[:120]
+    part = label_png.encode(np.eye(99, dtype=np.uint8))[:-30]
     for data in (b"", b"GIF89a", photograph, part):
       with self.assertRaisesRegex(errors.UserError, "^camvid/train/1: "):
         label_png.decode(data, "camvid/train/1")
