@@ -21,7 +21,7 @@ import time
 from absl import flags
 import flax.linen as nn
 
-from benchmarks import rounds
+from benchmarks import results
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 
@@ -200,7 +200,7 @@ def to_table(rows) -> str:
               f"{ratio:.2f}",
           ]
       )
-  return rounds.table(header, lines)
+  return results.table(header, lines)
 
 
 def main(argv):
@@ -211,13 +211,17 @@ def main(argv):
   given = flags.FLAGS
   spec = DATASETS[given.dataset]
   source = records.open_source(spec, given.split, given.data_dir)
-  result = {"machine": rounds.machine(), "split": given.split, "rows": []}
+  result = {
+      "machine": results.machine("opencv-python-headless", "pillow", "grain"),
+      "split": given.split,
+      "rows": [],
+  }
   for network in given.networks:
     row = compare(
         network, spec, source, given.split, given.peer_python, given.rounds
     )
     result["rows"].append(row)
-    rounds.write(given.output, result)
+    results.write(given.output, result)
   print(to_table(result["rows"]))
   for row in result["rows"]:
     each = statistics.median(row["thread_seconds"]) / row["images"]

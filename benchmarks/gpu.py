@@ -33,6 +33,7 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks import results
 from benchmarks import timing
 from ctxseg_jax import commands
 from ctxseg_jax import errors
@@ -205,7 +206,7 @@ def to_table(rows: list[Mapping[str, Any]]) -> str:
     name = ", ".join([row["network"], str(row["batch"]), *options])
     lines.append([name, *cells, gib, share])
   header = ["network, images", *timing.HEADER, "ours, GiB", "% of peak"]
-  return timing.table(header, lines)
+  return results.table(header, lines)
 
 
 def main(argv):
@@ -219,13 +220,13 @@ def main(argv):
         " has CamVid"
     )
   if given.train:
-    results = train(given.data_dir, given.workdir, given.dry)
+    rows = train(given.data_dir, given.workdir, given.dry)
   else:
     python = given.peer_python or sys.executable
-    results = steps(python, given.minutes, given.dry)
+    rows = steps(python, given.minutes, given.dry)
   rows = []
   with output.open("a") as file:
-    for row in results:
+    for row in rows:
       rows.append(row)
       # At once: the machine may be taken away at any time.
       file.write(json.dumps(row) + "\n")

@@ -20,6 +20,7 @@ from absl import flags
 import numpy as np
 
 from benchmarks import networks
+from benchmarks import results
 from benchmarks import timing
 from ctxseg_jax import commands
 from ctxseg_jax import errors
@@ -106,7 +107,7 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
     if "window" in row:
       images += f", windows {row['window']}x{row['window']}"
     lines.append([row["network"], row["case"], images, *timing.cells(row)])
-  return timing.table(header, lines)
+  return results.table(header, lines)
 
 
 def main(argv):
@@ -114,7 +115,7 @@ def main(argv):
   from benchmarks import pair
 
   given = flags.FLAGS
-  result = {"machine": timing.machine(), "rows": []}
+  result = {"machine": results.machine(), "rows": []}
   for name in pair.check_names(given.networks):
     shape = networks.Shape(tuple(map(int, given.size)), given.batch)
     result["rows"] += measure(
@@ -126,7 +127,7 @@ def main(argv):
         rounds=given.rounds,
         block_seconds=given.block_seconds,
     )
-    timing.write(given.output, result)
+    results.write(given.output, result)
   print(to_table(result["rows"]))
 
 

@@ -25,7 +25,7 @@ from absl import flags
 import cv2
 import numpy as np
 
-from benchmarks import rounds
+from benchmarks import results
 from benchmarks.peers import input_pipelines
 from ctxseg_jax import commands
 
@@ -164,14 +164,14 @@ def to_table(rows):
       for row in rows
       for side, rates in row["images_per_second"].items()
   ]
-  return rounds.table(header, lines)
+  return results.table(header, lines)
 
 
 def main(argv):
   del argv
   given = flags.FLAGS
   cv2.setNumThreads(0)
-  machine = rounds.machine()
+  machine = results.machine("opencv-python-headless", "pillow", "grain")
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   result = collections.defaultdict(list, machine=machine)
   for workdir in given.workdirs:
@@ -183,7 +183,7 @@ def main(argv):
     rates = measure(sides, given.rounds, given.block_seconds)
     row = dict(name=name, size=size, crop=crop_size, images_per_second=rates)
     result["rows"].append(row)
-    rounds.write(given.output, result)
+    results.write(given.output, result)
   print(to_table(result["rows"]))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import timing
+from benchmarks import results
 from ctxseg_jax import commands
 
 REMATS = ("none", "conv", "block")
@@ -189,7 +189,7 @@ def to_table(found: Mapping[str, Any]) -> str:
       ]
       for x in found.get("peak", ())
   ]
-  return timing.table(["of an image", "mode", "MiB"], rows)
+  return results.table(["of an image", "mode", "MiB"], rows)
 
 
 def _mib(value):
@@ -201,8 +201,8 @@ def main(argv):
   given = flags.FLAGS
   config = given.config.to_dict()
   found = measure(config, given.num_chunks, given.peak)
-  result = {"machine": timing.machine(), "config": config} | found
-  timing.write(given.output, result)
+  result = {"machine": results.machine(), "config": config} | found
+  results.write(given.output, result)
   print(to_table(found))
 
 

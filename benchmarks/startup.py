@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import timing
+from benchmarks import results
 from ctxseg_jax import commands
 from ctxseg_jax import errors
 
@@ -106,14 +106,14 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
       spread = f"{min(values):.1f} to {max(values):.1f}"
       lines.append([row["network"], cache, *cells, spread])
   header = ["network", "cache", *(x.replace("_", " ") for x in phases)]
-  return timing.table([*header, "first step of the runs"], lines)
+  return results.table([*header, "first step of the runs"], lines)
 
 
 def main(argv):
   del argv
   given = flags.FLAGS
   rows = [measure(name, given.rounds) for name in given.networks]
-  timing.write(given.output, {"machine": timing.machine(), "rows": rows})
+  results.write(given.output, {"machine": results.machine(), "rows": rows})
   print(to_table(rows))
 
 

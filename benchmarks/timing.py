@@ -2,18 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from importlib import metadata
-import json
-import os
-import pathlib
-import platform
 import statistics
 from typing import Any
 
 from absl import flags
 
 from benchmarks import networks
-from ctxseg_jax import files
 
 # What a peer may do to be fast; see `peers.server.Peer`.
 MODES = ("eager", "channels_last", "compile", "compile_network")
@@ -90,43 +84,3 @@ def cells(row: Mapping[str, Any]) -> list[str]:
   low, high = row["ratio_range"]
   ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
   return [ours, f"{theirs}, {best}", ratio]
-
-
-def machine() -> dict[str, Any]:
-  """Returns what the figures depend on: processor, device and versions."""
-  import jax
-
-  device = jax.devices()[0]
-  packages = ("jax", "jaxlib", "flax", "numpy")
-  return {
-      "processor": _processor(),
-      "cores": len(os.sched_getaffinity(0)),
-      "device": device.device_kind,
-      "platform": device.platform,
-      "xla_flags": os.environ.get("XLA_FLAGS", ""),
-      "python": platform.python_version(),
-      "versions": {name: metadata.version(name) for name in packages},
-  }
-
-
-def _processor() -> str:
-  try:
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-  except OSError:
-    return platform.processor()
-  found = dict(line.split(":", 1) for line in lines if ":" in line)
-  found = {key.strip(): value.strip() for key, value in found.items()}
-  return found.get("model name", platform.processor())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-  """Returns a table in Markdown; all but the first column to the right."""
-  lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def write(path: str, result: Mapping[str, Any]) -> None:
-  """Writes a result as JSON; folders are made."""
-  path = files.local_path(path, "--output")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(result, indent=1) + "\n")

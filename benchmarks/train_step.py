@@ -25,6 +25,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import networks
+from benchmarks import results
 from benchmarks import timing
 from ctxseg_jax import commands
 from ctxseg_jax import errors
@@ -107,7 +108,7 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
     images = f"{row['batch']} of {height}x{width}, {row['dtype']}"
     lines.append([row["network"], images, *timing.cells(row)])
   failed = [x for row in rows for x in row["failed"].values()]
-  table = timing.table(["network", "images", *timing.HEADER], lines)
+  table = results.table(["network", "images", *timing.HEADER], lines)
   return "\n".join([table, *(f"left out: {x}" for x in failed)])
 
 
@@ -116,7 +117,7 @@ def main(argv):
   from benchmarks import pair
 
   given = flags.FLAGS
-  result = {"machine": timing.machine(), "rows": []}
+  result = {"machine": results.machine(), "rows": []}
   for name in pair.check_names(given.networks):
     own = name in networks.OWN_SIZE
     for size in [None] if own else map(int, given.sizes):
@@ -136,7 +137,7 @@ def main(argv):
           block_seconds=given.block_seconds,
       )
       result["rows"].append(row)
-      timing.write(given.output, result)
+      results.write(given.output, result)
       print(to_table([row]), flush=True)
   print(to_table(result["rows"]))
 
