@@ -220,13 +220,13 @@ def main(argv):
         " has CamVid"
     )
   if given.train:
-    rows = train(given.data_dir, given.workdir, given.dry)
+    measured = train(given.data_dir, given.workdir, given.dry)
   else:
     python = given.peer_python or sys.executable
-    rows = steps(python, given.minutes, given.dry)
+    measured = steps(python, given.minutes, given.dry)
   rows = []
   with output.open("a") as file:
-    for row in rows:
+    for row in measured:
       rows.append(row)
       # At once: the machine may be taken away at any time.
       file.write(json.dumps(row) + "\n")
