@@ -13,7 +13,9 @@ Reference: none published for this network and crop; the per-pixel prior of the
 training labels, which reads no image, has 17.0 mIoU on test.
 Ours: 62.48 test mIoU, 88.84 pixel accuracy, 70.44 and 92.66 on val (one seed;
 107 minutes of CPU time, 54 on 2 idle cores).
-Ours of `encnet`, `fcn`, `fcn_se`, `sanet` and `sca`: not trained yet.
+Ours of `encnet`: 51.91 test mIoU, 59.61 on val (one seed, 400 steps).
+Ours of `fcn`: 53.78 test mIoU, 59.84 on val (one seed, 400 steps).
+Ours of `fcn_se`, `sanet` and `sca`: not trained yet.
 """
 
 from ml_collections import config_dict

@@ -60,9 +60,9 @@ def _affine(x, mean, var, scale, bias, axis, epsilon, dtype, clip):
   centred = x.astype(jnp.float32) - _along(mean, x, axis)
   y = centred * _along(multiplier, x, axis) + _along(bias, x, axis)
   y = y.astype(dtype)
-  return (
-      y if clip is None else jnp.clip(y, 0, None if clip == math.inf else clip)
-  )
+  if clip is None:
+    return y
+  return nn.relu(y) if clip == math.inf else jnp.clip(y, 0, clip)
 
 
 def _along(vector, x, axis):
