@@ -1,5 +1,7 @@
 """Resizing, normalisation and the shared layers."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
@@ -77,9 +79,7 @@ class LayersTest(chex.TestCase):
         out[0, :, :, 0], x[0, ::2, ::2, 0] / np.sqrt(1 + 1e-5), rtol=1e-5
     )
 
-  @parameterized.parameters(
-      (1, 3, 1), (2, 3, 1), (16, 3, 1), (1, 1, 0), (1, 1, 1)
-  )
+  @parameterized.parameters((1, 3, 1), (2, 3, 1), (16, 3, 1), (1, 1, 1))
   def test_convolutions_are_those_of_xla(self, groups, size, padding):
     x = jax.random.normal(jax.random.key(0), (2, 9, 7, 16))
     shape = (size, size, 16 // groups, 32)
@@ -96,6 +96,25 @@ class LayersTest(chex.TestCase):
         rtol=1e-4,
         atol=1e-4,
     )
+
+  def test_pointwise_convolutions_are_products_but_on_a_cpu(self):
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 16))
+    kernel = jax.random.normal(jax.random.key(1), (1, 1, 16, 32))
+    numbers = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", **numbers
+    )
+    np.testing.assert_allclose(
+        layers.multiply_channels(x, kernel), expected, rtol=1e-4, atol=1e-4
+    )
+    convolve = functools.partial(
+        layers.conv_in_training, strides=(1, 1), padding="SAME", **numbers
+    )
+    for platform, is_product in (("cpu", False), ("tpu", True), ("cuda", True)):
+      exported = jax.export.export(jax.jit(convolve), platforms=[platform])
+      text = exported(x, kernel).mlir_module()
+      self.assertEqual("stablehlo.dot_general" in text, is_product)
+      self.assertEqual("stablehlo.convolution" in text, not is_product)
 
   def test_relu6_is_flax_s_with_a_gradient_of_0_at_the_bounds(self):
     x = jnp.asarray([-1.0, 0.0, 2.0, 6.0, 7.0])
