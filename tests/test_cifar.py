@@ -274,6 +274,7 @@ class NetworksTest(parameterized.TestCase):
         found, [f"backbone/{name}/bias" for name in ("stem_conv", *cancelled)]
     )
 
+  @pytest.mark.slow
   @with_few_blocks()
   def test_bfloat16_stays_near_float32(self):
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
@@ -377,6 +378,7 @@ class EvaluateTest(absltest.TestCase):
         predictor, variables, ListSource(), SPEC, split="test", **kw
     )
 
+  @pytest.mark.slow
   def test_integers_are_equal_on_1_2_and_8_devices_and_to_a_plain_loop(self):
     expected = np.zeros((10, 10), int)
     labels = ListSource().labels
@@ -470,6 +472,7 @@ class RunTest(absltest.TestCase):
     self.assertLen(list((run / "predictions").glob("*.png")), 8)
     self.assertTrue((run / "curves.png").is_file())
 
+  @pytest.mark.slow
   def test_a_run_that_lost_its_last_steps_ends_alike(self):
     resumed = self.folder / "resumed"
     shutil.copytree(self.folder / "run", resumed)

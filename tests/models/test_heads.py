@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import networks
 import numpy as np
+import pytest
 
 from ctxseg_jax.models import encoding
 from ctxseg_jax.models.heads import encnet
@@ -156,8 +157,19 @@ class AllHeadsTest(parameterized.TestCase):
     for leaf in jax.tree.leaves(variables["params"]):
       self.assertEqual(leaf.dtype, jnp.float32)
 
-  @parameterized.parameters(*HEADS)
+  # Those that compute in float32 in between.
+  @parameterized.parameters(
+      *("danet", "double_attention", "emanet", "encnet", "mfnet", "sca")
+  )
   def test_bfloat16_stays_near_float32(self, name):
+    self._check_bfloat16(name)
+
+  @parameterized.parameters(*HEADS)
+  @pytest.mark.slow
+  def test_every_head_in_bfloat16_does(self, name):
+    self._check_bfloat16(name)
+
+  def _check_bfloat16(self, name):
     _, features, params, state = perturbed(name)
     variables = {"params": params, **state}
 
