@@ -328,7 +328,9 @@ class TwoScales(network.SegmentationModel):
 
 class DescribeTest(parameterized.TestCase):
 
-  @parameterized.parameters("danet", "emanet", "encnet", "mfnet", "sanet", "sca")
+  @parameterized.parameters(
+      *("danet", "emanet", "encnet", "mfnet", "sanet", "sca")
+  )
   def test_a_head_adds_up_whatever_the_dtype(self, name):
     self._check_sums(name)
 
