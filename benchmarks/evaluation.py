@@ -10,17 +10,15 @@ that costs nothing, so that the rest is seen. Whole evaluations alternate; the
 peer's are with and without workers, in both layouts of images.
 """
 
-import contextlib
-import json
 import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
 
 from absl import flags
 import flax.linen as nn
 
+from benchmarks import peer as peer_lib
 from benchmarks import results
 from ctxseg_jax import commands
 from ctxseg_jax import errors
@@ -101,34 +99,6 @@ class Ours:
     return seconds, sum(map(sum, report["confusion_matrix"]))
 
 
-class Peer:
-  """A process of `benchmarks.peers.evaluation_loop`."""
-
-  def __init__(self, python, **request):
-    self._request = request
-    self._process = subprocess.Popen(
-        [python, "-m", "benchmarks.peers.evaluation_loop"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-  def ask(self, **request):
-    line = json.dumps(self._request | request)
-    print(line, file=self._process.stdin, flush=True)
-    answer = self._process.stdout.readline()
-    if not answer:
-      raise errors.UserError(
-          "--peer_python: the peer stopped, what it said is above; name a"
-          " Python that has PyTorch, numpy and Pillow"
-      )
-    return json.loads(answer)
-
-  def close(self):
-    self._process.stdin.close()
-    self._process.wait()
-
-
 def write_files(source, folder: pathlib.Path) -> None:
   """Writes the examples of a split as the files they were packed from."""
   for i in range(len(source)):
@@ -144,17 +114,15 @@ def compare(network, spec, source, split, python, num_rounds):
   ours = Ours(network, spec, source, split)
   with (
       tempfile.TemporaryDirectory() as folder,
-      contextlib.closing(
-          Peer(
-              python,
-              folder=folder,
-              network=network,
-              num_classes=spec.num_classes,
-              mean=_MEAN,
-              std=_STD,
-          )
-      ) as peer,
+      peer_lib.Peer(python, "evaluation_loop") as peer,
   ):
+    request = dict(
+        folder=folder,
+        network=network,
+        num_classes=spec.num_classes,
+        mean=_MEAN,
+        std=_STD,
+    )
     write_files(source, pathlib.Path(folder))
     pixels = ours.run()[1]
     seconds = {"ours": []} | {name: [] for name in _PEERS}
@@ -163,7 +131,7 @@ def compare(network, spec, source, split, python, num_rounds):
       seconds["ours"].append(ours.run()[0])
       thread_seconds.append(ours.thread_seconds)
       for name, options in _PEERS.items():
-        answer = peer.ask(**options)
+        answer = peer.ask("evaluate", **request, **options)
         found = (answer["pixels"], answer["parameters"])
         if found != (pixels, ours.parameters) and network != "none":
           raise errors.UserError(

@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks import networks
 from benchmarks import results
 from ctxseg_jax import commands
 
@@ -30,11 +31,7 @@ def with_modes(
 ) -> dict[str, Any]:
   """Returns a config with a mode of remat and one of the loss."""
   config = copy.deepcopy(dict(config))
-  if remat != "none":
-    config["model"]["backbone"]["remat"] = remat
-  for term in config["loss"].values():
-    if term["loss"] == "softmax_cross_entropy" and num_chunks > 1:
-      term["num_chunks"] = num_chunks
+  networks.set_modes(config, remat, num_chunks)
   return config
 
 
@@ -117,43 +114,19 @@ def loss_bytes(config: Mapping[str, Any], num_chunks: int) -> int:
 def peak_bytes(config: Mapping[str, Any], remat: str, num_chunks: int) -> int:
   """Returns the temporary bytes per image of the compiled training step."""
   import jax
-  import jax.numpy as jnp
-  from jax.sharding import NamedSharding
-  from jax.sharding import PartitionSpec as P
 
   from ctxseg_jax import experiment
-  from ctxseg_jax.training import step as step_lib
+  from ctxseg_jax.planning import program
 
   run = experiment.parse(with_modes(config, remat, num_chunks))
-  mesh = step_lib.make_mesh()
-  tx, _ = run.optimizer.make(run.total_steps)
-  size = run.augmentation.crop_size
-  state, key = jax.eval_shape(
-      lambda: (run.init_state(tx, jax.random.key(0)), jax.random.key(0))
-  )
-  number = run.batch_size
-  batch = {
-      "image": jax.ShapeDtypeStruct((number, *size, 3), jnp.uint8),
-      "label": jax.ShapeDtypeStruct(
-          (number, *run.spec.label_shape(size)), jnp.uint8
-      ),
-  }
-
-  def place(tree, *axes):
-    sharding = NamedSharding(mesh, P(*axes))
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        tree,
-    )
-
-  arguments = (place(state), place(batch, step_lib.AXIS), place(key))
+  devices = jax.devices()
+  lowered, *_ = program.lower(run, devices, run.batch_size)
   options = None
   if jax.default_backend() == "cpu":
     # The same buffers in a quarter of the time: only code is optimised less.
     options = {"xla_backend_optimization_level": 0}
-  compiled = run.train_step(tx, mesh).lower(*arguments).compile(options)
-  used = compiled.memory_analysis().temp_size_in_bytes
-  return used * mesh.size // number
+  used = lowered.compile(options).memory_analysis().temp_size_in_bytes
+  return used * len(devices) // run.batch_size
 
 
 def measure(

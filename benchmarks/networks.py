@@ -1,7 +1,9 @@
 """The networks that are timed beside peers, as configs."""
 
 from collections.abc import Callable
+from collections.abc import MutableMapping
 import functools
+from typing import Any
 from typing import NamedTuple
 
 from ml_collections import config_dict
@@ -100,6 +102,19 @@ NETWORKS: dict[str, Callable[[str], config_dict.ConfigDict]] = {
     )
 } | {"deeplabv3plus_lite0": _lite, "quickstart": _quickstart}
 
+
+def set_modes(
+    config: MutableMapping[str, Any], remat: str, num_chunks: int
+) -> None:
+  """Changes a config's remat and in how many parts its losses are computed."""
+  if remat != "none":
+    config["model"]["backbone"]["remat"] = remat
+  if num_chunks > 1:
+    for term in config["loss"].values():
+      if term["loss"] == "softmax_cross_entropy":
+        term["num_chunks"] = num_chunks
+
+
 # Those that are timed at the size and batch of their configs.
 OWN_SIZE = ("deeplabv3plus_lite0", "quickstart")
 
@@ -108,12 +123,7 @@ def config(name: str, source: str, shape: Shape) -> config_dict.ConfigDict:
   """Returns a config without dropout, trained by SGD at a constant rate."""
   config = NETWORKS[name](source)
   config.model.dtype = shape.dtype
-  if shape.remat != "none":
-    config.model.backbone.remat = shape.remat
-  if shape.num_chunks > 1:
-    for term in config.loss.values():
-      if term.loss == "softmax_cross_entropy":
-        term.num_chunks = shape.num_chunks
+  set_modes(config, shape.remat, shape.num_chunks)
   if shape.size is not None:
     config.data.crop_size = shape.size
     config.batch_size = shape.batch

@@ -9,13 +9,13 @@ from ctxseg_jax import errors
 
 
 class Peer:
-  """A process of `peers.server`; a context manager that ends it."""
+  """A process of a module of `peers`; a context manager that ends it."""
 
-  def __init__(self, python: str):
+  def __init__(self, python: str, module: str = "server"):
     self._python = python
     try:
       self._process = subprocess.Popen(
-          [python, "-m", "benchmarks.peers.server"],
+          [python, "-m", f"benchmarks.peers.{module}"],
           stdin=subprocess.PIPE,
           stdout=subprocess.PIPE,
           text=True,

@@ -25,6 +25,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import json_text
 from ctxseg_jax.planning import chips
+from ctxseg_jax.planning import estimate
 from ctxseg_jax.planning import here
 from ctxseg_jax.planning import program as program_lib
 from ctxseg_jax.planning import report
@@ -74,7 +75,7 @@ def _compile(run, where, images):
   except program_lib.TooLargeError as e:
     raise errors.UserError(
         f"{where.name}: the step does not fit: {e}; to change:"
-        f" {'; '.join(report.remedies(run, images))}"
+        f" {'; '.join(estimate.remedies(run, images))}"
     ) from e
 
 
@@ -125,7 +126,7 @@ def main(argv: Sequence[str]) -> None:
     return
   for made in reports:
     print(report.text(made, largest=given.largest))
-  for assumption in report.ASSUMPTIONS:
+  for assumption in estimate.ASSUMPTIONS:
     print("\n".join(textwrap.wrap(assumption, 80)))
 
 

@@ -1,18 +1,14 @@
 """An evaluation as it is usually written with PyTorch.
 
 Workers of a `DataLoader` read, decode and normalise; the network, upsampling,
-argmax and the confusion matrix follow. Requests come as lines of JSON on
-standard input, answers go to standard output:
+argmax and the confusion matrix follow. A request is of the form
 
-  {"folder": ..., "network": "r18", "num_classes": 11, "num_workers": 2}
+  {"folder": ..., "network": "r18", "num_classes": 11, "num_workers": 2, ...}
 
 The folder has `images/` and `labels/` with files of the same stems.
 """
 
-import json
-import os
 import pathlib
-import sys
 import time
 
 import numpy as np
@@ -20,6 +16,9 @@ from PIL import Image
 import torch
 from torch import nn
 import torch.nn.functional as F
+
+from benchmarks.peers import answering
+from benchmarks.peers import plain
 
 IGNORE = 255
 
@@ -42,31 +41,19 @@ class Folder(torch.utils.data.Dataset):
     return (image - self.mean) / self.std, torch.from_numpy(label)
 
 
-def convolve(inputs, outputs, size=3, stride=1, dilation=1, act=True):
-  conv = nn.Conv2d(
-      inputs,
-      outputs,
-      size,
-      stride,
-      dilation * (size // 2),
-      dilation,
-      bias=False,
-  )
-  layers = [conv, nn.BatchNorm2d(outputs)] + [nn.ReLU(inplace=True)] * act
-  return nn.Sequential(*layers)
-
-
 class Block(nn.Module):
 
   def __init__(self, inputs, outputs, stride):
     super().__init__()
     self.convs = nn.Sequential(
-        convolve(inputs, outputs, 3, stride),
-        convolve(outputs, outputs, act=False),
+        plain.ConvNormAct(inputs, outputs, stride=stride),
+        plain.ConvNormAct(outputs, outputs, act=None),
     )
     self.shortcut = nn.Identity()
     if (inputs, stride) != (outputs, 1):
-      self.shortcut = convolve(inputs, outputs, 1, stride, act=False)
+      self.shortcut = plain.ConvNormAct(
+          inputs, outputs, 1, stride=stride, act=None
+      )
 
   def forward(self, x):
     return F.relu(self.convs(x) + self.shortcut(x), inplace=True)
@@ -74,12 +61,12 @@ class Block(nn.Module):
 
 def fcn_r18(num_classes):
   """ResNet-18 at output stride 32, one 3x3 convolution, a classifier."""
-  layers = [convolve(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)]
+  layers = [plain.ConvNormAct(3, 64, 7, stride=2), nn.MaxPool2d(3, 2, 1)]
   inputs = 64
   for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
     layers += [Block(inputs, channels, stride), Block(channels, channels, 1)]
     inputs = channels
-  layers += [convolve(512, 128), nn.Conv2d(128, num_classes, 1)]
+  layers += [plain.ConvNormAct(512, 128), nn.Conv2d(128, num_classes, 1)]
   return nn.Sequential(*layers)
 
 
@@ -113,7 +100,7 @@ def evaluate(network, loader, num_classes, memory_format):
   return counts
 
 
-def answer(request):
+def answer(**request):
   torch.manual_seed(0)
   num_classes = request["num_classes"]
   data = Folder(request["folder"], request["mean"], request["std"])
@@ -141,13 +128,5 @@ def answer(request):
   }
 
 
-def main():
-  # Whatever else is printed is no answer.
-  answers = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)
-  for line in sys.stdin:
-    print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-  main()
+  answering.answer_requests(answer)

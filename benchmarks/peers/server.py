@@ -8,15 +8,15 @@ standard error. `benchmarks.peer` starts it and talks to it.
 
 import importlib
 from importlib import metadata
-import json
 import os
 import resource
-import sys
 import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from benchmarks.peers import answering
 
 IGNORED = 255
 
@@ -220,24 +220,21 @@ def describe():
 
 
 def main():
-  # Libraries print; answers have the stream to themselves.
-  answers = os.fdopen(os.dup(1), "w", buffering=1)
-  os.dup2(2, 1)
   peer = None
-  for line in sys.stdin:
-    request = json.loads(line)
-    action = request.pop("do")
+
+  def answer(do, **request):
+    nonlocal peer
+    if do == "describe":
+      return describe()
     try:
-      if action == "describe":
-        answer = describe()
-      elif action == "build":
+      if do == "build":
         peer = Peer(**request)
-        answer = {"parameters": peer.parameters}
-      else:
-        answer = getattr(peer, action)(**request)
+        return {"parameters": peer.parameters}
+      return getattr(peer, do)(**request)
     except RuntimeError as e:  # Too little memory, or no compiler.
-      answer = {"error": f"{type(e).__name__}: {e}".strip()[:400]}
-    answers.write(json.dumps(answer) + "\n")
+      return {"error": f"{type(e).__name__}: {e}".strip()[:400]}
+
+  answering.answer_requests(answer)
 
 
 if __name__ == "__main__":

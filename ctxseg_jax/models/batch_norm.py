@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax.models import varying
+
 
 class BatchNorm(nn.BatchNorm):
   """`nn.BatchNorm` in training: same fields, variables and values.
@@ -41,11 +43,7 @@ class BatchNorm(nn.BatchNorm):
       return _affine(x, ra_mean.value, ra_var.value, scale, bias, *where)
     started = not self.is_initializing()
     axis_name = self.axis_name if started else None
-    if axis_name is not None:
-      # Adding what differs between devices, though 0, makes parameters do so,
-      # whose gradients are a device's own: they are summed with all others.
-      zero = (0 * jax.lax.axis_index(axis_name)).astype(f32)
-      scale, bias = scale + zero, bias + zero
+    scale, bias = varying.vary_as(x, scale, bias)
     y, mean, var = _normalize(x, scale, bias, *where, axis_name)
     if started:
       old = self.momentum

@@ -10,6 +10,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from ctxseg_jax.models import varying
+
 # (before, after) of rows and of columns; or TensorFlow's "SAME".
 Padding = Sequence[tuple[int, int]] | str
 
@@ -33,8 +35,8 @@ def depthwise_conv(
 ) -> jax.Array:
   """Convolves each channel with a kernel of its own.
 
-  On a CPU it is a sum of shifted products, whose gradients take a tenth to a
-  thirtieth of the time of XLA's depthwise convolution. Accelerators have XLA's.
+  On a CPU it is a sum of shifted products, whose gradients take less than a
+  fifth of the time of XLA's depthwise convolution. Accelerators have XLA's.
 
   Args:
     inputs: Images, [B, H, W, C].
@@ -53,11 +55,7 @@ def depthwise_conv(
     pads = lax.padtype_to_pads(inputs.shape[1:3], spans, strides, padding)
 
   def by_shifts(inputs, kernel):
-    # A kernel that all devices share gets the sum of their gradients through
-    # this cast; a custom gradient may not sum over devices itself.
-    axes = jax.typeof(inputs).manual_axis_type.varying
-    axes -= jax.typeof(kernel).manual_axis_type.varying
-    kernel = lax.pcast(kernel, tuple(axes), to="varying")
+    (kernel,) = varying.vary_as(inputs, kernel)
     geometry = Geometry(tuple(strides), tuple(pads), tuple(rhs_dilation))
     return _convolve(geometry, inputs, kernel[:, :, 0])
 

@@ -11,9 +11,6 @@ from ctxseg_jax.planning import estimate as estimate_lib
 from ctxseg_jax.planning import program as program_lib
 from ctxseg_jax.training import run as run_lib
 
-ASSUMPTIONS = estimate_lib.ASSUMPTIONS
-remedies = estimate_lib.remedies
-
 _LARGEST = 50  # Sources whose bytes are in a report.
 
 
@@ -51,7 +48,9 @@ def make(
       "memory": program.memory,
       "memory_of_state_and_batch": program.arguments,
       "fits": found.fits,
-      "remedies": [] if found.fits else remedies(run, program.images),
+      "remedies": (
+          [] if found.fits else estimate_lib.remedies(run, program.images)
+      ),
       "bytes": program.num_bytes,
       "bytes_of_fast_memory": program.fast_bytes,
       "xla_flops": program.xla_flops,

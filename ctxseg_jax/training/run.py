@@ -128,13 +128,7 @@ class Run(RunOptions):
         accumulate_steps=self.optimizer.accumulate_steps,
         ema_decay=self.optimizer.ema_decay,
         frozen=self.optimizer.freeze,
-        warp=self._warps_on_device
-        and functools.partial(
-            warping.warp,
-            crop_size=self.augmentation.crop_size,
-            pad_color=self.augmentation.pad_color,
-            ignore_label=self.augmentation.ignore_label,
-        ),
+        warp=self._warp,
     )
 
   def host_augmentation(
@@ -149,6 +143,18 @@ class Run(RunOptions):
   @property
   def _warps_on_device(self):
     return getattr(self.augmentation, "warp", "host") == "device"
+
+  @property
+  def _warp(self):
+    """What devices do to training images; None is nothing."""
+    if not self._warps_on_device:
+      return None
+    return functools.partial(
+        warping.warp,
+        crop_size=self.augmentation.crop_size,
+        pad_color=self.augmentation.pad_color,
+        ignore_label=self.augmentation.ignore_label,
+    )
 
   def check_batch_size(self, num_devices: int) -> None:
     """Raises a `UserError` if devices cannot share a batch equally."""

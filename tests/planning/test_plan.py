@@ -18,6 +18,7 @@ from ctxseg_jax import errors
 from ctxseg_jax import experiment
 from ctxseg_jax import plan
 from ctxseg_jax.planning import chips
+from ctxseg_jax.planning import estimate
 from ctxseg_jax.planning import here
 from ctxseg_jax.planning import program as program_lib
 from ctxseg_jax.planning import report
@@ -109,7 +110,8 @@ class ReportTest(absltest.TestCase):
         | dict(backbone=dict(name="resnet", depth=50))
     )
     self.assertIn(
-        "--config.model.backbone.remat=conv", "".join(report.remedies(deep, 1))
+        "--config.model.backbone.remat=conv",
+        "".join(estimate.remedies(deep, 1)),
     )
 
 

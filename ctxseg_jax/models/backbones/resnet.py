@@ -104,8 +104,7 @@ class BasicBlock(nn.Module):
     where = dict(stride=self.stride, dilation=self.dilation)
     out = conv(x, self.channels, name="conv1", **where)
     out = conv(out, self.channels, act=None, name="conv2")
-    relu = layers.relu if train else nn.relu
-    return relu(out + _shortcut(x, out, self, train))
+    return _add_shortcut(x, out, self, train)
 
 
 class Bottleneck(nn.Module):
@@ -130,8 +129,14 @@ class Bottleneck(nn.Module):
     where = dict(stride=strides[1], dilation=self.dilation)
     out = conv(out, self.channels, name="conv2", **where)
     out = conv(out, 4 * self.channels, 1, act=None, name="conv3")
-    relu = layers.relu if train else nn.relu
-    return relu(out + _shortcut(x, out, self, train))
+    return _add_shortcut(x, out, self, train)
+
+
+def _add_shortcut(x, out, block, train):
+  """Returns the ReLU of out and the block's input x, of the same shape."""
+  # Exporters know Flax's.
+  relu = layers.relu if train else nn.relu
+  return relu(out + _shortcut(x, out, block, train))
 
 
 def _shortcut(x, out, block, train):
