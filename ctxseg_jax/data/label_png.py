@@ -30,12 +30,12 @@ def decode(data: bytes, name: str) -> np.ndarray:
     UserError: It is no such PNG.
   """
   label = None
-  # OpenCV makes a label of a part of a file, too, and changes values of less
-  # than 8 bits.
+  # OpenCV complains of a part of a file on standard error, and changes values
+  # of less than 8 bits.
   if data[24:26] == _GRAY and not headers.lacks_end(data):
     buffer = np.frombuffer(data, np.uint8)
     label = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-  if label is None or label.ndim != 2:
+  if label is None:
     # Pillow says what is wrong.
     return images.decode_label(data, name, verify=False)
   return label

@@ -214,17 +214,9 @@ def _relu_backward(y, dy):
 relu.defvjp(_relu_forward, _relu_backward)
 
 
-def relu6(x: jax.Array) -> jax.Array:
-  """Returns x between 0 and 6; the gradient is 0 from either bound on.
-
-  That of `nn.relu6`, of a minimum and a maximum, asks for equality at both.
-  """
-  return jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
-
-
 # Activations that a batch norm in training does itself: their gradients keep
 # less together.
-_CLIPS = {nn.relu: math.inf, relu6: 6.0}
+_CLIPS = {nn.relu: math.inf, nn.relu6: 6.0}
 
 
 class ConvBNAct(CheckedModule):

@@ -144,7 +144,7 @@ class MBConv(nn.Module):
     """Maps [B, H, W, C] to [B, H / stride, W / stride, channels]."""
     inputs = x
     width = self.expansion * x.shape[-1]
-    act = layers.relu6 if self.lite else nn.silu
+    act = nn.relu6 if self.lite else nn.silu
     if self.expansion > 1:
       x = layers.convolve(
           self, x, width, 1, act=act, name="expand", train=train
@@ -221,7 +221,7 @@ class EfficientNet(layers.CheckedModule):
     stem = layers.ConvBNAct(
         round_channels(STEM_CHANNELS, width),
         stride=2,
-        act=layers.relu6 if lite else nn.silu,
+        act=nn.relu6 if lite else nn.silu,
         name="stem",
         **kw,
     )
