@@ -23,6 +23,7 @@ def machine(*packages: str) -> dict[str, Any]:
       "device": device.device_kind,
       "platform": device.platform,
       "xla_flags": os.environ.get("XLA_FLAGS", ""),
+      "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
       "python": platform.python_version(),
       "versions": {
           name: metadata.version(name)

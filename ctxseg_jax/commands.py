@@ -112,6 +112,7 @@ def run(
   little memory (exit 2) and an interruption (exit 130). Anything else is a bug
   and keeps its traceback.
   """
+  use_large_pages()
   signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
   keep_compiled_programs()
@@ -208,6 +209,19 @@ def _log_own_lines() -> None:
       std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
   )
   logging.set_verbosity(logging.INFO)
+
+
+def use_large_pages() -> None:
+  """Starts the process again unless glibc was told how to ask for memory.
+
+  On a CPU a step asks for all its memory anew, and in pages of 4 kB that is a
+  fifth of its time. glibc reads this setting only when a process starts; other
+  systems and C libraries have no use for it.
+  """
+  if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
+    return
+  os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+  os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def choose_convolutions() -> None:

@@ -20,4 +20,6 @@ os.environ.setdefault(
     os.path.join(tempfile.gettempdir(), "ctxseg_jax_compilation_cache"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Tiny networks have no use for large pages, nor commands for a second start.
+os.environ.setdefault("GLIBC_TUNABLES", "")
 commands.choose_convolutions()

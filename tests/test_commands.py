@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 from unittest import mock
 
@@ -79,6 +81,27 @@ class CompilationCacheTest(FolderCase):
     file = self.folder / "file"
     file.touch()
     self.assertIsNone(self.kept_in(XDG_CACHE_HOME=str(file)))
+
+
+class LargePagesTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      ({}, "glibc.malloc.hugetlb=1"),
+      ({"GLIBC_TUNABLES": ""}, ""),
+      ({"GLIBC_TUNABLES": "a.b=1"}, "a.b=1"),
+  )
+  def test_are_asked_for_unless_glibc_was_told_otherwise(self, given, expected):
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    code = (
+        "from ctxseg_jax import commands; commands.use_large_pages();"
+        "import os, sys; print(sys.argv[1:], os.environ['GLIBC_TUNABLES'])"
+    )
+    output = subprocess.check_output(
+        [sys.executable, "-c", code, "--a=b c", "*"],
+        env=environment | given,
+        text=True,
+    )
+    self.assertEqual(output.strip(), f"['--a=b c', '*'] {expected}".strip())
 
 
 class CommandTest(FolderCase):

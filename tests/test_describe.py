@@ -20,6 +20,7 @@ from ctxseg_jax import experiment
 from ctxseg_jax.models import attention
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import macs
+from ctxseg_jax.models import max_pooling
 from ctxseg_jax.models import network
 from ctxseg_jax.models import resizing
 from ctxseg_jax.models.backbones import resnet
@@ -58,7 +59,7 @@ class SmallNet(nn.Module):
     x = nn.ConvTranspose(
         7, (4, 4), (2, 2), dtype=self.dtype, name="transposed"
     )(x)
-    x = nn.softmax(nn.avg_pool(resizing.max_pool(x), (2, 2), (2, 2)))
+    x = nn.softmax(nn.avg_pool(max_pooling.max_pool(x), (2, 2), (2, 2)))
     x = nn.Dense(9, dtype=self.dtype, name="dense")(x[:, 0])
     return jnp.einsum("bnc,bmc->bnm", x, x) + jnp.maximum(x[..., :1], 0.5)
 

@@ -39,8 +39,9 @@ _MODES = (
 )
 _BITS_PER_SAMPLE = 258  # Tag of TIFF.
 
-# Pillow warns of odd EXIF, which is overlooked.
-warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+# Pillow warns of odd EXIF and of many pixels. A filter is for all threads, so
+# it is set once.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(
@@ -269,16 +270,13 @@ def opened(
 ) -> Iterator[Image.Image]:
   """Yields an image that is not loaded; damage becomes a `UserError`."""
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # Of odd EXIF and of many pixels.
-      with Image.open(io.BytesIO(data), formats=formats) as image:
-        if image.width * image.height > MAX_PIXELS:
-          raise errors.UserError(
-              f"{name}: {image.height}x{image.width} pixels; expected at most "
-              f"{MAX_PIXELS // 1_000_000} megapixels. Split or shrink the "
-              "image."
-          )
-        yield image
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+      if image.width * image.height > MAX_PIXELS:
+        raise errors.UserError(
+            f"{name}: {image.height}x{image.width} pixels; expected at most "
+            f"{MAX_PIXELS // 1_000_000} megapixels. Split or shrink the image."
+        )
+      yield image
   except errors.UserError:
     raise
   except Exception as error:  # A damaged file can lead Pillow anywhere.

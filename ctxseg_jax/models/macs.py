@@ -16,7 +16,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
-from ctxseg_jax.models.layers import POINTWISE
+from ctxseg_jax.models.convolution import POINTWISE
 from ctxseg_jax.models.resizing import FIXED_MATRICES
 
 # The kinds of work that count, and those of them that every table counts.

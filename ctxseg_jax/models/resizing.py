@@ -9,7 +9,6 @@ computes the matrices.
 from collections.abc import Sequence
 from typing import Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,27 +179,3 @@ def pool_cells(
   widths = jnp.minimum(size, w - size * jnp.arange(cols))
   counts = jnp.outer(heights, widths).astype(jnp.float32)
   return jnp.sum(cells, axis=(2, 4)) / counts[..., None]
-
-
-def max_pool(
-    x: jax.Array,
-    *,
-    window: int = 3,
-    stride: int = 2,
-    padding: int = 1,
-    ceil_mode: bool = False,
-) -> jax.Array:
-  """Pools [B, H, W, C] by the maximum, padded with minus infinity.
-
-  `ceil_mode` rounds output sizes up instead of down where the stride leaves a
-  remainder: a last window then reaches over the edge (Caffe's rule; PyTorch's
-  option of this name).
-  """
-  pads = []
-  for size in x.shape[1:3]:
-    rest = (size + 2 * padding - window) % stride
-    over = stride - rest if ceil_mode and rest else 0
-    # No window begins beyond the first padding and the map.
-    starts_at = size + 2 * padding + over - window
-    pads.append((padding, padding + over * (starts_at < size + padding)))
-  return nn.max_pool(x, (window,) * 2, strides=(stride,) * 2, padding=pads)

@@ -13,6 +13,7 @@ import numpy as np
 import test_mmseg_parity as parity
 
 from ctxseg_jax import errors
+from ctxseg_jax.models import max_pooling
 from ctxseg_jax.models import resizing
 from ctxseg_jax.models.backbones import vgg
 from ctxseg_jax.models.heads import fcn_vgg
@@ -67,7 +68,7 @@ class OperatorsTest(parity.ParityTestCase):
     golden = parity.Golden(FILE, name)
     x = mmseg_names.make_tensor(f"{name}.features", (1, 2, h, w))
     for key, ceil_mode in (("down", False), ("up", True)):
-      out = resizing.max_pool(
+      out = max_pooling.max_pool(
           jnp.asarray(parity.nhwc(x - 3.0)),
           window=window,
           stride=stride,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax.models import layers
-from ctxseg_jax.models import resizing
+from ctxseg_jax.models import max_pooling
 from ctxseg_jax.models.remat import Remat
 from ctxseg_jax.models.remat import run_block
 
@@ -173,8 +173,8 @@ class ResNet(layers.CheckedModule):
     avg_down: Average over the stride before the projection of a shortcut,
       which then has none (He et al., "Bag of Tricks for Image Classification
       with Convolutional Neural Networks", CVPR 2019: ResNet-D; ResNetV1d).
-    ceil_pool: Round the size of the stem up; see `resizing.max_pool` (the first
-      release, DeepLabV2).
+    ceil_pool: Round the size of the stem up; see `max_pooling.max_pool` (the
+      first release, DeepLabV2).
     remat: What training keeps of a block for the backward pass: all ("none"),
       what the convolutions return ("conv"), nothing inside ("block").
   """
@@ -226,7 +226,7 @@ class ResNet(layers.CheckedModule):
           name=f"stem_conv{i}",
       )
       x = run_block(stem, x, **how)
-    x = resizing.max_pool(x, ceil_mode=self.ceil_pool)
+    x = max_pooling.max_pool(x, ceil_mode=self.ceil_pool)
     features = {"stem": x}
     for stage, (stride, dilations) in enumerate(plan, start=1):
       for i, dilation in enumerate(dilations, start=1):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ctxseg_jax import bounds
 from ctxseg_jax.models import layers
-from ctxseg_jax.models import resizing
+from ctxseg_jax.models import max_pooling
 
 # Width, as a multiple of the first block's, and convolutions of each block.
 BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
@@ -28,7 +28,7 @@ class Form:
   """The changes of a segmentation network to VGG16."""
 
   image_padding: int = 1  # Of the first convolution.
-  # Of max pooling; see `resizing.max_pool`.
+  # Of max pooling; see `max_pooling.max_pool`.
   pool_window: int = 2
   pool_padding: int = 0
   ceil_mode: bool = True
@@ -97,7 +97,7 @@ class VGG16(layers.CheckedModule):
         kw = dict(dilation=2, dtype=self.dtype)
         x = layers.conv(width, name="conv_dilated", **kw)(x)
       else:
-        x = resizing.max_pool(
+        x = max_pooling.max_pool(
             x,
             window=form.pool_window,
             stride=form.pool_strides[block - 1],
