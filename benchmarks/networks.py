@@ -121,12 +121,51 @@ OWN_SIZE = ("deeplabv3plus_lite0", "quickstart")
 
 def config(name: str, source: str, shape: Shape) -> config_dict.ConfigDict:
   """Returns a config without dropout, trained by SGD at a constant rate."""
-  config = NETWORKS[name](source)
+  return _shaped(NETWORKS[name](source), shape)
+
+
+# Heads that predict from the features of a ResNet alone.
+HEADS = (
+    "danet",
+    "deeplabv2",
+    "deeplabv3",
+    "deeplabv3plus",
+    "double_attention",
+    "emanet",
+    "encnet",
+    "fcn",
+    "fcn_se",
+    "mfnet",
+    "nonlocal",
+    "pspnet",
+    "sanet",
+    "sca",
+)
+
+
+def with_head(head: str, depth: int, shape: Shape) -> config_dict.ConfigDict:
+  """Returns a config of a head with its default options and losses of its own.
+
+  The backbone is a ResNet at output stride 8.
+  """
+  options = dict(name=head)
+  if head == "sca":
+    options["host"] = dict(name="fcn")
+  if head == "mfnet":
+    options["map_size"] = tuple(-(-side // 8) for side in shape.size)
+  config = recipes.mmseg_20k(options)
+  config.model.backbone.depth = depth
+  del config.model.aux_head, config.loss.aux
+  if head == "encnet":
+    config.loss.se = common.presence("se_logits")
+  return _shaped(config, shape)
+
+
+def _shaped(config, shape):
   config.model.dtype = shape.dtype
   set_modes(config, shape.remat, shape.num_chunks)
   if shape.size is not None:
     config.data.crop_size = shape.size
     config.batch_size = shape.batch
-  schedule = dict(name="constant")
-  config.optim = common.sgd(**SGD, schedule=schedule)
+  config.optim = common.sgd(**SGD, schedule=dict(name="constant"))
   return config

@@ -1,4 +1,4 @@
-"""Our side of a comparison: the step of `train.py` on weights of a peer."""
+"""Our side of a comparison: the step of `train.py` on a batch that stays."""
 
 from collections.abc import Mapping
 import functools
@@ -35,7 +35,7 @@ def make_batch(run: run_lib.Run, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 class Side:
-  """The network of a run with the weights of a file.
+  """A network that is trained on one batch.
 
   Attributes:
     parameters: Their number.
@@ -45,13 +45,21 @@ class Side:
 
   compile_seconds = 0.0
 
-  def __init__(self, run: run_lib.Run, source: str, weights: str):
+  def __init__(self, run: run_lib.Run, weights: tuple[str, str] | None = None):
+    """Takes the weights of a peer's source and file, or initial ones."""
     self.run = run
     self.mesh = step_lib.make_mesh()
     self._tx, _ = run.optimizer.make(run.total_steps)
-    state = jax.eval_shape(lambda: run.init_state(self._tx, jax.random.key(0)))
-    arrays = _read(source, weights, run.model, loading.flatten(state))
-    self._state = loading.with_variables(state, arrays)
+
+    def initial_state():
+      return run.init_state(self._tx, jax.random.key(0))
+
+    if weights is None:
+      self._state = jax.jit(initial_state)()
+    else:
+      state = jax.eval_shape(initial_state)
+      arrays = _read(*weights, run.model, loading.flatten(state))
+      self._state = loading.with_variables(state, arrays)
     params = jax.tree.leaves(self._state.params)
     self.parameters = sum(x.size for x in params)
 

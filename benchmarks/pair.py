@@ -96,7 +96,7 @@ def start(
       )
       if "error" in answer:
         raise errors.UserError(f"{name}, {mode}: {answer['error']}")
-    side = ours.Side(run, source, weights)
+    side = ours.Side(run, (source, weights))
     what = f"{name}: parameters"
     require_equal(what, side.parameters, answer["parameters"], 0)
     row = {

@@ -6,11 +6,15 @@ import tempfile
 from absl.testing import absltest
 
 from benchmarks import context_scenes
+from benchmarks import head_cost
 from benchmarks import head_memory
+from benchmarks import networks
 from benchmarks import page
 from benchmarks import systems
 from configs import context_scenes as config_lib
 from ctxseg_jax import errors
+from ctxseg_jax import experiment
+from ctxseg_jax.models import heads
 
 
 def make_row(name, miou, **fields):
@@ -62,6 +66,17 @@ class BenchmarksTest(absltest.TestCase):
     self.assertIn("| diverged, diverged, diverged | nan | - |", lines[4])
     again = context_scenes.read_table("\n".join(lines))
     self.assertEqual([r.images_per_second for r in again], [62, None, 62, 62])
+
+  def test_the_cost_of_every_head_can_be_measured(self):
+    others = {"deeplabv2_concat", "encoding_aux", "fcn_vgg", "pooled"}
+    self.assertEqual({*networks.HEADS}, {*heads.HEADS} - others)
+    shape = networks.Shape((64, 64))
+    for head in networks.HEADS:
+      config = networks.with_head(head, 50, shape)
+      self.assertEqual(experiment.parse(config).batch_size, 2)
+    row = dict(head="fcn", parameters=2e6, macs=3e9, seconds=[1.0, 3.0, 2.0])
+    table = head_cost.to_table([row | {"times_fcn": [0.9, 1.0, 1.2]}])
+    self.assertIn("| 2000 ms | 1.00 (0.90 to 1.20) |", table)
 
   def test_rows_that_are_not_measured_again_stay(self):
     document = (pathlib.Path("docs") / context_scenes.PAGE).read_text()
