@@ -15,6 +15,7 @@ from benchmarks import networks
 from benchmarks import ours
 from benchmarks import peer as peer_lib
 from benchmarks import sizes
+from benchmarks import timing
 from ctxseg_jax import errors
 from ctxseg_jax import experiment
 
@@ -68,9 +69,11 @@ def start(
   """
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
-    peers = {
-        mode: stack.enter_context(peer_lib.Peer(peer_python)) for mode in modes
-    }
+    peers = {}
+    for mode in modes:
+      large_pages = not mode.endswith(timing.SMALL_PAGES)
+      peer = peer_lib.Peer(peer_python, large_pages=large_pages)
+      peers[mode] = stack.enter_context(peer)
     about = peers[modes[0]].ask("describe")
     source = _source_of(name, about["networks"])
     config = networks.config(name, source, shape)
@@ -81,7 +84,7 @@ def start(
     for mode, peer in peers.items():
       answer = peer.ask(
           "build",
-          mode=mode,
+          mode=mode.removesuffix(timing.SMALL_PAGES),
           source=source,
           network=name,
           num_classes=run.spec.num_classes,

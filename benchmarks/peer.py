@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 from typing import Any
 
@@ -11,11 +12,18 @@ from ctxseg_jax import errors
 class Peer:
   """A process of a module of `peers`; a context manager that ends it."""
 
-  def __init__(self, python: str, module: str = "server"):
+  def __init__(
+      self, python: str, module: str = "server", *, large_pages: bool = True
+  ):
+    """Starts the process, with or without `commands.use_large_pages`."""
     self._python = python
+    environment = dict(os.environ)
+    if not large_pages:
+      environment.pop("GLIBC_TUNABLES", None)
     try:
       self._process = subprocess.Popen(
           [python, "-m", f"benchmarks.peers.{module}"],
+          env=environment,
           stdin=subprocess.PIPE,
           stdout=subprocess.PIPE,
           text=True,

@@ -11,6 +11,9 @@ from benchmarks import networks
 
 # What a peer may do to be fast; see `peers.server.Peer`.
 MODES = ("eager", "channels_last", "compile", "compile_network")
+# Behind a mode: in pages of 4 kB, as PyTorch comes. Else a peer has the large
+# pages that commands here take.
+SMALL_PAGES = "_small_pages"
 
 # Runs a number of steps and returns the seconds they took.
 RunSteps = Callable[[int], float]
@@ -22,7 +25,12 @@ def define_flags() -> None:
   flags.DEFINE_list(
       "networks", sorted(networks.NETWORKS), "Names of benchmarks.networks."
   )
-  flags.DEFINE_list("modes", list(MODES), "What PyTorch does to be fast.")
+  flags.DEFINE_list(
+      "modes",
+      list(MODES),
+      "What PyTorch does to be fast; with"
+      f" {SMALL_PAGES} behind it, in small pages.",
+  )
   flags.DEFINE_integer(
       "rounds", 5, "Of blocks by turns; 0 checks equality only.", lower_bound=0
   )
@@ -37,7 +45,8 @@ def alternate(
   """Returns the seconds per step of each side, a value for each round.
 
   In a round each side runs a block of steps, about `block_seconds` long, after
-  one that is not counted.
+  one that is not counted. That one may take three times as long: virtual
+  machines give memory away that nobody has used for a while.
   """
   steps = {}
   for name, run in sides.items():
@@ -45,6 +54,7 @@ def alternate(
   found = {name: [] for name in sides}
   for _ in range(rounds):
     for name, run in sides.items():
+      run(1)
       found[name].append(run(steps[name]) / steps[name])
   return found
 

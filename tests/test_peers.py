@@ -31,8 +31,9 @@ class TimingTest(absltest.TestCase):
 
     sides = {"ours": side("ours", 0.25), "eager": side("eager", 0.5)}
     found = timing.alternate(sides, rounds=2, block_seconds=1.0)
-    blocks = [("ours", 4), ("eager", 2)]
-    self.assertEqual(calls, [("ours", 1), ("eager", 1), *blocks, *blocks])
+    first = [("ours", 1), ("eager", 1)]
+    blocks = [("ours", 1), ("ours", 4), ("eager", 1), ("eager", 2)]
+    self.assertEqual(calls, [*first, *blocks, *blocks])
     self.assertEqual(found, {"ours": [0.25] * 2, "eager": [0.5] * 2})
 
   def test_the_opponent_is_the_fastest_mode(self):

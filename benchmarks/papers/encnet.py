@@ -228,6 +228,7 @@ TABLES: tuple[Table, ...] = (
             "fcn": ("FCN", "41.0 mIoU"),
             "encnet_plain": ("EncNet: Encoding", "47.6 mIoU"),
             "encnet": ("EncNet: Encoding, SE-loss; K = 32", "49.2 mIoU"),
+            "encnet_k8": ("EncNet: Encoding, SE-loss; K = 8", _CURVE),
             "encnet_k0": ("EncNet: SE-loss; K = 0", _CURVE),
         }
     ),

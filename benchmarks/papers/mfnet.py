@@ -71,6 +71,7 @@ TABLES: tuple[Table, ...] = (
             "fcn": ("FCN", _CURVE),
             "mfnet": ("MFNet, lambda = 0.1", "the best"),
             "mfnet_plain": ("MFNet, lambda = 0", _CURVE),
+            "mfnet_lambda1": ("MFNet, lambda = 1", _CURVE),
         }
     ),
 )

@@ -224,6 +224,7 @@ TABLES: tuple[row.Table, ...] = (
             "fcn": ("FCN", "43.2 mIoU; 44.9 after 20 epochs"),
             "fcn_se": ("FCN-SE", "44.6 mIoU after 20 epochs"),
             "sanet_plain": ("SANet: SA", "49.2 mIoU"),
+            "sanet_cat": ("SANet: SA, Cat", "50.7 mIoU"),
             "sanet": ("SANet: SA, Cat, Den", "51.9 mIoU"),
             "sanet_dense": (
                 "SANet: SA, Cat, Den, predicted as in section 3.3",
