@@ -350,9 +350,20 @@ def merge(
   kept = [row for row in read_table(old) if row.name not in new]
   if kept:
     names = ", ".join(f"`{row.name}`" for row in rows)
-    measured = f"{old.partition('|')[0].strip()}\n{names} later: {measured}"
+    before = old.partition("|")[0].strip().splitlines()
+    notes = [*filter(None, (_without(new, note) for note in before))]
+    measured = "\n".join([*notes, f"{names} later: {measured}"])
   rows = kept + list(rows)
   return f"{measured}\n\n{table(rows)}", rows
+
+
+def _without(names, note):
+  """Returns what a note says of the rows that are not among `names`."""
+  of, later, how = note.partition(" later: ")
+  if not later:
+    return note
+  rest = [x for x in of.split(", ") if x.strip("`") not in names]
+  return rest and f"{', '.join(rest)}{later}{how}"
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ class BenchmarksTest(absltest.TestCase):
     self.assertIn("| `frail` | diverged, 50.00 | 50.00 | - | +10.00 |", last)
     self.assertIn("| `fcn` | 40.00 | 40.00 | - | +0.00 | 25 % |", last)
     self.assertStartsWith(last, old.partition("\n")[0])
+    # A note is of rows that are as it says.
+    other = make_row("other", [1.0])
+    last, _ = context_scenes.merge(both, "Now.", [frail, other])
+    self.assertIn("\n`frail`, `other` later: Now.\n", last)
+    self.assertNotIn("toaster", last)
 
   def test_an_unknown_variant_is_refused(self):
     with self.assertRaisesRegex(errors.UserError, "--variants: unknown 'foo'"):
