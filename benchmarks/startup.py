@@ -48,7 +48,8 @@ def run(config: str, cache: str) -> dict[str, float]:
   """
   environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
   # Those that this command was given or chose itself.
-  environment.pop("XLA_FLAGS", None)
+  for name in ("XLA_FLAGS", "GLIBC_TUNABLES"):
+    environment.pop(name, None)
   with tempfile.TemporaryDirectory() as folder:
     metrics = pathlib.Path(folder, "run", "metrics.jsonl")
     log = pathlib.Path(folder, "log")
