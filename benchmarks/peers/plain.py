@@ -34,7 +34,7 @@ class ConvNormAct(nn.Module):
     super().__init__()
     self.act, span = act, dilation * (kernel_size - 1)
     # A stride of 2 then pads by one less before an image of even size.
-    self.pad = uneven and stride == 2 and (span // 2 - 1, span // 2)
+    self.pad = span // 2 if uneven and stride == 2 else 0
     self.conv = nn.Conv2d(
         channels_in,
         channels,
@@ -49,7 +49,9 @@ class ConvNormAct(nn.Module):
 
   def forward(self, x):
     if self.pad:
-      x = F.pad(x, self.pad * 2)
+      height, width = x.shape[2:]
+      left, top = (self.pad - (size % 2 == 0) for size in (width, height))
+      x = F.pad(x, (left, self.pad, top, self.pad))
     x = self.bn(self.conv(x))
     return x if self.act is None else self.act(x, inplace=True)
 

@@ -97,10 +97,9 @@ class Peer:
     # The library's own module: its names are those that others know.
     inner = getattr(self.network, "segmentor", self.network)
     inner = getattr(inner, "model", inner)
-    if os.path.exists(weights):
+    is_first = not os.path.exists(weights)
+    if not is_first:
       inner.load_state_dict(torch.load(weights, weights_only=True))
-    else:
-      torch.save(inner.state_dict(), weights)
     self.parameters = sum(x.numel() for x in inner.parameters())
     self.network.to(self.device).train(train)
     layout = torch.contiguous_format
@@ -115,11 +114,30 @@ class Peer:
         torch.tensor(x, device=self.device)[:, None, None] for x in (mean, std)
     )
     self.optimizer = torch.optim.SGD(self.network.parameters(), **optimizer)
+    if is_first:
+      if not train:
+        self._take_statistics()
+      state = {name: x.cpu() for name, x in inner.state_dict().items()}
+      torch.save(state, weights)
     self.outputs, self.loss = self._outputs, self._loss
     if mode == "compile":
       self.loss = torch.compile(self._loss)
     if mode == "compile_network" or (mode == "compile" and not train):
       self.outputs = torch.compile(self._outputs)
+
+  @torch.no_grad()
+  def _take_statistics(self):
+    """Gives batch norms the statistics of the batch.
+
+    With mean 0 and variance 1 a network with random weights may predict one
+    class everywhere.
+    """
+    for module in self.network.modules():
+      if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        module.momentum = 1.0
+    self.network.train()
+    self._outputs(self.images)
+    self.network.eval()
 
   def _outputs(self, images):
     x = images.permute(0, 3, 1, 2).to(memory_format=self.layout)
