@@ -86,7 +86,7 @@ def main(argv):
 
 if __name__ == "__main__":
   # Not on import: a process may import several commands.
-  flags.DEFINE_list("heads", networks.HEADS, "Names of `model.head`.")
+  flags.DEFINE_list("heads", list(networks.HEADS), "Names of `model.head`.")
   flags.DEFINE_integer("depth", 50, "Layers of the ResNet.")
   flags.DEFINE_integer("size", 224, "Side of the images.", lower_bound=32)
   flags.DEFINE_integer("batch", 2, "Images.", lower_bound=1)
