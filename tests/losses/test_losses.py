@@ -273,6 +273,9 @@ class PresenceTest(parameterized.TestCase):
     labels = jnp.array([[[0, 2], [255, 2]], [[1, 1], [1, 255]]])
     present = losses.class_presence(labels, 4)
     np.testing.assert_array_equal(present, [[1, 0, 1, 0], [0, 1, 0, 0]])
+    # Also where the label that is ignored could be a class.
+    present = losses.class_presence(labels, 4, ignore_label=2)
+    np.testing.assert_array_equal(present, [[1, 0, 0, 0], [0, 1, 0, 0]])
 
   def test_area_is_the_share_of_the_labelled_pixels(self):
     labels = jnp.array(
