@@ -40,19 +40,26 @@ def _pixels_of_classes(labels, num_classes, ignore_label):
   """Returns the number of pixels [B, num_classes] of labels [B, ...]."""
   labels = labels.astype(jnp.int32)
   labels = jnp.where(labels == ignore_label, num_classes, labels)
-  labels = labels.reshape(len(labels), -1)
+  return jax.lax.platform_dependent(
+      labels.reshape(len(labels), -1),
+      cpu=functools.partial(count_by_index, num_classes),
+      default=functools.partial(count_by_comparison, num_classes),
+  )
 
-  def by_comparison(labels):
-    own = labels[..., None] == jnp.arange(num_classes)
-    return jnp.sum(own, axis=1)
 
-  def by_index(labels):
-    count = functools.partial(jnp.bincount, length=num_classes + 1)
-    return jax.vmap(count)(labels)[:, :num_classes]
+def count_by_comparison(num_classes: int, labels: jax.Array) -> jax.Array:
+  """Counts labels [B, N] below `num_classes` where that fuses with its sum."""
+  own = labels[..., None] == jnp.arange(num_classes)
+  return jnp.sum(own, axis=1)
 
-  # A comparison with all classes is free where compilers fuse it with its sum;
-  # those for CPUs make an array of it, of 1 GB for eight images of ADE20K.
-  return jax.lax.platform_dependent(labels, cpu=by_index, default=by_comparison)
+
+def count_by_index(num_classes: int, labels: jax.Array) -> jax.Array:
+  """Counts the same without an array [B, N, num_classes].
+
+  Compilers for CPUs make it, of 1 GB for eight images of ADE20K.
+  """
+  count = functools.partial(jnp.bincount, length=num_classes + 1)
+  return jax.vmap(count)(labels)[:, :num_classes]
 
 
 def presence_bce(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax import losses
+from ctxseg_jax.losses import context
 
 
 class CrossEntropyTest(parameterized.TestCase):
@@ -276,6 +277,13 @@ class PresenceTest(parameterized.TestCase):
     # Also where the label that is ignored could be a class.
     present = losses.class_presence(labels, 4, ignore_label=2)
     np.testing.assert_array_equal(present, [[1, 0, 0, 0], [0, 1, 0, 0]])
+
+  def test_classes_are_counted_alike_on_all_devices(self):
+    labels = np.random.default_rng(0).integers(0, 9, (3, 50))
+    expected = [[np.sum(x == c) for c in range(7)] for x in labels]
+    for count in (context.count_by_index, context.count_by_comparison):
+      found = count(7, jnp.asarray(labels))
+      np.testing.assert_array_equal(found, expected)
 
   def test_area_is_the_share_of_the_labelled_pixels(self):
     labels = jnp.array(
