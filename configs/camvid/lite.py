@@ -16,7 +16,9 @@ Ours: 62.48 test mIoU, 88.84 pixel accuracy, 70.44 and 92.66 on val (one seed;
 val.
 Ours of `encnet`: 51.91 test mIoU, 59.61 on val (one seed, 400 steps).
 Ours of `fcn`: 53.78 test mIoU, 59.84 on val (one seed, 400 steps).
-Ours of `fcn_se`, `sanet` and `sca`: not trained yet.
+Ours of `fcn_se`: 52.88 test mIoU, 59.83 on val (one seed, 400 steps).
+Ours of `sanet`: 54.34 test mIoU, 63.14 on val (one seed, 400 steps).
+Ours of `sca`: 53.24 test mIoU, 58.94 on val (one seed, 400 steps).
 """
 
 from ml_collections import config_dict
