@@ -18,7 +18,6 @@ from benchmarks import results
 from benchmarks import sizes
 from benchmarks import timing
 from ctxseg_jax import commands
-from ctxseg_jax import errors
 from ctxseg_jax import experiment
 
 
@@ -55,11 +54,7 @@ def to_table(rows: list[dict[str, Any]]) -> str:
 def main(argv):
   del argv
   given = flags.FLAGS
-  for head in given.heads:
-    if head not in networks.HEADS:
-      raise errors.UserError(
-          f"--heads: unknown {head!r}; known: {', '.join(networks.HEADS)}"
-      )
+  networks.check_names("heads", given.heads, networks.HEADS)
   shape = networks.Shape((given.size,) * 2, given.batch, given.dtype)
   fcn, run_fcn = start("fcn", given.depth, shape)
   run_fcn(1)  # Compiles.

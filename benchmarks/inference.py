@@ -112,11 +112,11 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(argv):
   del argv
-  from benchmarks import pair
 
   given = flags.FLAGS
   result = {"machine": results.machine(), "rows": []}
-  for name in pair.check_names(given.networks):
+  networks.check_names("networks", given.networks, networks.NETWORKS)
+  for name in given.networks:
     shape = networks.Shape(tuple(map(int, given.size)), given.batch)
     result["rows"] += measure(
         name,

@@ -1,7 +1,9 @@
 """The networks that are timed beside peers, as configs."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import MutableMapping
+from collections.abc import Sequence
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from configs import common
 from configs import quickstart
 from configs import recipes
 from configs.camvid import lite
+from ctxseg_jax import errors
 
 # Of all networks: a recipe that PyTorch has too, at a rate that moves the loss
 # and keeps an untrained network calm.
@@ -159,6 +162,16 @@ def with_head(head: str, depth: int, shape: Shape) -> config_dict.ConfigDict:
   if head == "encnet":
     config.loss.se = common.presence("se_logits")
   return _shaped(config, shape)
+
+
+def check_names(flag: str, names: Sequence[str], known: Iterable[str]) -> None:
+  """Raises a `UserError` for a name that a flag does not know."""
+  known = sorted(known)
+  for name in names:
+    if name not in known:
+      raise errors.UserError(
+          f"--{flag}: unknown {name!r}; known: {', '.join(known)}"
+      )
 
 
 def _shaped(config, shape):

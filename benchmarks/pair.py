@@ -34,17 +34,6 @@ class Pair(NamedTuple):
   row: dict[str, Any]
 
 
-def check_names(names: Sequence[str]) -> list[str]:
-  """Returns names of networks; an unknown one is a `UserError`."""
-  for name in names:
-    if name not in networks.NETWORKS:
-      raise errors.UserError(
-          f"--networks: unknown {name!r}; known:"
-          f" {', '.join(sorted(networks.NETWORKS))}"
-      )
-  return list(names)
-
-
 @contextlib.contextmanager
 def start(
     name: str,

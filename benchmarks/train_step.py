@@ -114,11 +114,11 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(argv):
   del argv
-  from benchmarks import pair
 
   given = flags.FLAGS
   result = {"machine": results.machine(), "rows": []}
-  for name in pair.check_names(given.networks):
+  networks.check_names("networks", given.networks, networks.NETWORKS)
+  for name in given.networks:
     own = name in networks.OWN_SIZE
     for size in [None] if own else map(int, given.sizes):
       shape = networks.Shape(
