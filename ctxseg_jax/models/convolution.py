@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctxseg_jax.models import atrous
 from ctxseg_jax.models import depthwise
 
 # Name scope of convolutions that are products of matrices; see `macs`.
@@ -20,20 +21,28 @@ _FEW_GROUPS = 4
 def by_groups(
     inputs: jax.Array,
     kernel: jax.Array,
-    *args: Any,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]] | str,
+    *,
+    rhs_dilation: Sequence[int] = (1, 1),
     feature_group_count: int = 1,
-    **kwargs: Any,
+    **options: Any,
 ) -> jax.Array:
   """Convolves NHWC like `jax.lax.conv_general_dilated`, a group at a time.
 
   On a CPU two groups in one call took twelve times as long as two calls. Where
   groups are many it is one call; each channel is a group of its own in
-  `depthwise.depthwise_conv`.
+  `depthwise.depthwise_conv`. A dilated kernel that meets few pixels is
+  `atrous.atrous_conv`.
   """
   groups = feature_group_count
+  args = (strides, padding)
+  options["rhs_dilation"] = rhs_dilation
   if 1 < groups == inputs.shape[-1] == kernel.shape[-1]:
-    return depthwise.depthwise_conv(inputs, kernel, *args, **kwargs)
-  convolve = functools.partial(jax.lax.conv_general_dilated, **kwargs)
+    return depthwise.depthwise_conv(inputs, kernel, *args, **options)
+  if groups == 1 and atrous.is_worthwhile(inputs, kernel, *args, rhs_dilation):
+    return atrous.atrous_conv(inputs, kernel, *args, **options)
+  convolve = functools.partial(jax.lax.conv_general_dilated, **options)
   if groups == 1 or groups > _FEW_GROUPS:
     return convolve(inputs, kernel, *args, feature_group_count=groups)
   parts = zip(

@@ -89,6 +89,7 @@ def conv(
     dilation: int = 1,
     padding: int | Literal["SAME"] | None = None,
     kernel_init: nn.initializers.Initializer = conv_init,
+    conv_general_dilated: Callable[..., jax.Array] = convolution.by_groups,
     **kwargs: Any,
 ) -> nn.Conv:
   """Returns a convolution with a square, odd kernel.
@@ -108,6 +109,7 @@ def conv(
       kernel_dilation=(dilation, dilation),
       padding=padding,
       kernel_init=kernel_init,
+      conv_general_dilated=conv_general_dilated,
       **kwargs,
   )
 
