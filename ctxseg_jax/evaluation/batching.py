@@ -115,6 +115,7 @@ class Predictor(abc.ABC):
         model, mesh, mean, std, window, **network_options
     )
     self._programs = {}
+    self._fitted = (None, [])
 
   @abc.abstractmethod
   def plan(self, sizes: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
@@ -202,13 +203,14 @@ class Predictor(abc.ABC):
     Raises:
       UserError: There is not enough memory.
     """
-    variables = jax.device_put(variables, NamedSharding(self.mesh, P()))
+    variables = self._everywhere(variables)
     processes = sorted({d.process_index for d in self.mesh.devices.flat})
     rank = processes.index(jax.process_index())
     batches = []
-    for shapes, members in self.plan(sizes):
+    for shapes, members, per_device in self._fit_all(
+        variables, sizes, probabilities
+    ):
       # As the group says, not the devices: see the top of this file.
-      per_device = self._fit(variables, shapes, sizes[members], probabilities)
       total = per_device * self.mesh.size
       batches += [
           (shapes, members[at : at + total], total // len(processes))
@@ -250,6 +252,34 @@ class Predictor(abc.ABC):
         yield Batch(
             indices, examples, shapes[0], outputs, share, members, confidences
         )
+
+  def _fit_all(self, variables, sizes, probabilities):
+    """Returns the groups of `plan`, each with what a device works on at once.
+
+    Calls with images of the same sizes, one after the other, share them.
+    """
+    given = (sizes.shape, sizes.tobytes(), probabilities)
+    if given != self._fitted[0]:
+      self._fitted = (None, [])
+      groups = [
+          (
+              shapes,
+              members,
+              self._fit(variables, shapes, sizes[members], probabilities),
+          )
+          for shapes, members in self.plan(sizes)
+      ]
+      self._fitted = (given, groups)
+    return self._fitted[1]
+
+  def _everywhere(self, variables):
+    """Returns variables that every device has."""
+    sharding = NamedSharding(self.mesh, P())
+    leaves = jax.tree.leaves(variables)
+    # Each of hundreds would be looked at for long.
+    if all(getattr(x, "sharding", None) == sharding for x in leaves):
+      return variables
+    return jax.device_put(variables, sharding)
 
   def put(self, local: np.ndarray) -> jax.Array:
     """Places this process's rows of a batch on the devices."""

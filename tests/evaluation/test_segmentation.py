@@ -1,6 +1,7 @@
 """Canvases, windows, scales and flips: what a prediction must not depend on."""
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -95,6 +96,21 @@ class CanvasTest(parameterized.TestCase):
     sizes = np.random.default_rng(0).integers(5, 99, size=(41, 2))
     members = np.concatenate([ids for _, ids in predictor.plan(sizes)])
     np.testing.assert_array_equal(np.sort(members), np.arange(41))
+
+  def test_calls_with_the_same_sizes_are_planned_once(self):
+    predictor, variables = make_predictor()
+    images = make_images((9, 12), (12, 9))
+    with mock.patch.object(predictor, "plan", wraps=predictor.plan) as plan:
+      first = predict(predictor, variables, images)
+      again = predict(predictor, variables, images)
+      self.assertEqual(plan.call_count, 1)
+      turned = predict(predictor, variables, images[::-1])
+      self.assertEqual(plan.call_count, 2)
+      predict(predictor, variables, images[::-1], probabilities=True)
+      self.assertEqual(plan.call_count, 3)
+    for expected, *others in zip(first, again, turned[::-1], strict=True):
+      for other in others:
+        np.testing.assert_array_equal(other, expected)
 
 
 class WindowsTest(parameterized.TestCase):
