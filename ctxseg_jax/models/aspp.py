@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax.models import coarse
 from ctxseg_jax.models import layers
 
 
@@ -32,18 +33,15 @@ class ASPP(nn.Module):
     mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
     pool = dict(dtype=jnp.float32, name="image_pool", train=train)
     mean = layers.convolve(self, mean, self.channels, 1, **pool)
-    # The bilinear upsampling of the papers, from a single pixel.
-    mean = jnp.broadcast_to(mean, (*x.shape[:3], self.channels))
     # In mmsegmentation's order; the other codes have the mean last.
     local = layers.convolve(self, x, self.channels, 1, name="conv", train=train)
-    maps = [mean.astype(self.dtype), local]
+    maps = [coarse.Upsampled(mean), local]
     conv = layers.SeparableConvBNAct if self.separable else layers.ConvBNAct
     # Named by position: a model may be evaluated at other rates.
     for i, rate in enumerate(self.rates, start=1):
       branch = conv(self.channels, dilation=rate, name=f"atrous{i}", **kw)
       maps.append(branch(x, train=train))
-    x = jnp.concatenate(maps, axis=-1)
     project = dict(kernel_size=self.project_kernel_size, name="project")
-    x = layers.convolve(self, x, self.channels, train=train, **project)
+    x = layers.convolve(self, maps, self.channels, train=train, **project)
     drop = dict(channel_dropout=self.channel_dropout, name="dropout")
     return layers.dropout(x, self.dropout_rate, train=train, **drop)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctxseg_jax.models import coarse
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import resizing
 
@@ -30,10 +31,15 @@ def decode(
   kw = dict(norm=head.norm, dtype=head.dtype)
   reduced = head.low_channels
   low = layers.convolve(head, low, reduced, 1, name="low", train=train)
-  size = low.shape[1:3]
-  x = resizing.resize_bilinear(x, size, align_corners=head.align_corners)
-  x = jnp.concatenate([x.astype(head.dtype), low], axis=-1)
-  conv = layers.SeparableConvBNAct if separable else layers.ConvBNAct
+  if separable:
+    conv = layers.SeparableConvBNAct
+    x = resizing.resize_bilinear(
+        x, low.shape[1:3], align_corners=head.align_corners
+    )
+    x = jnp.concatenate([x.astype(head.dtype), low], axis=-1)
+  else:
+    conv = layers.ConvBNAct
+    x = [coarse.Upsampled(x, head.align_corners), low]
   x = conv(head.channels, name="decoder1", **kw)(x, train=train)
   drop = dict(channel_dropout=head.channel_dropout, name="decoder_dropout")
   x = layers.dropout(x, head.decoder_dropout_rate, train=train, **drop)

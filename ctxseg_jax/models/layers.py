@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import coarse
 from ctxseg_jax.models import convolution
 from ctxseg_jax.models import products
 from ctxseg_jax.models.batch_norm import BatchNorm
@@ -151,7 +152,8 @@ class ConvBNAct(CheckedModule):
 
   The kernel is square and odd. `groups` of channels are convolved apart; as
   many as there are input channels is a depthwise convolution. Padding is
-  symmetric or, if it is uneven, TensorFlow's.
+  symmetric or, if it is uneven, TensorFlow's. Of several maps, which are
+  concatenated, some may be coarser; see `coarse`.
   """
 
   channels: bounds.PositiveInt
@@ -165,27 +167,33 @@ class ConvBNAct(CheckedModule):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(
+      self, x: jax.Array | Sequence[coarse.Part], *, train: bool
+  ) -> jax.Array:
     # An output feeds as many units as its group has: without the factor a
     # depthwise kernel starts so small that a batch norm's epsilon shows.
     init = nn.initializers.variance_scaling(
         2 * self.groups, "fan_out", "normal"
     )
-    x = conv(
-        self.channels,
-        self.kernel_size,
-        stride=self.stride,
-        dilation=self.dilation,
-        padding="SAME" if self.uneven_padding else None,
-        feature_group_count=self.groups,
-        conv_general_dilated=(
-            convolution.in_training if train else convolution.by_groups
-        ),
-        use_bias=False,
-        kernel_init=init,
-        dtype=self.dtype,
-        name="conv",
-    )(x)
+    kw = dict(kernel_init=init, dtype=self.dtype, name="conv")
+    if isinstance(x, Sequence):
+      x = coarse.JoinedConv(self.channels, self.kernel_size, **kw)(
+          x, train=train
+      )
+    else:
+      x = conv(
+          self.channels,
+          self.kernel_size,
+          stride=self.stride,
+          dilation=self.dilation,
+          padding="SAME" if self.uneven_padding else None,
+          feature_group_count=self.groups,
+          conv_general_dilated=(
+              convolution.in_training if train else convolution.by_groups
+          ),
+          use_bias=False,
+          **kw,
+      )(x)
     joined = self.act in _CLIPS and train and not self.norm.frozen
     kw = dict(clip=_CLIPS[self.act]) if joined else {}
     kw |= dict(norm=self.norm, dtype=self.dtype, name="bn")
@@ -195,7 +203,7 @@ class ConvBNAct(CheckedModule):
 
 def convolve(
     module: nn.Module,
-    x: jax.Array,
+    x: jax.Array | Sequence[coarse.Part],
     channels: int,
     kernel_size: int = 3,
     *,

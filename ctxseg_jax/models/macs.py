@@ -16,6 +16,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
+from ctxseg_jax.models.coarse import JoinedConv
 from ctxseg_jax.models.convolution import POINTWISE
 from ctxseg_jax.models.resizing import FIXED_MATRICES
 
@@ -26,19 +27,22 @@ PRODUCTS = ("conv", "matmul")
 CONVENTION = (
     "Multiply-accumulates (MACs) of one forward pass of evaluation on one"
     " image, as traced. A convolution counts its kernel once per output"
-    " position, also where it lies on padding; a transposed one, once per input"
-    " position. Matrix products count as executed: those of attention too, with"
-    " the padding of the last chunk of queries. MACs add to these, as the"
-    " tables of published networks do, 2 per element of a batch norm, 1 per"
-    " element of a ReLU and the window's area per output of a max pooling."
-    " Nothing else counts: resizing, average pooling, softmax, sums, biases,"
-    " gates, dropout."
+    " position, also where it lies on padding or on an upsampled map; a"
+    " transposed one, once per input position. Matrix products count as"
+    " executed: those of attention too, with the padding of the last chunk of"
+    " queries. MACs add to these, as the tables of published networks do, 2 per"
+    " element of a batch norm, 1 per element of a ReLU and the window's area"
+    " per output of a max pooling. Nothing else counts: resizing, average"
+    " pooling, softmax, sums, biases, gates, dropout."
 )
 
 Counts = collections.Counter[tuple[tuple[str, ...], str]]
 
 _MODULE = "module:"
 _BATCH_NORM = "macs_batch_norm"
+# A convolution as a whole, with the MACs of an element; what is in it is not
+# counted.
+_CONV, _INSIDE = "macs_conv:", "macs_inside"
 
 
 def count(
@@ -70,6 +74,11 @@ def _mark(next_fun, args, kwargs, context):
   if module.scope is None:
     return next_fun(*args, **kwargs)
   with jax.named_scope(_MODULE + ".".join(module.path)):
+    if isinstance(module, JoinedConv):
+      with jax.named_scope(_INSIDE):
+        out = next_fun(*args, **kwargs)
+      kernel = module.get_variable("params", "kernel")
+      return checkpoint_name(out, f"{_CONV}{kernel[..., 0].size}")
     out = next_fun(*args, **kwargs)
     if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
       out = checkpoint_name(out, _BATCH_NORM)
@@ -81,7 +90,7 @@ def _count(jaxpr, outer, notes) -> Counts:
   counts = collections.Counter()
   for eqn in jaxpr.eqns:
     scopes = str(eqn.source_info.name_stack)
-    if FIXED_MATRICES in scopes:
+    if FIXED_MATRICES in scopes or _INSIDE in scopes:
       continue
     # Scopes inside of loops and the like start anew.
     paths = re.findall(rf"{_MODULE}([^/)]*)", scopes)
@@ -137,6 +146,8 @@ def _own_work(eqn: core.JaxprEqn) -> tuple[str | None, int]:
     return "matmul", size * math.prod(lhs[i] for i in contracted)
   if name == "name" and params["name"] == _BATCH_NORM:
     return "batch_norm", 2 * size
+  if name == "name" and params["name"].startswith(_CONV):
+    return "conv", size * int(params["name"].removeprefix(_CONV))
   if name in ("jit", "pjit") and params["name"] == "relu":
     return "relu", size
   if name == "reduce_window_max":

@@ -90,6 +90,20 @@ def _resize_matrix(target, source, align_corners):
   return matrix + jnp.where(column == high[:, None], weight, 0.0)
 
 
+def shifted_matrices(
+    target: int, source: int, taps: int, align_corners: bool
+) -> jax.Array:
+  """Returns what each tap of a kernel meets of an interpolated map.
+
+  The matrices of linear interpolation, shifted by the places of the taps
+  around the centre, with zeros beyond the map: [taps, target, source].
+  """
+  matrix = _resize_matrix(target, source, align_corners)
+  around = taps // 2
+  padded = jnp.pad(matrix, ((around, around), (0, 0)))
+  return jnp.stack([padded[i : i + target] for i in range(taps)])
+
+
 def _is_symbolic(*sizes: int) -> bool:
   return any(map(jax.export.is_symbolic_dim, sizes))
 

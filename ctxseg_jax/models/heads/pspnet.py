@@ -11,38 +11,34 @@ import jax
 import jax.numpy as jnp
 
 from ctxseg_jax import bounds
+from ctxseg_jax.models import coarse
 from ctxseg_jax.models import layers
 from ctxseg_jax.models import resizing
 
 
 class PyramidPooling(nn.Module):
-  """Concatenates the input and its averages over grids of several sizes.
+  """Averages the input over grids of several sizes, and convolves each.
 
   The averages and their convolutions are float32: a branch has only
   B * bins * bins samples per channel for its batch norm (see `ASPP`), and
-  hardly any work. The fields are `PSPHead`'s.
+  hardly any work. The other fields are `PSPHead`'s.
   """
 
   bins: tuple[int, ...]
   branch_channels: int
-  align_corners: bool
   norm: layers.Norm
-  dtype: jnp.dtype
+  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Maps [B, H, W, C] to [B, H, W, C + len(bins) * branch_channels]."""
-    maps = [x.astype(self.dtype)]
+  def __call__(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
+    """Maps [B, H, W, C] to a [B, bins, bins, branch_channels] per grid."""
+    maps = []
     for n in self.bins:
-      kw = dict(dtype=jnp.float32, name=f"bin{n}", train=train)
       y = resizing.adaptive_average_pool(x, (n, n))
       layers.expose(self, **{f"pooled{n}": y})
-      y = layers.convolve(self, y, self.branch_channels, 1, **kw)
-      y = resizing.resize_bilinear(
-          y, x.shape[1:3], align_corners=self.align_corners
-      )
-      maps.append(y.astype(self.dtype))
-    return jnp.concatenate(maps, axis=-1)
+      kw = dict(name=f"bin{n}", train=train)
+      maps.append(layers.convolve(self, y, self.branch_channels, 1, **kw))
+    return maps
 
 
 class PSPHead(layers.CheckedModule):
@@ -75,7 +71,8 @@ class PSPHead(layers.CheckedModule):
     """Maps `"stage4"` to `"logits"`, [B, h, w, num_classes]."""
     x = features["stage4"]
     width = self.branch_channels or x.shape[-1] // len(self.bins)
-    fields = (self.bins, width, self.align_corners, self.norm, self.dtype)
-    x = PyramidPooling(*fields, name="pyramid")(x, train=train)
-    x = layers.convolve(self, x, self.channels, name="fusion", train=train)
+    fields = (self.bins, width, self.norm)
+    pooled = PyramidPooling(*fields, name="pyramid")(x, train=train)
+    maps = [x, *(coarse.Upsampled(y, self.align_corners) for y in pooled)]
+    x = layers.convolve(self, maps, self.channels, name="fusion", train=train)
     return {"logits": layers.classify(self, x, train=train)}
