@@ -18,12 +18,45 @@ import numpy as np
 FIXED_MATRICES = "fixed_matrices"
 
 
+@jax.custom_vjp
 def multiply(rows: jax.Array, cols: jax.Array, x: jax.Array) -> jax.Array:
-  """Maps [B, h, w, C] to [B, H, W, C] by matrices [H, h] and [W, w]."""
-  # Full float32 passes: TPUs would multiply in bfloat16 by default.
-  kw = dict(precision=jax.lax.Precision.HIGHEST)
-  x = jnp.einsum("Hh,bhwc->bHwc", rows, x, **kw)
-  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **kw)
+  """Maps [B, h, w, C] to [B, H, W, C] by matrices [H, h] and [W, w].
+
+  The matrices have no gradient.
+  """
+  # On a CPU a product over columns turns the map: where rows are fewer.
+  target, source = rows.shape
+  if not _is_symbolic(target) and (_is_symbolic(source) or target < source):
+    return multiply_cols(cols, multiply_rows(rows, x))
+  return multiply_rows(rows, multiply_cols(cols, x))
+
+
+def _multiply_forward(rows, cols, x):
+  return multiply(rows, cols, x), (rows, cols)
+
+
+def _multiply_backward(matrices, cotangent):
+  rows, cols = matrices
+  # That which JAX finds turns the cotangent.
+  return None, None, multiply(rows.T, cols.T, cotangent)
+
+
+multiply.defvjp(_multiply_forward, _multiply_backward)
+
+# Full float32 passes: TPUs would multiply in bfloat16 by default.
+_EXACT = dict(precision=jax.lax.Precision.HIGHEST)
+
+
+def multiply_rows(rows: jax.Array, x: jax.Array) -> jax.Array:
+  """Maps [B, h, W, C] to [B, H, W, C] by a matrix [H, h]."""
+  # One for each image: its product with all of them would be turned.
+  rows = jnp.broadcast_to(rows, (x.shape[0], *rows.shape[-2:]))
+  return jnp.einsum("bHh,bhWc->bHWc", rows, x, **_EXACT)
+
+
+def multiply_cols(cols: jax.Array, x: jax.Array) -> jax.Array:
+  """Maps [B, H, w, C] to [B, H, W, C] by a matrix [W, w]."""
+  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **_EXACT)
 
 
 def resize_matrix(
