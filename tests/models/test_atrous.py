@@ -40,9 +40,6 @@ class AtrousTest(chex.TestCase):
   def test_equals_xlas_with_gradients(self, shape, rates, padding):
     arrays = _arrays(*shape)
     *args, kwargs = _options(*rates, padding=padding)
-    self.assertTrue(
-        atrous.is_worthwhile(*arrays, *args, kwargs["rhs_dilation"])
-    )
 
     def of(convolve):
       out, backward = jax.vjp(
@@ -51,28 +48,33 @@ class AtrousTest(chex.TestCase):
       return out, *backward(jnp.cos(out))
 
     for actual, expected in zip(
-        of(convolution.by_groups),
+        of(atrous.atrous_conv),
         of(jax.lax.conv_general_dilated),
         strict=True,
     ):
       np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 
   def test_where_it_is_used(self):
-    def used(size, rate, kernel_size=3, **options):
+    def used(size, rate, channels=512, **options):
       *args, kwargs = _options(rate, rate, **options)
-      arrays = _arrays(size, size, kernel_size)
-      return atrous.is_worthwhile(*arrays, *args, kwargs["rhs_dilation"])
+      convolve = functools.partial(
+          convolution.by_groups, strides=args[0], padding=args[1], **kwargs
+      )
+      x = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
+      kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)
+      return "dot_general" in str(jax.make_jaxpr(convolve)(x, kernel))
 
     self.assertTrue(used(28, 12))  # DeepLabV3's.
     self.assertTrue(used(64, 24))
     self.assertFalse(used(28, 2))  # A dilated ResNet's.
     self.assertFalse(used(28, 1))
+    self.assertFalse(used(28, 12, channels=8))
     self.assertFalse(used(28, 12, padding="SAME"))
 
   def test_accelerators_have_convolutions_cpus_fewer_products(self):
     *args, kwargs = _options(6, 6)
     convolve = functools.partial(
-        convolution.by_groups, strides=args[0], padding=args[1], **kwargs
+        atrous.atrous_conv, strides=args[0], padding=args[1], **kwargs
     )
     arrays = _arrays(5, 5)
     for platform in ("cpu", "tpu", "cuda"):
@@ -87,7 +89,7 @@ class AtrousTest(chex.TestCase):
   def test_sums_in_float32(self):
     arrays = [x.astype(jnp.bfloat16) for x in _arrays(7, 7)]
     *args, kwargs = _options(3, 3)
-    out = convolution.by_groups(*arrays, *args, **kwargs)
+    out = atrous.atrous_conv(*arrays, *args, **kwargs)
     expected = jax.lax.conv_general_dilated(
         *(x.astype(jnp.float32) for x in arrays), *args, **kwargs
     )
