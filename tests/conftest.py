@@ -23,3 +23,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # Tiny networks have no use for large pages, nor commands for a second start.
 os.environ.setdefault("GLIBC_TUNABLES", "")
 commands.choose_convolutions()
+
+
+def pytest_configure(config):
+  """Lets files run in the order of their collection.
+
+  pytest-xdist would begin those of few tests last, which are the longest: one
+  core would wait for them.
+  """
+  config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+  """Begins with what takes long: whole trainings, killed and resumed."""
+  items.sort(key=lambda item: item.path.parent.name != "training")

@@ -13,6 +13,7 @@ import numpy as np
 import test_heads
 
 from ctxseg_jax.models import attention
+from ctxseg_jax.models import coarse
 from ctxseg_jax.models import encoding
 from ctxseg_jax.models import products
 from ctxseg_jax.models.backbones import cifar_resnet
@@ -22,7 +23,8 @@ from ctxseg_jax.models.heads import emanet
 from ctxseg_jax.models.heads import HEADS
 
 # Layers whose precision follows from the compute dtype that a user chooses.
-LAYERS = (nn.Dense, nn.Conv, emanet.FrozenConv)
+CONVS = (nn.Conv, coarse.JoinedConv)
+LAYERS = (nn.Dense, *CONVS, emanet.FrozenConv)
 
 
 def rough_products(function, *args):
@@ -75,7 +77,7 @@ class HeadsTest(parameterized.TestCase):
     # In a bfloat16 network what is float32 is so for a reason; of classifiers,
     # whose 1x1 convolution is a product, that is what they return.
     head = test_heads.small_head(name, jnp.bfloat16)
-    with full(nn.Conv):
+    with full(*CONVS):
       self.assertEmpty(traced(head, features))
     with full(*LAYERS):
       self.assertEmpty(traced(test_heads.small_head(name), features))
