@@ -12,8 +12,9 @@ masks), `smoke`. The checkpoint is chosen on val.
 Reference: none published for this network and crop; the per-pixel prior of the
 training labels, which reads no image, has 17.0 mIoU on test.
 Ours: 62.48, 64.52, 62.63 test mIoU, 88.84, 89.52, 88.73 pixel accuracy, 70.44,
-71.00, 68.46 mIoU on val (3 seeds, 84 minutes of CPU time each, 42 on 2 idle
-cores); 57.91 after 400 steps, 63.79 on val (one seed).
+71.00, 68.46 mIoU on val (3 seeds; 84 minutes of CPU time for the last two, 42
+on 2 idle cores, and 107 for the first, with slower code); 57.91 after 400
+steps, 63.79 on val (one seed).
 Ours of `encnet`: 51.91 test mIoU, 59.61 on val (one seed, 400 steps).
 Ours of `fcn`: 53.78 test mIoU, 59.84 on val (one seed, 400 steps).
 Ours of `fcn_se`: 52.88 test mIoU, 59.83 on val (one seed, 400 steps).
