@@ -108,6 +108,9 @@ class CanvasTest(parameterized.TestCase):
       self.assertEqual(plan.call_count, 2)
       predict(predictor, variables, images[::-1], probabilities=True)
       self.assertEqual(plan.call_count, 3)
+      halves = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables)
+      predict(predictor, halves, images[::-1], probabilities=True)
+      self.assertEqual(plan.call_count, 4)
     for expected, *others in zip(first, again, turned[::-1], strict=True):
       for other in others:
         np.testing.assert_array_equal(other, expected)
