@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from ctxseg_jax.models import products
 from ctxseg_jax.models.layers import normalize_images
 
 CONFIDENCE_LEVELS = 256  # The highest confidence is the last of them.
@@ -196,6 +197,5 @@ def classes(
 
 def _resize(rows, cols, x):
   """Maps [B, h, C, w] to [B, H, C, W]."""
-  exact = jax.lax.Precision.HIGHEST
-  x = jnp.einsum("bHh,bhcw->bHcw", rows, x, precision=exact)
-  return jnp.einsum("bHcw,bWw->bHcW", x, cols, precision=exact)
+  x = products.einsum("bHh,bhcw->bHcw", rows, x)
+  return products.einsum("bHcw,bWw->bHcW", x, cols)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ctxseg_jax.models import convolution
+from ctxseg_jax.models import products
 from ctxseg_jax.models import resizing
 
 
@@ -53,12 +55,11 @@ class JoinedConv(nn.Module):
     size = (self.kernel_size, self.kernel_size)
     shape = (*size, sum(channels), self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
-    ends = [sum(channels[: i + 1]) for i in range(len(parts) - 1)]
+    ends = np.cumsum(channels)[:-1]
     kernels = jnp.split(kernel.astype(self.dtype), ends, axis=2)
     pairs = list(zip(parts, kernels, strict=True))
     fine = [(x, k) for x, k in pairs if not isinstance(x, Upsampled)]
-    convolve = convolution.in_training if train else convolution.by_groups
-    out = convolve(
+    out = convolution.choose(train=train)(
         jnp.concatenate([x.astype(self.dtype) for x, _ in fine], axis=-1),
         jnp.concatenate([k for _, k in fine], axis=2),
         (1, 1),
@@ -68,7 +69,7 @@ class JoinedConv(nn.Module):
     total = out.astype(jnp.float32)
     for x, k in pairs:
       if isinstance(x, Upsampled):
-        total += convolve_upsampled(x, k, out.shape[1:3])
+        total += _convolve_upsampled(x, k, out.shape[1:3])
     return total.astype(self.dtype)
 
 
@@ -76,7 +77,7 @@ def _values(part):
   return part.values if isinstance(part, Upsampled) else part
 
 
-def convolve_upsampled(
+def _convolve_upsampled(
     x: Upsampled, kernel: jax.Array, size: Sequence[int]
 ) -> jax.Array:
   """Returns the convolution of a map at a size (H, W), float32 [B, H, W, D].
@@ -86,15 +87,15 @@ def convolve_upsampled(
   sources = x.values.shape[1:3]
   rows, cols = (
       resizing.shifted_matrices(target, source, taps, x.align_corners)
-      for target, source, taps in zip(size, sources, kernel.shape, strict=False)
+      for target, source, taps in zip(
+          size, sources, kernel.shape[:2], strict=True
+      )
   )
-  products = jnp.einsum(
+  x = jnp.einsum(
       "bhwc,ijcd->bhwijd",
       x.values.astype(kernel.dtype),
       kernel,
       preferred_element_type=jnp.float32,
   )
-  # Full float32 passes, as of `resizing.multiply`.
-  kw = dict(precision=jax.lax.Precision.HIGHEST)
-  products = jnp.einsum("iHh,bhwijd->bHwjd", rows, products, **kw)
-  return jnp.einsum("jWw,bHwjd->bHWd", cols, products, **kw)
+  x = products.einsum("iHh,bhwijd->bHwjd", rows, x)
+  return products.einsum("jWw,bHwjd->bHWd", cols, x)

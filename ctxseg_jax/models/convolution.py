@@ -1,5 +1,6 @@
 """Convolutions in the form that is fast where they run."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import functools
 from typing import Any
@@ -16,6 +17,11 @@ POINTWISE = "pointwise_convolution"
 
 # Up to as many groups a convolution is one call for each.
 _FEW_GROUPS = 4
+
+
+def choose(*, train: bool) -> Callable[..., jax.Array]:
+  """Returns what convolves in training, or in predictions."""
+  return in_training if train else by_groups
 
 
 def by_groups(

@@ -188,9 +188,7 @@ class ConvBNAct(CheckedModule):
           dilation=self.dilation,
           padding="SAME" if self.uneven_padding else None,
           feature_group_count=self.groups,
-          conv_general_dilated=(
-              convolution.in_training if train else convolution.by_groups
-          ),
+          conv_general_dilated=convolution.choose(train=train),
           use_bias=False,
           **kw,
       )(x)
@@ -305,8 +303,7 @@ class Classifier(CheckedModule):
     x = dropout(x, self.dropout_rate, train=train, **drop)
     # float32 whatever the compute dtype: bfloat16 logits cost accuracy.
     kw = dict(kernel_init=self.kernel_init, dtype=jnp.float32, name="conv")
-    if train:
-      kw["conv_general_dilated"] = convolution.in_training
+    kw["conv_general_dilated"] = convolution.choose(train=train)
     return conv(self.num_classes, 1, **kw)(x)
 
 

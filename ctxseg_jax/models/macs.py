@@ -78,7 +78,8 @@ def _mark(next_fun, args, kwargs, context):
       with jax.named_scope(_INSIDE):
         out = next_fun(*args, **kwargs)
       kernel = module.get_variable("params", "kernel")
-      return checkpoint_name(out, f"{_CONV}{kernel[..., 0].size}")
+      macs = math.prod(kernel.shape[:-1])
+      return checkpoint_name(out, f"{_CONV}{macs}")
     out = next_fun(*args, **kwargs)
     if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
       out = checkpoint_name(out, _BATCH_NORM)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctxseg_jax.models import products
+
 # Name scope of the products that the published counts of multiply-accumulates
 # leave out; see `macs`.
 FIXED_MATRICES = "fixed_matrices"
@@ -27,8 +29,8 @@ def multiply(rows: jax.Array, cols: jax.Array, x: jax.Array) -> jax.Array:
   # On a CPU a product over columns turns the map: where rows are fewer.
   target, source = rows.shape
   if not _is_symbolic(target) and (_is_symbolic(source) or target < source):
-    return multiply_cols(cols, multiply_rows(rows, x))
-  return multiply_rows(rows, multiply_cols(cols, x))
+    return _multiply_cols(cols, _multiply_rows(rows, x))
+  return _multiply_rows(rows, _multiply_cols(cols, x))
 
 
 def _multiply_forward(rows, cols, x):
@@ -43,20 +45,15 @@ def _multiply_backward(matrices, cotangent):
 
 multiply.defvjp(_multiply_forward, _multiply_backward)
 
-# Full float32 passes: TPUs would multiply in bfloat16 by default.
-_EXACT = dict(precision=jax.lax.Precision.HIGHEST)
 
-
-def multiply_rows(rows: jax.Array, x: jax.Array) -> jax.Array:
-  """Maps [B, h, W, C] to [B, H, W, C] by a matrix [H, h]."""
+def _multiply_rows(rows, x):
   # One for each image: its product with all of them would be turned.
-  rows = jnp.broadcast_to(rows, (x.shape[0], *rows.shape[-2:]))
-  return jnp.einsum("bHh,bhWc->bHWc", rows, x, **_EXACT)
+  rows = jnp.broadcast_to(rows, (x.shape[0], *rows.shape))
+  return products.einsum("bHh,bhWc->bHWc", rows, x)
 
 
-def multiply_cols(cols: jax.Array, x: jax.Array) -> jax.Array:
-  """Maps [B, H, w, C] to [B, H, W, C] by a matrix [W, w]."""
-  return jnp.einsum("Ww,bHwc->bHWc", cols, x, **_EXACT)
+def _multiply_cols(cols, x):
+  return products.einsum("Ww,bHwc->bHWc", cols, x)
 
 
 def resize_matrix(
