@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxseg_jax.models import atrous
+from ctxseg_jax.models import channel_reduction
 from ctxseg_jax.models import depthwise
 
 # Name scope of convolutions that are products of matrices; see `macs`.
@@ -64,6 +65,9 @@ def in_training(
     kernel: jax.Array,
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]] | str,
+    *,
+    rhs_dilation: Sequence[int] = (1, 1),
+    feature_group_count: int = 1,
     **kwargs: Any,
 ) -> jax.Array:
   """Convolves like `by_groups`; a 1x1 kernel is a product of matrices.
@@ -72,16 +76,21 @@ def in_training(
   on to its neighbours: of the widest maps, which have 1x1 convolutions on both
   sides, it made copies. On a CPU the kernel's gradient of a convolution first
   moves the channels of both its inputs to the front, as does that of a product
-  over an axis of four; of two axes there is nothing to move.
+  over an axis of four; of two axes there is nothing to move. Larger kernels
+  that reduce channels are `channel_reduction.reducing_conv`.
   """
-
-  def convolve(inputs, kernel):
-    return by_groups(inputs, kernel, strides, padding, **kwargs)
-
   pointwise = kernel.shape[:3] == (1, 1, inputs.shape[-1])
   padded = padding != "SAME" and np.any(padding)
   if not pointwise or padded or set(strides) != {1}:
-    return convolve(inputs, kernel)
+    args = (inputs, kernel, strides, padding)
+    kwargs["rhs_dilation"] = rhs_dilation
+    if (
+        feature_group_count == 1
+        and not atrous.is_worthwhile(*args, rhs_dilation)
+        and channel_reduction.is_worthwhile(*args[1:])
+    ):
+      return channel_reduction.reducing_conv(*args, **kwargs)
+    return by_groups(*args, feature_group_count=feature_group_count, **kwargs)
   kw = dict(precision=kwargs.get("precision"))
   return jax.lax.platform_dependent(
       inputs,

@@ -41,6 +41,7 @@ class AtrousTest(chex.TestCase):
     arrays = _arrays(*shape)
     *args, kwargs = _options(*rates, padding=padding)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def of(convolve):
       out, backward = jax.vjp(
           lambda x, kernel: convolve(x, kernel, *args, **kwargs), *arrays
