@@ -92,14 +92,14 @@ def run(source, *, spec=SPEC, split="val", predictor=None, **kwargs):
 
 class EvaluateTest(parameterized.TestCase):
 
-  def test_integers_are_equal_on_1_2_and_8_devices(self):
+  def test_integers_are_equal_on_1_and_8_devices(self):
     source = ListSource(SIZES)
     labelled = sum((e["label"] != 255).sum() for e in source.examples)
     matrices = []
     batches, padded = dict(batch_size_per_device=3), dict(max_canvases=1)
     for num_devices, fields in (
-        *((1, {}), (2, {}), (8, {})),
-        *((8, batches), (1, padded), (8, padded)),
+        *((1, {}), (8, {}), (8, batches)),
+        *((1, padded), (8, padded)),
     ):
       report, _ = run(source, predictor=make_predictor(num_devices, **fields))
       matrix = np.array(report["confusion_matrix"])

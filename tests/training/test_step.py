@@ -124,14 +124,13 @@ class AccumulationTest(absltest.TestCase):
 
   def test_parts_of_a_batch_are_the_whole_batch(self):
     results = []
-    for num_devices, parts in ((1, 1), (1, 4), (2, 2)):
+    for num_devices, parts in ((1, 1), (2, 2)):
       step, state, put = self._make(num_devices, parts)
       batch = steps.make_batch()
       batch["label"][0] = 1  # Every image has a class to be present.
       state, scalars = step(state, put(batch), jax.random.key(1))
       results.append(jax.device_get((state.params, scalars)))
-    for result in results[1:]:
-      chex.assert_trees_all_close(result, results[0], rtol=1e-3, atol=2e-5)
+    chex.assert_trees_all_close(*results, rtol=1e-3, atol=2e-5)
 
   def test_gradients_are_reduced_once_per_update(self):
     counts = {}
