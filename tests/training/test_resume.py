@@ -185,8 +185,8 @@ class SignalTest(ResumeCase):
   @pytest.mark.slow
   def test_signals_at_other_moments_exit_75(self):
     self._stop(signal.SIGINT, "parameters,", workers=1)
-    self._stop(signal.SIGINT, "step 7/", workers=0)
     self._stop(signal.SIGTERM, "Evaluating", workers=0)
+    self._stop(signal.SIGINT, "step 7/", workers=0)
     self.finish()
     self.assert_same_as_uninterrupted()
 
