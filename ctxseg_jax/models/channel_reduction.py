@@ -7,7 +7,6 @@ reduces 2048 channels to 512 lie 8 kB apart, which caches serve worst.
 from collections.abc import Sequence
 import functools
 from typing import Any
-from typing import NamedTuple
 
 import jax
 from jax import lax
@@ -17,13 +16,6 @@ from ctxseg_jax.models import varying
 
 # Where the input has more channels than this, and twice those of the output.
 _MANY = 512
-
-
-class Geometry(NamedTuple):
-  """How a kernel moves over an image at stride 1, by rows and columns."""
-
-  padding: tuple[tuple[int, int], tuple[int, int]]
-  dilation: tuple[int, int]
 
 
 def is_worthwhile(
@@ -71,45 +63,43 @@ def reducing_conv(
 
   def with_product(inputs, kernel):
     (kernel,) = varying.vary_as(inputs, kernel)
-    geometry = Geometry(tuple(padding), tuple(rhs_dilation))
-    return _convolve(convolve, geometry, inputs, kernel)
+    return _convolve(convolve, inputs, kernel)
 
   return lax.platform_dependent(
       inputs, kernel, cpu=with_product, default=convolve
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _convolve(convolve, geometry, inputs, kernel):
-  del geometry
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(convolve, inputs, kernel):
   return convolve(inputs, kernel)
 
 
-def _forward(convolve, geometry, inputs, kernel):
-  return _convolve(convolve, geometry, inputs, kernel), (inputs, kernel)
+def _forward(convolve, inputs, kernel):
+  return _convolve(convolve, inputs, kernel), (inputs, kernel)
 
 
-def _backward(convolve, geometry, saved, cotangent):
+def _backward(convolve, saved, cotangent):
   inputs, kernel = saved
   of_inputs = jax.linear_transpose(lambda x: convolve(x, kernel), inputs)
   (gradient,) = of_inputs(cotangent)
-  precision = convolve.keywords.get("precision")
-  return gradient, _of_kernel(inputs, cotangent, kernel, geometry, precision)
+  return gradient, _of_kernel(inputs, cotangent, kernel, convolve.keywords)
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _of_kernel(inputs, cotangent, kernel, geometry, precision):
+def _of_kernel(inputs, cotangent, kernel, options):
   """Returns the gradient of a kernel [kh, kw, C, D]."""
   # A tap of the kernel meets the cotangent where it lies that much behind.
+  dilation = options["rhs_dilation"]
   reach = [
       step * (taps - 1)
-      for step, taps in zip(geometry.dilation, kernel.shape, strict=False)
+      for step, taps in zip(dilation, kernel.shape, strict=False)
   ]
   around = [
       (span - before, span - after, 0)
-      for span, (before, after) in zip(reach, geometry.padding, strict=True)
+      for span, (before, after) in zip(reach, options["padding"], strict=True)
   ]
   none = (0, 0, 0)
   zero = jnp.zeros((), cotangent.dtype)
@@ -117,14 +107,14 @@ def _of_kernel(inputs, cotangent, kernel, geometry, precision):
   height, width, channels = inputs.shape[1:]
   shifted = [
       padded[:, top : top + height, left : left + width]
-      for top in range(reach[0], -1, -geometry.dilation[0])
-      for left in range(reach[1], -1, -geometry.dilation[1])
+      for top in range(reach[0], -1, -dilation[0])
+      for left in range(reach[1], -1, -dilation[1])
   ]
   shifted = jnp.concatenate(shifted, axis=-1)
   product = jnp.matmul(
       inputs.reshape(-1, channels).T,
       shifted.reshape(-1, shifted.shape[-1]),
-      precision=precision,
+      precision=options.get("precision"),
       preferred_element_type=jnp.float32,
   )
   by_tap = product.reshape(channels, *kernel.shape[:2], -1)

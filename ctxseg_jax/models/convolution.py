@@ -33,6 +33,7 @@ def by_groups(
     *,
     rhs_dilation: Sequence[int] = (1, 1),
     feature_group_count: int = 1,
+    of_one_group: Callable[..., jax.Array] = jax.lax.conv_general_dilated,
     **options: Any,
 ) -> jax.Array:
   """Convolves NHWC like `jax.lax.conv_general_dilated`, a group at a time.
@@ -40,7 +41,7 @@ def by_groups(
   On a CPU two groups in one call took twelve times as long as two calls. Where
   groups are many it is one call; each channel is a group of its own in
   `depthwise.depthwise_conv`. A dilated kernel that meets few pixels is
-  `atrous.atrous_conv`.
+  `atrous.atrous_conv`. What else has one group is convolved by `of_one_group`.
   """
   groups = feature_group_count
   args = (strides, padding)
@@ -49,8 +50,10 @@ def by_groups(
     return depthwise.depthwise_conv(inputs, kernel, *args, **options)
   if groups == 1 and atrous.is_worthwhile(inputs, kernel, *args, rhs_dilation):
     return atrous.atrous_conv(inputs, kernel, *args, **options)
+  if groups == 1:
+    return of_one_group(inputs, kernel, *args, **options)
   convolve = functools.partial(jax.lax.conv_general_dilated, **options)
-  if groups == 1 or groups > _FEW_GROUPS:
+  if groups > _FEW_GROUPS:
     return convolve(inputs, kernel, *args, feature_group_count=groups)
   parts = zip(
       jnp.split(inputs, groups, axis=-1),
@@ -65,9 +68,6 @@ def in_training(
     kernel: jax.Array,
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]] | str,
-    *,
-    rhs_dilation: Sequence[int] = (1, 1),
-    feature_group_count: int = 1,
     **kwargs: Any,
 ) -> jax.Array:
   """Convolves like `by_groups`; a 1x1 kernel is a product of matrices.
@@ -83,14 +83,7 @@ def in_training(
   padded = padding != "SAME" and np.any(padding)
   if not pointwise or padded or set(strides) != {1}:
     args = (inputs, kernel, strides, padding)
-    kwargs["rhs_dilation"] = rhs_dilation
-    if (
-        feature_group_count == 1
-        and not atrous.is_worthwhile(*args, rhs_dilation)
-        and channel_reduction.is_worthwhile(*args[1:])
-    ):
-      return channel_reduction.reducing_conv(*args, **kwargs)
-    return by_groups(*args, feature_group_count=feature_group_count, **kwargs)
+    return by_groups(*args, of_one_group=_of_one_group, **kwargs)
   kw = dict(precision=kwargs.get("precision"))
   return jax.lax.platform_dependent(
       inputs,
@@ -98,6 +91,14 @@ def in_training(
       cpu=functools.partial(multiply_pixels, **kw),
       default=functools.partial(multiply_channels, **kw),
   )
+
+
+def _of_one_group(inputs, kernel, strides, padding, **options):
+  if channel_reduction.is_worthwhile(kernel, strides, padding):
+    convolve = channel_reduction.reducing_conv
+  else:
+    convolve = jax.lax.conv_general_dilated
+  return convolve(inputs, kernel, strides, padding, **options)
 
 
 @jax.named_scope(POINTWISE)
