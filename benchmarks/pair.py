@@ -60,8 +60,8 @@ def start(
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     peers = {}
     for mode in modes:
-      large_pages = not mode.endswith(timing.SMALL_PAGES)
-      peer = peer_lib.Peer(peer_python, large_pages=large_pages)
+      default_memory = mode.endswith(timing.DEFAULT_MEMORY)
+      peer = peer_lib.Peer(peer_python, default_memory=default_memory)
       peers[mode] = stack.enter_context(peer)
     about = peers[modes[0]].ask("describe")
     source = _source_of(name, about["networks"])
@@ -73,7 +73,7 @@ def start(
     for mode, peer in peers.items():
       answer = peer.ask(
           "build",
-          mode=mode.removesuffix(timing.SMALL_PAGES),
+          mode=mode.removesuffix(timing.DEFAULT_MEMORY),
           source=source,
           network=name,
           num_classes=run.spec.num_classes,

@@ -13,12 +13,12 @@ class Peer:
   """A process of a module of `peers`; a context manager that ends it."""
 
   def __init__(
-      self, python: str, module: str = "server", *, large_pages: bool = True
+      self, python: str, module: str = "server", *, default_memory: bool = False
   ):
-    """Starts the process, with or without `commands.use_large_pages`."""
+    """Starts the process, with or without `commands.set_up_memory`."""
     self._python = python
     environment = dict(os.environ)
-    if not large_pages:
+    if default_memory:
       environment.pop("GLIBC_TUNABLES", None)
     try:
       self._process = subprocess.Popen(

@@ -11,9 +11,9 @@ from benchmarks import networks
 
 # What a peer may do to be fast; see `peers.server.Peer`.
 MODES = ("eager", "channels_last", "compile", "compile_network")
-# Behind a mode: in pages of 4 kB, as PyTorch comes. Else a peer has the large
-# pages that commands here take.
-SMALL_PAGES = "_small_pages"
+# Behind a mode: with the C library's own settings, as PyTorch comes. Else a
+# peer has those of our commands, `commands.set_up_memory`.
+DEFAULT_MEMORY = "_default_memory"
 
 # Runs a number of steps and returns the seconds they took.
 RunSteps = Callable[[int], float]
@@ -29,7 +29,7 @@ def define_flags() -> None:
       "modes",
       list(MODES),
       "What PyTorch does to be fast; with"
-      f" {SMALL_PAGES} behind it, in small pages.",
+      f" {DEFAULT_MEMORY} behind it, with the C library's own settings.",
   )
   flags.DEFINE_integer(
       "rounds", 5, "Of blocks by turns; 0 checks equality only.", lower_bound=0

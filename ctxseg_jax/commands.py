@@ -30,6 +30,16 @@ from ctxseg_jax import schema
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _CPU_FLAG_VERSIONS = ("0.10.2",)
 
+# Large pages; and buffers of up to 1 GiB are kept for the next step, 2 GiB of
+# them, in one arena, as only the first can hold buffers of more than 64 MiB.
+# Larger ones stay with the system: kept, they would double the memory of a
+# training, in which steps are dispatched ahead.
+_GLIBC_TUNABLES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
+    f":glibc.malloc.mmap_threshold={1 << 30}"
+    f":glibc.malloc.trim_threshold={2 << 30}"
+)
+
 _CACHE_GB = 4  # Of compiled programs; the least used go first.
 
 _SECONDS_TO_STOP = 2.0  # From an interruption to the end of the process.
@@ -112,7 +122,7 @@ def run(
   little memory (exit 2) and an interruption (exit 130). Anything else is a bug
   and keeps its traceback.
   """
-  use_large_pages()
+  set_up_memory()
   signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
   keep_compiled_programs()
@@ -211,16 +221,17 @@ def _log_own_lines() -> None:
   logging.set_verbosity(logging.INFO)
 
 
-def use_large_pages() -> None:
-  """Starts the process again unless glibc was told how to ask for memory.
+def set_up_memory() -> None:
+  """Starts the process again unless glibc was told how to manage memory.
 
-  On a CPU a step asks for all its memory anew, and in pages of 4 kB that is a
-  fifth of its time. glibc reads this setting only when a process starts; other
-  systems and C libraries have no use for it.
+  On a CPU a step asks for all its buffers anew, and the system clears every
+  page it gives: in pages of 4 kB that is a fifth of the time. glibc reads these
+  settings only when a process starts; other systems and C libraries have no use
+  for them.
   """
   if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
     return
-  os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+  os.environ["GLIBC_TUNABLES"] = _GLIBC_TUNABLES
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

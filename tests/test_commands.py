@@ -83,17 +83,22 @@ class CompilationCacheTest(FolderCase):
     self.assertIsNone(self.kept_in(XDG_CACHE_HOME=str(file)))
 
 
-class LargePagesTest(parameterized.TestCase):
+class MemorySetupTest(parameterized.TestCase):
 
   @parameterized.parameters(
-      ({}, "glibc.malloc.hugetlb=1"),
+      (
+          {},
+          "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
+          ":glibc.malloc.mmap_threshold=1073741824"
+          ":glibc.malloc.trim_threshold=2147483648",
+      ),
       ({"GLIBC_TUNABLES": ""}, ""),
       ({"GLIBC_TUNABLES": "a.b=1"}, "a.b=1"),
   )
-  def test_are_asked_for_unless_glibc_was_told_otherwise(self, given, expected):
+  def test_is_set_up_unless_glibc_was_told_otherwise(self, given, expected):
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
     code = (
-        "from ctxseg_jax import commands; commands.use_large_pages();"
+        "from ctxseg_jax import commands; commands.set_up_memory();"
         "import os, sys; print(sys.argv[1:], os.environ['GLIBC_TUNABLES'])"
     )
     output = subprocess.check_output(
