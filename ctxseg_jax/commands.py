@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import gc
 import hashlib
 from importlib import metadata
 import logging as std_logging
@@ -123,6 +124,9 @@ def run(
   and keeps its traceback.
   """
   set_up_memory()
+  # Tracing makes many objects that stay: to look through them after every 700
+  # new ones is a tenth of a start.
+  gc.set_threshold(10_000)
   signal.signal(signal.SIGINT, _interrupt)
   choose_convolutions()
   keep_compiled_programs()

@@ -65,7 +65,7 @@ class ResumeCase(parameterized.TestCase):
       time.sleep(0.05)
 
 
-class KillTest(ResumeCase):
+class StopTest(ResumeCase):
 
   def test_input_that_fails_costs_no_step_that_was_done(self):
     self.enterContext(tiny.on_one_device())
@@ -94,14 +94,6 @@ class KillTest(ResumeCase):
     self.assertGreater(np.count_nonzero(predicted), 3)
     names = {name.split("/")[0] for name in tiny.arrays(reference)}
     self.assertEqual(names, {"step", "params", "model_state", "opt_state"})
-
-  def test_kills_leave_no_trace(self):
-    # While an evaluation runs; between steps, with a process that decodes.
-    for text, workers in (("Evaluating", 0), ("step 9/", 1)):
-      killed = self._kill(lambda c, text=text: text in c.stderr(), workers)
-      self.assertTrue(killed, f"ended before {text!r}")
-    self.finish()
-    self.assert_same_as_uninterrupted()
 
   @pytest.mark.slow
   @pytest.mark.timeout(1800)
@@ -156,29 +148,18 @@ class KillTest(ResumeCase):
     self.assertIn("Resuming at step 4.", self.finish().stderr)
     self.assert_same_as_uninterrupted()
 
-
-def _moments(workdir):
-  """Returns what tells, by name, that a command has come to a moment."""
-  metrics = workdir / "metrics.jsonl"
-  folder = workdir / "checkpoints"
-
-  def num_bytes():
-    return metrics.stat().st_size if metrics.exists() else 0
-
-  bytes_before = num_bytes()
-  steps_before = set(folder.glob("*"))
-  return {
-      "start": lambda command: True,
-      "step": lambda command: num_bytes() > bytes_before,
-      "save": lambda command: set(folder.glob("*")) - steps_before,
-      "evaluate": lambda command: "Evaluating" in command.stderr(),
-  }
-
-
-class SignalTest(ResumeCase):
-
-  def test_term_saves_the_current_step_and_exits_75(self):
+  def test_a_kill_and_a_signal_leave_no_trace(self):
+    # Between steps, with a process that decodes; while an evaluation runs.
     self._stop(signal.SIGTERM, "step 2/", workers=1)
+    killed = self._kill(lambda command: "Evaluating" in command.stderr(), 0)
+    self.assertTrue(killed)
+    self.finish()
+    self.assert_same_as_uninterrupted()
+
+  @pytest.mark.slow
+  def test_a_kill_between_steps_leaves_no_trace(self):
+    killed = self._kill(lambda command: "step 9/" in command.stderr(), 1)
+    self.assertTrue(killed)
     self.finish()
     self.assert_same_as_uninterrupted()
 
@@ -210,6 +191,24 @@ class SignalTest(ResumeCase):
     self.assertEqual(tiny.arrays(self.workdir, step)["step"], step)
 
 
+def _moments(workdir):
+  """Returns what tells, by name, that a command has come to a moment."""
+  metrics = workdir / "metrics.jsonl"
+  folder = workdir / "checkpoints"
+
+  def num_bytes():
+    return metrics.stat().st_size if metrics.exists() else 0
+
+  bytes_before = num_bytes()
+  steps_before = set(folder.glob("*"))
+  return {
+      "start": lambda command: True,
+      "step": lambda command: num_bytes() > bytes_before,
+      "save": lambda command: set(folder.glob("*")) - steps_before,
+      "evaluate": lambda command: "Evaluating" in command.stderr(),
+  }
+
+
 class WorkdirTest(ResumeCase):
 
   def test_a_second_trainer_is_told_who_holds_the_work_dir(self):
@@ -222,8 +221,8 @@ class WorkdirTest(ResumeCase):
       self.assertIn(f"pid {first.pid} on ", second.errors[0])
       self.assertNotIn("Traceback", second.stderr)
       first.send(signal.SIGCONT)
-      self.assertEqual(first.result().code, 0, first.stderr())
-    self.assert_same_as_uninterrupted()
+      first.send(signal.SIGTERM)
+      self.assertEqual(first.result().code, 75, first.stderr())
 
   def test_a_changed_config_is_refused_unless_allowed(self):
     tiny.copy_finished_run(self.workdir, step=8)
