@@ -26,10 +26,10 @@ from ctxseg_jax import errors
 from ctxseg_jax import schema
 
 # jaxlib's YNNPACK convolutions have slow weight gradients on CPUs (a whole
-# ResNet-50 step is 1.8 times faster without them). The flag is experimental
-# and jaxlib exits on an unknown one, so it is set for probed versions only.
+# ResNet-50 step is 1.8 times faster without them). The flag is experimental.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
-_CPU_FLAG_VERSIONS = ("0.10.2",)
+# jaxlib exits on an unknown flag, so they are set for these versions only.
+PROBED_JAXLIB = ("0.10.2",)
 
 # Large pages; and buffers of up to 1 GiB are kept for the next step, 2 GiB of
 # them, in one arena, as only the first can hold buffers of more than 64 MiB.
@@ -243,7 +243,7 @@ def choose_convolutions() -> None:
   """Sets the XLA flag for fast CPU convolutions where it is known to work."""
   given = os.environ.get("XLA_FLAGS", "")
   version = metadata.version("jaxlib")  # Without the time that importing takes.
-  if version in _CPU_FLAG_VERSIONS and "ynn_fusion" not in given:
+  if version in PROBED_JAXLIB and "ynn_fusion" not in given:
     os.environ["XLA_FLAGS"] = f"{given} {_CPU_FLAG}".strip()
 
 
