@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from typing import Any
 
 from absl import app
@@ -48,13 +49,28 @@ _interrupted = False
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
-  """Loads a config; a missing file is an error now, not on first use."""
+  """Loads a config; a missing file is an error now, not on first use.
+
+  A `ValueError` of the file says what is wrong; of other errors it is told
+  where they come from.
+  """
 
   def parse(self, path):
     name = path.partition(":")[0]
     if not os.path.isfile(name):
       raise ValueError(f"there is no file {name}")
-    return super().parse(path)
+    try:
+      return super().parse(path)
+    except (ValueError, errors.UserError):
+      raise
+    except Exception as e:
+      lines = [
+          frame.lineno
+          for frame in traceback.extract_tb(e.__traceback__)
+          if os.path.abspath(frame.filename) == os.path.abspath(name)
+      ]
+      place = f"line {lines[-1]}: " if lines else ""
+      raise ValueError(f"{place}{type(e).__name__}: {e}") from e
 
 
 def define_config() -> flags.FlagHolder:

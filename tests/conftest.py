@@ -10,7 +10,8 @@ from ctxseg_jax import commands
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time of the tests is compilation. Without LLVM's optimisations it
 # is half as long, with XLA's older code for fusions half of that, and the tiny
-# networks of the tests run as fast.
+# networks of the tests run as fast. Commands that run as processes of their own
+# compile as they do for users.
 compilation_flags = [
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",

@@ -182,6 +182,23 @@ class CommandTest(FolderCase):
     self.assertIn("--workdir", output)
 
 
+class ConfigFileTest(FolderCase):
+
+  @parameterized.parameters(
+      ("def get_config():\n  return {}['x']\n", "^line 2: KeyError: 'x'$"),
+      ("import absent\n", "^line 1: ModuleNotFoundError: .*'absent'$"),
+      ("def get_config(:\n", r"^SyntaxError: .*\(mine.py, line 1\)$"),
+      ("def get_config():\n  raise ValueError('a or b')\n", "a or b$"),
+  )
+  def test_a_mistake_in_it_is_told_with_its_line(self, text, message):
+    path = self.folder / "mine.py"
+    path.write_text(text)
+    parser = commands._ConfigParser("config", lock_config=False)
+    with self.assertRaises(ValueError) as refused:
+      parser.parse(str(path))
+    self.assertRegex(str(refused.exception).splitlines()[-1], message)
+
+
 class ConfigTest(FolderCase):
   """What the loop refuses before the first step."""
 
