@@ -46,9 +46,9 @@ class TwoProcessesTest(absltest.TestCase):
       self.assertEqual(result.code, 0, result.stderr)
     return results
 
-  def assert_arrays_of(self, one_process, step=tiny.STEPS):
-    expected = tiny.arrays(one_process, step)
-    found = tiny.arrays(self.workdir, step)
+  def assert_arrays_of_one_process(self):
+    expected = tiny.arrays(tiny.finished_run(devices=4))
+    found = tiny.arrays(self.workdir)
     self.assertSameElements(found, expected)
     for name, array in expected.items():
       np.testing.assert_allclose(
@@ -56,21 +56,21 @@ class TwoProcessesTest(absltest.TestCase):
       )
 
   def test_two_processes_of_two_devices_equal_one_of_four(self):
-    reference = self.workdir.with_name("one_process")
-    flags = ("--config.total_steps=6", "--config.eval_every=6")
-    alone = tiny.train(reference, *flags, devices=4)
-    self.assertEqual(alone.code, 0, alone.stderr)
-    results = self.finish(*flags)
-    self.assert_arrays_of(reference, 6)
-    (report,) = tiny.evaluations(self.workdir).values()
-    (expected,) = tiny.evaluations(reference).values()
-    self.assertEqual(report["confusion_matrix"], expected["confusion_matrix"])
-    self.assertEqual(report["num_images"], 14)
+    results = self.finish()
+    reference = tiny.finished_run(devices=4)
+    self.assert_arrays_of_one_process()
+    reports = tiny.evaluations(self.workdir)
+    self.assertSameElements(reports, ["6", "12"])
+    for name, report in tiny.evaluations(reference).items():
+      self.assertEqual(
+          reports[name]["confusion_matrix"], report["confusion_matrix"]
+      )
+      self.assertEqual(reports[name]["num_images"], 14)
     # Process 0 alone keeps the books.
     steps = [step for step, _ in tiny.losses(self.workdir)]
-    self.assertEqual(steps, list(range(1, 7)))
+    self.assertEqual(steps, list(range(1, tiny.STEPS + 1)))
     log = (self.workdir / "log.txt").read_text().splitlines()
-    self.assertLen([x for x in log if "step 6/6" in x], 1)
+    self.assertLen([x for x in log if "step 12/12" in x], 1)
     self.assertLen(list((self.workdir / "tensorboard").iterdir()), 1)
     self.assertIn("mIoU", results[0].stdout)
     self.assertNotIn("mIoU", results[1].stdout)
@@ -107,7 +107,7 @@ class TwoProcessesTest(absltest.TestCase):
       self.assertIn(signal.Signals(number).name, last)
       self.assertEqual(tiny.arrays(self.workdir, step)["step"], step)
     self.finish()
-    self.assert_arrays_of(tiny.finished_run(devices=4))
+    self.assert_arrays_of_one_process()
 
 
 if __name__ == "__main__":
