@@ -30,7 +30,7 @@ from ctxseg_jax import schema
 # ResNet-50 step is 1.8 times faster without them). The flag is experimental.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 # jaxlib exits on an unknown flag, so they are set for these versions only.
-PROBED_JAXLIB = ("0.10.2",)
+_PROBED_JAXLIB = ("0.10.2",)
 
 # Large pages; and buffers of up to 1 GiB are kept for the next step, 2 GiB of
 # them, in one arena, as only the first can hold buffers of more than 64 MiB.
@@ -61,16 +61,20 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
       raise ValueError(f"there is no file {name}")
     try:
       return super().parse(path)
-    except (ValueError, errors.UserError):
+    except errors.UserError:
       raise
     except Exception as e:
+      # ml_collections quotes these, traceback and all, in another of the kind.
+      error = e.__context__ if isinstance(e, (TypeError, ValueError)) else e
+      if isinstance(error, ValueError):
+        raise ValueError(str(error)) from error
       lines = [
           frame.lineno
-          for frame in traceback.extract_tb(e.__traceback__)
+          for frame in traceback.extract_tb(error.__traceback__)
           if os.path.abspath(frame.filename) == os.path.abspath(name)
       ]
       place = f"line {lines[-1]}: " if lines else ""
-      raise ValueError(f"{place}{type(e).__name__}: {e}") from e
+      raise ValueError(f"{place}{type(error).__name__}: {error}") from error
 
 
 def define_config() -> flags.FlagHolder:
@@ -257,10 +261,15 @@ def set_up_memory() -> None:
 
 def choose_convolutions() -> None:
   """Sets the XLA flag for fast CPU convolutions where it is known to work."""
+  add_xla_flag(_CPU_FLAG)
+
+
+def add_xla_flag(flag: str) -> None:
+  """Sets an XLA flag, unless it is given, where jaxlib is known to have it."""
   given = os.environ.get("XLA_FLAGS", "")
   version = metadata.version("jaxlib")  # Without the time that importing takes.
-  if version in PROBED_JAXLIB and "ynn_fusion" not in given:
-    os.environ["XLA_FLAGS"] = f"{given} {_CPU_FLAG}".strip()
+  if version in _PROBED_JAXLIB and flag.partition("=")[0] not in given:
+    os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
 
 
 def keep_compiled_programs() -> None:
@@ -306,13 +315,7 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
   try:
     arguments = flags.FLAGS(argv)
   except Exception as e:  # A config file can raise anything.
-    text = str(e)
-    if "Traceback (" in text:
-      # ml_collections quotes what `get_config` raised; its end says it all.
-      flag = text.partition(": ")[0]
-      end = text.strip().splitlines()[-1].removeprefix("ValueError: ")
-      text = f"{flag}: {end}"
-    fail(text or repr(e), 2)
+    fail(str(e) or repr(e), 2)
   config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
   if overrides and config is None:
     fail(f"--config.{overrides[0][0]}: needs --config", 2)

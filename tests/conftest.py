@@ -1,7 +1,6 @@
 """Eight virtual CPU devices and fast compilation, before JAX starts."""
 
 import gc
-from importlib import metadata
 import os
 import tempfile
 
@@ -12,13 +11,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # is half as long, with XLA's older code for fusions half of that, and the tiny
 # networks of the tests run as fast. Commands that run as processes of their own
 # compile as they do for users.
-compilation_flags = [
+commands.add_xla_flag("--xla_cpu_use_fusion_emitters=false")
+for flag in (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
-]
-if metadata.version("jaxlib") in commands.PROBED_JAXLIB:
-  compilation_flags.append("--xla_cpu_use_fusion_emitters=false")
-for flag in compilation_flags:
+):
   flags = os.environ.get("XLA_FLAGS", "")
   if flag.split("=")[0] not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
