@@ -182,6 +182,24 @@ class CommandTest(FolderCase):
     self.assertIn("--workdir", output)
 
 
+class XlaFlagTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      ("0.10.2", "--other=1", "--other=1 --flag=2"),
+      ("0.10.2", "--flag=3", "--flag=3"),
+      ("99.0", "", ""),
+  )
+  def test_is_added_where_it_is_known_and_not_given(
+      self, jaxlib, given, expected
+  ):
+    with (
+        mock.patch.object(commands.metadata, "version", lambda name: jaxlib),
+        mock.patch.dict(os.environ, XLA_FLAGS=given),
+    ):
+      commands.add_xla_flag("--flag=2")
+      self.assertEqual(os.environ["XLA_FLAGS"], expected)
+
+
 class ConfigFileTest(FolderCase):
 
   @parameterized.parameters(
